@@ -1,0 +1,9 @@
+//! Formats and decisions of Back-Doors.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+#[cfg(not(target_endian = "little"))]
+compile_error!("the formats are little-endian words; a big-endian machine would need byte swaps at every access");
+
+mod units;
+pub use units::{Nanos, ParseNanosError};

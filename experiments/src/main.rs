@@ -1,0 +1,2 @@
+//! The `backdoor` command.
+fn main() {}
