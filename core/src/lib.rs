@@ -5,5 +5,13 @@
 #[cfg(not(target_endian = "little"))]
 compile_error!("the formats are little-endian words; a big-endian machine would need byte swaps at every access");
 
+mod format;
+pub mod hook_table;
+pub mod progress_box;
+pub mod state_box;
+pub mod transport;
 mod units;
+pub mod words;
+
+pub use format::FormatError;
 pub use units::{Nanos, ParseNanosError};

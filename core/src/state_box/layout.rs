@@ -1,0 +1,77 @@
+//! Where each word of a State Box lies. Nothing else knows an offset.
+
+use std::ops::Range;
+
+use crate::format::Identity;
+use crate::words::{WORD_BYTES, words_for};
+
+pub(super) const IDENTITY: Identity = Identity { what: "State Box", magic: *b"BDSTATE1", version: 1 };
+
+/// Words of the header.
+pub const STATE_BOX_HEADER_WORDS: usize = 8;
+/// Words before a slot's payload.
+pub const SLOT_HEADER_WORDS: usize = 4;
+/// Largest payload; a reader refuses more, so that forged memory can't make it allocate.
+pub const MAX_PAYLOAD_BYTES: usize = 64 << 20;
+
+/// Header words. The free half of the version word holds the words of one slot.
+pub(super) mod header {
+    pub(crate) const MAGIC: usize = 0;
+    pub(crate) const VERSION: usize = 1;
+    pub(crate) const SESSION: usize = 2;
+    pub(crate) const INCARNATION: usize = 3;
+    pub(crate) const UNCLAIMED: usize = 4;
+    /// CRC-32 of the words before it, which never change while the session is open.
+    pub(crate) const CHECK: usize = 5;
+    /// Sequence of the committed version; 0 before the first commit.
+    pub(crate) const COMMIT: usize = 6;
+}
+
+/// Slot words, from the slot's start.
+pub(super) mod slot {
+    pub(crate) const SEQUENCE: usize = 0;
+    pub(crate) const LENGTH_BYTES: usize = 1;
+    pub(crate) const CHECK: usize = 2;
+}
+
+const _: () = {
+    assert!(header::COMMIT < STATE_BOX_HEADER_WORDS);
+    assert!(header::CHECK == header::UNCLAIMED + 1, "the check covers what never changes");
+    assert!(slot::CHECK < SLOT_HEADER_WORDS);
+    assert!(STATE_BOX_HEADER_WORDS.is_multiple_of(LINE_WORDS), "slots start on a cache line");
+};
+
+const LINE_WORDS: usize = 8;
+
+/// Words of one slot for payloads up to `payload_bytes`: whole cache lines.
+pub(super) const fn slot_words(payload_bytes: usize) -> usize {
+    (SLOT_HEADER_WORDS + words_for(payload_bytes)).next_multiple_of(LINE_WORDS)
+}
+
+/// Words of a State Box for payloads up to `payload_bytes`.
+pub const fn words_needed(payload_bytes: usize) -> usize {
+    STATE_BOX_HEADER_WORDS + 2 * slot_words(payload_bytes)
+}
+
+/// The largest payload that a State Box of `words` words can hold, in bytes; 0 if there is no room for any.
+pub const fn capacity_bytes(words: usize) -> usize {
+    let slot = words.saturating_sub(STATE_BOX_HEADER_WORDS) / 2 / LINE_WORDS * LINE_WORDS;
+    let capacity = slot.saturating_sub(SLOT_HEADER_WORDS) * WORD_BYTES;
+    if capacity > MAX_PAYLOAD_BYTES { MAX_PAYLOAD_BYTES } else { capacity }
+}
+
+/// Where the slot of `sequence` lies.
+pub(super) const fn slot_range(slot_words: usize, sequence: u64) -> Range<usize> {
+    let start = STATE_BOX_HEADER_WORDS + (sequence % 2) as usize * slot_words;
+    start..start + slot_words
+}
+
+/// CRC-32 of a version: what it belongs to, then its bytes.
+pub(super) fn version_checksum(session: u64, incarnation: u64, sequence: u64, payload: &[u8]) -> u64 {
+    let mut hasher = crc32fast::Hasher::new();
+    for word in [session, incarnation, sequence, payload.len() as u64] {
+        hasher.update(&word.to_le_bytes());
+    }
+    hasher.update(payload);
+    u64::from(hasher.finalize())
+}

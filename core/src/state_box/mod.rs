@@ -1,0 +1,25 @@
+//! The State Box: what it takes to carry one client session on elsewhere (paper, section 5).
+//!
+//! ```text
+//!  header: session, incarnation, unclaimed value | commit word
+//!  slot 0: sequence, length, checksum | payload        sequence n lives in slot n mod 2
+//!  slot 1: sequence, length, checksum | payload
+//! ```
+//!
+//! A commit writes the slot that is not committed and then moves the commit word, so a writer killed at any
+//! instruction leaves the last committed version whole. A remote READ is not atomic; the checksum covers session,
+//! incarnation, sequence, length and payload, so a reader gets one whole committed version or a typed error, never a
+//! mixture of two, nor another session's state.
+//!
+//! Who owns the session is decided in a *claim word*, which is changed by remote compare-and-swap only and lies in a
+//! region of its own: rights are granted by page or by registration, and that way neither the service can write claims,
+//! nor a taker state. The header keeps the claim word's value at the time the session was opened; any other value means
+//! that somebody took the session over. That is how a used claim word serves again without the node writing to it.
+
+mod layout;
+mod reader;
+mod writer;
+
+pub use layout::{MAX_PAYLOAD_BYTES, SLOT_HEADER_WORDS, STATE_BOX_HEADER_WORDS, capacity_bytes, words_needed};
+pub use reader::{Committed, StateBoxError, StateBoxView};
+pub use writer::{CommitError, StateBox};

@@ -1,0 +1,220 @@
+//! The service's end of a State Box.
+
+use std::ops::Deref;
+
+use super::layout::{
+    self, IDENTITY, SLOT_HEADER_WORDS, STATE_BOX_HEADER_WORDS, capacity_bytes, header, slot, slot_range,
+};
+use super::reader::{StateBoxError, StateBoxView};
+use crate::format::FormatError;
+use crate::words::{AtomicU64, Ordering, WORD_BYTES, copy_of, crc32_of, fence, store_bytes};
+
+/// Why a commit did not happen. The last committed version stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// Somebody took the session over: stop serving it. To see no claim is no proof of ownership, for it may come a
+    /// moment later; a taker fences the node before it trusts what it read.
+    #[error("the session was taken over (claim word {claim:#x}): stop serving it")]
+    Claimed {
+        /// Value of the claim word.
+        claim: u64,
+    },
+    /// The state is larger than the box.
+    #[error("a state of {bytes} bytes does not fit a State Box of {capacity} bytes")]
+    TooLarge {
+        /// Size of the state.
+        bytes: usize,
+        /// Room in the box.
+        capacity: usize,
+    },
+}
+
+/// The writing end of one session's State Box. One per box.
+///
+/// `M` is how the memory is held, `C` how the claim word is held; see [`Counter`](crate::progress_box::Counter).
+///
+/// ```
+/// use std::sync::atomic::AtomicU64;
+/// use backdoor_core::state_box::{StateBox, StateBoxView, words_needed};
+/// use backdoor_core::words::{copy_of, zeroed};
+/// let claim = AtomicU64::new(0);
+/// let mut state_box = StateBox::format(zeroed(words_needed(100)), &claim, 1, 1)?;
+/// state_box.commit(b"balance = 7")?;
+///
+/// let copy = copy_of(state_box.memory()); // what a READ would bring
+/// assert_eq!(StateBoxView::read(&copy)?.committed()?.payload, b"balance = 7");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct StateBox<M, C> {
+    memory: M,
+    claim: C,
+    session: u64,
+    incarnation: u64,
+    unclaimed: u64,
+    slot_words: usize,
+    sequence: u64,
+}
+
+impl<M, C> StateBox<M, C>
+where
+    M: Deref<Target = [AtomicU64]>,
+    C: Deref<Target = AtomicU64>,
+{
+    /// Opens an empty State Box that fills `memory`. `incarnation` must differ from that of the memory's earlier uses.
+    pub fn format(memory: M, claim: C, session: u64, incarnation: u64) -> Result<Self, FormatError> {
+        let capacity = capacity_bytes(memory.len());
+        if capacity == 0 {
+            let need = layout::words_needed(1);
+            return Err(FormatError::Truncated { what: IDENTITY.what, have: memory.len(), need });
+        }
+        let slot_words = layout::slot_words(capacity);
+        let unclaimed = claim.load(Ordering::Acquire);
+        // No magic, no box: until the header is whole again, a reader refuses the memory.
+        memory[header::MAGIC].store(0, Ordering::Relaxed);
+        fence(Ordering::Release);
+        for word in &memory[header::COMMIT..STATE_BOX_HEADER_WORDS] {
+            word.store(0, Ordering::Relaxed);
+        }
+        for sequence in [0, 1] {
+            for word in &memory[slot_range(slot_words, sequence)][..SLOT_HEADER_WORDS] {
+                word.store(0, Ordering::Relaxed);
+            }
+        }
+        let mut fixed = [0; header::CHECK];
+        fixed[header::MAGIC] = IDENTITY.magic_word();
+        fixed[header::VERSION] = IDENTITY.version_word(slot_words as u32);
+        fixed[header::SESSION] = session;
+        fixed[header::INCARNATION] = incarnation;
+        fixed[header::UNCLAIMED] = unclaimed;
+        for (word, value) in memory.iter().zip(fixed).skip(1) {
+            word.store(value, Ordering::Relaxed);
+        }
+        memory[header::CHECK].store(u64::from(crc32_of(&fixed)), Ordering::Relaxed);
+        memory[header::MAGIC].store(fixed[header::MAGIC], Ordering::Release);
+        Ok(StateBox { memory, claim, session, incarnation, unclaimed, slot_words, sequence: 0 })
+    }
+
+    /// Goes on where an earlier writer of the same memory stopped.
+    pub fn resume(memory: M, claim: C) -> Result<Self, StateBoxError> {
+        let copy = copy_of(&memory);
+        let view = StateBoxView::read(&copy)?;
+        let sequence = match view.committed() {
+            Ok(committed) => committed.sequence,
+            Err(StateBoxError::Empty) => 0,
+            Err(error) => return Err(error),
+        };
+        let (session, incarnation, unclaimed) = (view.session(), view.incarnation(), view.unclaimed());
+        let slot_words = layout::slot_words(capacity_bytes(copy.len()));
+        Ok(StateBox { memory, claim, session, incarnation, unclaimed, slot_words, sequence })
+    }
+
+    /// Makes `payload` the session's committed state.
+    pub fn commit(&mut self, payload: &[u8]) -> Result<u64, CommitError> {
+        let claim = self.claim.load(Ordering::Acquire);
+        if claim != self.unclaimed {
+            return Err(CommitError::Claimed { claim });
+        }
+        if payload.len() > self.capacity() {
+            return Err(CommitError::TooLarge { bytes: payload.len(), capacity: self.capacity() });
+        }
+        let sequence = self.sequence + 1;
+        let words = &self.memory[slot_range(self.slot_words, sequence)];
+        // The sequence goes first and is ordered before the rest: a reader that finds any of the new words in a slot
+        // still finds out that the slot is no longer what it was.
+        words[slot::SEQUENCE].store(sequence, Ordering::Relaxed);
+        fence(Ordering::Release);
+        words[slot::LENGTH_BYTES].store(payload.len() as u64, Ordering::Relaxed);
+        store_bytes(&words[SLOT_HEADER_WORDS..], payload);
+        let checksum = layout::version_checksum(self.session, self.incarnation, sequence, payload);
+        words[slot::CHECK].store(checksum, Ordering::Relaxed);
+        // Release: whoever sees the commit sees the slot.
+        self.memory[header::COMMIT].store(sequence, Ordering::Release);
+        self.sequence = sequence;
+        Ok(sequence)
+    }
+
+    /// Whether somebody took the session over.
+    pub fn is_claimed(&self) -> bool {
+        self.claim.load(Ordering::Acquire) != self.unclaimed
+    }
+
+    /// Number of commits so far.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Largest payload in bytes.
+    pub fn capacity(&self) -> usize {
+        (self.slot_words - SLOT_HEADER_WORDS) * WORD_BYTES
+    }
+
+    /// The memory of the box.
+    pub fn memory(&self) -> &[AtomicU64] {
+        &self.memory
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::state_box::words_needed;
+    use crate::words::zeroed;
+
+    #[test]
+    fn the_last_commit_is_what_is_read() {
+        let claim = AtomicU64::new(0);
+        let mut state_box = StateBox::format(zeroed(words_needed(100)), &claim, 3, 9).unwrap();
+        let read = |memory: &[AtomicU64]| {
+            let copy = copy_of(memory);
+            StateBoxView::read(&copy).unwrap().committed().map(|c| (c.sequence, c.payload.to_vec()))
+        };
+        assert_eq!(read(state_box.memory()), Err(StateBoxError::Empty));
+        for (sequence, payload) in [(1, &b"one"[..]), (2, b""), (3, &[7; 100])] {
+            assert_eq!(state_box.commit(payload), Ok(sequence));
+            assert_eq!(read(state_box.memory()), Ok((sequence, payload.to_vec())));
+        }
+    }
+
+    #[test]
+    fn a_claimed_session_is_not_written_any_more() {
+        let claim = AtomicU64::new(17);
+        let mut state_box = StateBox::format(zeroed(words_needed(8)), &claim, 1, 1).unwrap();
+        state_box.commit(b"mine").unwrap();
+        claim.store(18, Ordering::Release);
+        assert_eq!(state_box.commit(b"no"), Err(CommitError::Claimed { claim: 18 }));
+        assert!(state_box.is_claimed());
+        let copy = copy_of(state_box.memory());
+        assert_eq!(StateBoxView::read(&copy).unwrap().committed().unwrap().payload, b"mine");
+    }
+
+    #[test]
+    fn a_state_too_large_leaves_the_last_one() {
+        let claim = AtomicU64::new(0);
+        let mut state_box = StateBox::format(zeroed(words_needed(8)), &claim, 1, 1).unwrap();
+        state_box.commit(b"kept").unwrap();
+        let capacity = state_box.capacity();
+        let error = state_box.commit(&vec![0; capacity + 1]);
+        assert_eq!(error, Err(CommitError::TooLarge { bytes: capacity + 1, capacity }));
+        assert_eq!(state_box.sequence(), 1);
+    }
+
+    #[test]
+    fn a_resumed_writer_goes_on_counting() {
+        let claim = AtomicU64::new(0);
+        let mut first = StateBox::format(zeroed(words_needed(64)), &claim, 1, 1).unwrap();
+        first.commit(b"a").unwrap();
+        first.commit(b"b").unwrap();
+        let mut second = StateBox::resume(first.memory, &claim).unwrap();
+        assert_eq!(second.commit(b"c"), Ok(3));
+        let copy = copy_of(second.memory());
+        assert_eq!(StateBoxView::read(&copy).unwrap().committed().unwrap().payload, b"c");
+    }
+
+    #[test]
+    fn memory_without_room_is_refused() {
+        let claim = AtomicU64::new(0);
+        assert!(StateBox::format(zeroed(15), &claim, 1, 1).is_err());
+        assert!(StateBox::resume(zeroed(100), &claim).is_err());
+    }
+}
