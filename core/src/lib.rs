@@ -5,8 +5,10 @@
 #[cfg(not(target_endian = "little"))]
 compile_error!("the formats are little-endian words; a big-endian machine would need byte swaps at every access");
 
+pub mod detector;
 mod format;
 pub mod hook_table;
+pub mod monitor;
 pub mod progress_box;
 pub mod state_box;
 pub mod transport;

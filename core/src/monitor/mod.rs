@@ -1,0 +1,456 @@
+//! The monitor of one node: finds its Progress Box, polls it, and says who has stopped making progress.
+//!
+//! ```text
+//!  hook table ──> Progress Box header ──> poll, poll, poll ...      (each arrow is a READ)
+//!                                          └─ directory, when its version moved
+//! ```
+//!
+//! The monitor has no clock and does no I/O of its own. Its user calls [`Monitor::step`] with the time, at
+//! [`Monitor::due`] and whenever work may have completed; the same code runs over simulated and real memory.
+//!
+//! # Evidence time
+//! The monitor doubts itself first. A sample says what the node's memory held at *some* moment between its posting and
+//! its completion; of the two ends the one that accuses least is taken. And silence counts only while the monitor
+//! demonstrably watched: *evidence time* advances from sample to sample, and when two samples are further apart than
+//! [`MonitorConfig::max_gap`] (the monitor was starved, stopped, or cut off) the gap counts as one ordinary poll
+//! interval. Detectors see evidence time only. A broken channel brings no samples, so it accuses nobody.
+
+mod attach;
+mod event;
+mod table;
+
+pub use event::{Event, Verdict};
+pub use table::{EntityView, Standing};
+
+use attach::{Attach, Target};
+use table::{EntityTable, Sample};
+
+use crate::Nanos;
+use crate::detector::{DeadlineDetector, Detector};
+use crate::progress_box::{ENTRY_WORDS, EntityRecord, Header, read_directory};
+use crate::transport::{
+    BufferId, ChannelState, Completion, LocalSlice, Operation, PostError, RegionKey, RemoteSlice, Transport,
+    TransportError, WorkId, WorkRequest,
+};
+
+/// How a monitor works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MonitorConfig {
+    /// Time from one poll to the next.
+    pub poll_interval: Nanos,
+    /// Samples further apart than this are no evidence of silence in between.
+    pub max_gap: Nanos,
+    /// A READ without completion for this long has failed; the channel is opened anew.
+    pub read_timeout: Nanos,
+    /// Pause before a failed channel or unreadable memory is tried again.
+    pub retry_interval: Nanos,
+}
+
+impl MonitorConfig {
+    /// Polls every `poll_interval`; gaps of up to four intervals count; READs may take a second; retries every 100 ms.
+    pub fn polling_every(poll_interval: Nanos) -> Self {
+        MonitorConfig {
+            poll_interval,
+            max_gap: poll_interval * 4,
+            read_timeout: Nanos::from_secs(1),
+            retry_interval: Nanos::from_millis(100),
+        }
+    }
+}
+
+/// What a monitor has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MonitorStats {
+    /// Samples of the liveness words taken.
+    pub samples: u64,
+    /// Samples that came too late to be evidence of the silence before them.
+    pub late_samples: u64,
+    /// READs of the directory.
+    pub directory_reads: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Read {
+    Attach,
+    Sample,
+    Directory,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct UnderWay {
+    id: WorkId,
+    read: Read,
+    posted: Nanos,
+    /// For a directory: the version that made it worth reading.
+    version: u64,
+}
+
+#[derive(Debug)]
+struct Watch<D> {
+    target: Target,
+    header: Header,
+    sample_buffer: BufferId,
+    directory_buffer: BufferId,
+    /// Version of the directory that the table has taken in.
+    directory_known: Option<u64>,
+    /// The sample after which the directory was last asked for: once per sample is enough, whatever becomes of it.
+    directory_asked: u64,
+    table: EntityTable<D>,
+}
+
+/// Makes an entity's detector when its watch begins.
+type MakeDetector<D> = Box<dyn FnMut(&EntityRecord, Nanos) -> D + Send>;
+
+/// Watches one node through one transport.
+///
+/// `D` is the detector of each entity; [`Monitor::by_deadline`] gives the paper's.
+pub struct Monitor<D> {
+    config: MonitorConfig,
+    hook_table: RegionKey,
+    make: MakeDetector<D>,
+    attach: Attach,
+    watch: Option<Watch<D>>,
+    under_way: Vec<UnderWay>,
+    next_work: u64,
+    due: Nanos,
+    channel_lost: bool,
+    evidence: Evidence,
+    stats: MonitorStats,
+    completions: Vec<Completion>,
+}
+
+/// The evidence clock.
+#[derive(Clone, Copy, Debug, Default)]
+struct Evidence {
+    time: Nanos,
+    last_posted: Option<Nanos>,
+}
+
+impl Monitor<DeadlineDetector> {
+    /// A monitor with the paper's detector: every entity's own deadline.
+    pub fn by_deadline(config: MonitorConfig, hook_table: RegionKey) -> Self {
+        Monitor::new(config, hook_table, |record, now| DeadlineDetector::new(record.deadline, now))
+    }
+}
+
+impl<D: Detector> Monitor<D> {
+    /// A monitor of the node whose hook table lies in region `hook_table`.
+    pub fn new(
+        config: MonitorConfig,
+        hook_table: RegionKey,
+        make: impl FnMut(&EntityRecord, Nanos) -> D + Send + 'static,
+    ) -> Self {
+        Monitor {
+            config,
+            hook_table,
+            make: Box::new(make),
+            attach: Attach::default(),
+            watch: None,
+            under_way: Vec::new(),
+            next_work: 0,
+            due: Nanos::ZERO,
+            channel_lost: false,
+            evidence: Evidence::default(),
+            stats: MonitorStats::default(),
+            completions: Vec::new(),
+        }
+    }
+
+    /// When [`step`](Self::step) is to be called next, at the latest.
+    pub fn due(&self) -> Nanos {
+        let timeout = self.under_way.iter().map(|w| w.posted + self.config.read_timeout).min();
+        self.due.min(timeout.unwrap_or(Nanos::MAX))
+    }
+
+    /// Whether a READ is under way, so that a step is worth while as soon as it may have completed.
+    pub fn is_waiting(&self) -> bool {
+        !self.under_way.is_empty()
+    }
+
+    /// What the monitor has done so far.
+    pub fn stats(&self) -> MonitorStats {
+        self.stats
+    }
+
+    /// Evidence time of the last sample.
+    pub fn evidence_time(&self) -> Nanos {
+        self.evidence.time
+    }
+
+    /// The entities of the node, in slot order.
+    pub fn entities(&self) -> impl Iterator<Item = EntityView<'_, D>> {
+        self.watch.iter().flat_map(|watch| watch.table.entities())
+    }
+
+    /// The hooks that the node offers, once the monitor is attached.
+    pub fn hooks(&self) -> Option<&crate::hook_table::HookTable> {
+        self.watch.as_ref().map(|watch| &watch.target.hooks)
+    }
+
+    /// The node's gauges as of the last sample; `None` before it, or while a sample is under way.
+    pub fn gauges<'t>(&self, transport: &'t impl Transport) -> Option<&'t [u64]> {
+        let watch = self.watch.as_ref()?;
+        transport.buffer(watch.sample_buffer).ok()?.get(watch.header.geometry.gauges())
+    }
+
+    /// Does what is to be done at `now`: takes in what has completed, posts what is due, and appends what it noticed to
+    /// `events`. `now` must not decrease from call to call.
+    pub fn step<T: Transport>(&mut self, now: Nanos, transport: &mut T, events: &mut Vec<Event>) {
+        self.collect(now, transport, events);
+        self.give_up_on_silent_reads(now, transport, events);
+        // A transport may complete at once what is posted; so look again as long as something new was posted.
+        while self.post_due(now, transport, events) {
+            self.collect(now, transport, events);
+        }
+    }
+
+    fn collect<T: Transport>(&mut self, now: Nanos, transport: &mut T, events: &mut Vec<Event>) {
+        let mut completions = std::mem::take(&mut self.completions);
+        transport.poll(&mut completions);
+        for completion in completions.drain(..) {
+            let Some(at) = self.under_way.iter().position(|work| work.id == completion.id) else { continue };
+            let work = self.under_way.remove(at);
+            match completion.result {
+                Ok(_) => self.take_in(work, now, transport, events),
+                Err(error) => self.read_failed(error, now, transport, events),
+            }
+        }
+        self.completions = completions;
+    }
+
+    fn take_in<T: Transport>(&mut self, work: UnderWay, now: Nanos, transport: &mut T, events: &mut Vec<Event>) {
+        if std::mem::take(&mut self.channel_lost) {
+            events.push(Event::ChannelRestored { at: now });
+        }
+        match work.read {
+            Read::Attach => match self.attach.take_in(transport) {
+                Ok(None) => self.due = now,
+                Ok(Some((target, header))) => self.start_watch(target, header, now, transport, events),
+                Err(attach::AttachError::Format(error)) => {
+                    events.push(Event::BadMemory { error, at: now });
+                    self.detach(now, transport);
+                }
+                Err(attach::AttachError::NoProgressBox) => {
+                    events.push(Event::NoProgressBox { at: now });
+                    self.detach(now, transport);
+                }
+            },
+            Read::Sample => self.take_sample(work, now, transport, events),
+            Read::Directory => self.take_directory(work, transport, events),
+        }
+    }
+
+    fn start_watch<T: Transport>(
+        &mut self,
+        target: Target,
+        header: Header,
+        now: Nanos,
+        transport: &mut T,
+        events: &mut Vec<Event>,
+    ) {
+        let geometry = header.geometry;
+        let sample_buffer = transport.allocate(geometry.poll_words());
+        let directory_buffer = transport.allocate(geometry.directory().len());
+        let (Ok(sample_buffer), Ok(directory_buffer)) = (sample_buffer, directory_buffer) else {
+            for buffer in [sample_buffer, directory_buffer].into_iter().flatten() {
+                let _ = transport.release(buffer);
+            }
+            events.push(Event::NoProgressBox { at: now });
+            self.detach(now, transport);
+            return;
+        };
+        let table = EntityTable::new(geometry.capacity());
+        events.push(Event::Attached { incarnation: header.boot_incarnation, capacity: geometry.capacity() });
+        self.evidence.last_posted = None;
+        let directory_asked = self.stats.samples;
+        self.watch = Some(Watch {
+            target,
+            header,
+            sample_buffer,
+            directory_buffer,
+            directory_known: None,
+            directory_asked,
+            table,
+        });
+        self.due = now;
+    }
+
+    fn take_sample<T: Transport>(&mut self, work: UnderWay, now: Nanos, transport: &mut T, events: &mut Vec<Event>) {
+        let Some(watch) = &mut self.watch else { return };
+        let Ok(words) = transport.buffer(watch.sample_buffer) else { return };
+        let header = match Header::read(words) {
+            Ok(header) => header,
+            Err(error) => {
+                events.push(Event::BadMemory { error, at: now });
+                self.detach(now, transport);
+                return;
+            }
+        };
+        if header.boot_incarnation != watch.header.boot_incarnation || header.geometry != watch.header.geometry {
+            events.push(Event::Restarted { old: watch.header.boot_incarnation, new: header.boot_incarnation });
+            self.detach(now, transport);
+            self.due = now;
+            return;
+        }
+        watch.header = header;
+        if let Some(last) = self.evidence.last_posted {
+            let gap = work.posted - last;
+            if gap > self.config.max_gap {
+                self.stats.late_samples += 1;
+                events.push(Event::Late { gap, at: now });
+                self.evidence.time += self.config.poll_interval;
+            } else {
+                self.evidence.time += gap;
+            }
+        }
+        self.evidence.last_posted = Some(work.posted);
+        self.stats.samples += 1;
+        let begin = self.evidence.time;
+        let end = begin + (now - work.posted).min(self.config.max_gap);
+        watch.table.observe(Sample { words: &words[header.geometry.liveness()], begin, end, now }, events);
+    }
+
+    fn take_directory<T: Transport>(&mut self, work: UnderWay, transport: &mut T, events: &mut Vec<Event>) {
+        let Some(watch) = &mut self.watch else { return };
+        let Ok(words) = transport.buffer(watch.directory_buffer) else { return };
+        let used = watch.header.directory_used * ENTRY_WORDS;
+        for (slot, entry) in read_directory(&words[..used.min(words.len())]) {
+            // An entry that can't be read is being changed; the change will move the version, and it is read then.
+            if let Ok(Some(record)) = entry {
+                watch.table.learn(slot, record, self.evidence.time, &mut self.make, events);
+            }
+        }
+        watch.directory_known = Some(work.version);
+    }
+
+    fn read_failed<T: Transport>(
+        &mut self,
+        error: TransportError,
+        now: Nanos,
+        transport: &mut T,
+        events: &mut Vec<Event>,
+    ) {
+        if !std::mem::replace(&mut self.channel_lost, true) {
+            events.push(Event::ChannelLost { error, at: now });
+        }
+        match error {
+            // The memory itself was taken away: where it is now, only the hook table can tell.
+            TransportError::Refused | TransportError::OutOfBounds => self.detach(now, transport),
+            _ => self.due = self.due.max(now + self.config.retry_interval),
+        }
+    }
+
+    fn give_up_on_silent_reads<T: Transport>(&mut self, now: Nanos, transport: &mut T, events: &mut Vec<Event>) {
+        let silent = |work: &UnderWay| now >= work.posted + self.config.read_timeout;
+        if self.under_way.iter().any(silent) {
+            self.under_way.clear();
+            transport.reopen();
+            self.read_failed(TransportError::Unreachable, now, transport, events);
+        }
+    }
+
+    /// Forgets the node and looks for it again later.
+    fn detach<T: Transport>(&mut self, now: Nanos, transport: &mut T) {
+        if let Some(watch) = self.watch.take() {
+            // A buffer with work under way can't be released yet; reopening the channel flushes that work.
+            for buffer in [watch.sample_buffer, watch.directory_buffer] {
+                if transport.release(buffer).is_err() {
+                    self.attach.release_later(buffer);
+                }
+            }
+        }
+        self.attach.restart();
+        self.evidence.last_posted = None;
+        self.due = now + self.config.retry_interval;
+    }
+
+    /// Posts what is due; answers whether anything was posted.
+    fn post_due<T: Transport>(&mut self, now: Nanos, transport: &mut T, events: &mut Vec<Event>) -> bool {
+        self.attach.release_what_is_free(transport);
+        match transport.channel() {
+            ChannelState::Open => {}
+            ChannelState::Opening => {
+                if now >= self.due {
+                    self.due = now + self.config.retry_interval;
+                }
+                return false;
+            }
+            ChannelState::Broken => {
+                if now >= self.due {
+                    transport.reopen();
+                    self.due = now + self.config.retry_interval;
+                }
+                return false;
+            }
+        }
+        let posted = match self.watch {
+            None => now >= self.due && self.post_attach(now, transport),
+            Some(_) => self.post_directory(now, transport) | (now >= self.due && self.post_sample(now, transport)),
+        };
+        if transport.channel() == ChannelState::Broken && !posted {
+            self.read_failed(TransportError::LocalFault, now, transport, events);
+        }
+        posted
+    }
+
+    fn post_attach<T: Transport>(&mut self, now: Nanos, transport: &mut T) -> bool {
+        self.due = now + self.config.retry_interval;
+        if self.under_way.iter().any(|work| work.read == Read::Attach) {
+            return false;
+        }
+        match self.attach.next_read(self.hook_table, transport) {
+            Ok((from, buffer)) => self.post(Read::Attach, from, buffer, 0, now, transport).is_ok(),
+            Err(_) => false,
+        }
+    }
+
+    fn post_sample<T: Transport>(&mut self, now: Nanos, transport: &mut T) -> bool {
+        // Keep the rhythm; but polls that were missed are not made up for.
+        let next = self.due + self.config.poll_interval;
+        self.due = if next > now { next } else { now + self.config.poll_interval };
+        let Some(watch) = &self.watch else { return false };
+        if self.under_way.iter().any(|work| work.read == Read::Sample) {
+            return false;
+        }
+        let words = watch.header.geometry.poll_words() as u64;
+        let Some(from) = watch.target.progress_box.part(0, words) else { return false };
+        let buffer = watch.sample_buffer;
+        self.post(Read::Sample, from, buffer, 0, now, transport).is_ok()
+    }
+
+    fn post_directory<T: Transport>(&mut self, now: Nanos, transport: &mut T) -> bool {
+        let Some(watch) = &mut self.watch else { return false };
+        let version = watch.header.directory_version;
+        if watch.directory_known == Some(version)
+            || watch.directory_asked == self.stats.samples
+            || self.under_way.iter().any(|work| work.read == Read::Directory)
+        {
+            return false;
+        }
+        watch.directory_asked = self.stats.samples;
+        let directory = watch.header.geometry.directory();
+        let words = (watch.header.directory_used * ENTRY_WORDS) as u64;
+        let Some(from) = watch.target.progress_box.part(directory.start as u64, words) else { return false };
+        let buffer = watch.directory_buffer;
+        let posted = self.post(Read::Directory, from, buffer, version, now, transport).is_ok();
+        self.stats.directory_reads += u64::from(posted);
+        posted
+    }
+
+    fn post<T: Transport>(
+        &mut self,
+        read: Read,
+        from: RemoteSlice,
+        buffer: BufferId,
+        version: u64,
+        now: Nanos,
+        transport: &mut T,
+    ) -> Result<(), PostError> {
+        let id = WorkId(self.next_work);
+        self.next_work += 1;
+        let operation = Operation::Read { from, into: LocalSlice::start_of(buffer) };
+        transport.post(&[WorkRequest { id, operation }])?;
+        self.under_way.push(UnderWay { id, read, posted: now, version });
+        Ok(())
+    }
+}
