@@ -75,3 +75,43 @@ pub(super) fn version_checksum(session: u64, incarnation: u64, sequence: u64, pa
     hasher.update(payload);
     u64::from(hasher.finalize())
 }
+
+/// Where the parts of a State Box of given length lie: what to READ to bring no more than needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BoxLayout {
+    slot_words: usize,
+}
+
+impl BoxLayout {
+    /// The layout of a box that fills `words` words; `None` if that is too short or too long for a box.
+    pub fn of_words(words: usize) -> Option<Self> {
+        let capacity = capacity_bytes(words);
+        (capacity > 0 && words <= words_needed(MAX_PAYLOAD_BYTES))
+            .then(|| BoxLayout { slot_words: slot_words(capacity) })
+    }
+
+    /// Words of the whole box.
+    pub fn total_words(self) -> usize {
+        STATE_BOX_HEADER_WORDS + 2 * self.slot_words
+    }
+
+    /// Where the box's header and its slots' headers lie.
+    pub fn header_ranges(self) -> [Range<usize>; 3] {
+        let slot = |sequence| {
+            let start = slot_range(self.slot_words, sequence).start;
+            start..start + SLOT_HEADER_WORDS
+        };
+        [0..STATE_BOX_HEADER_WORDS, slot(0), slot(1)]
+    }
+
+    /// Where the payload of the committed version lies, by a copy in which the [headers](Self::header_ranges) are.
+    ///
+    /// The slot's length is that of the version in it; if it is forged, the answer still lies within the slot.
+    pub fn committed_range(self, copy: &[u64]) -> Option<Range<usize>> {
+        let slot = slot_range(self.slot_words, *copy.get(header::COMMIT)?);
+        let length = *copy.get(slot.start + slot::LENGTH_BYTES)?;
+        let payload = slot.start + SLOT_HEADER_WORDS..slot.end;
+        let words = length.div_ceil(WORD_BYTES as u64).min(payload.len() as u64) as usize;
+        Some(payload.start..payload.start + words)
+    }
+}

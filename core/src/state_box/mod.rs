@@ -20,6 +20,8 @@ mod layout;
 mod reader;
 mod writer;
 
-pub use layout::{MAX_PAYLOAD_BYTES, SLOT_HEADER_WORDS, STATE_BOX_HEADER_WORDS, capacity_bytes, words_needed};
+pub use layout::{
+    BoxLayout, MAX_PAYLOAD_BYTES, SLOT_HEADER_WORDS, STATE_BOX_HEADER_WORDS, capacity_bytes, words_needed,
+};
 pub use reader::{Committed, StateBoxError, StateBoxView};
 pub use writer::{CommitError, StateBox};

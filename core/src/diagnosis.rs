@@ -1,0 +1,277 @@
+//! From suspected entities to failures: at which level did the node fail, and who is the root among the silent?
+//!
+//! A failure shows in many counters at once. When an operating system freezes, its applications and their sessions fall
+//! silent with it; when a server process hangs, so do its clients' sessions and every process that waits for it. The
+//! widest level whose own counters stand still is the level of the failure (paper, section 5: OS, application,
+//! session); within a level, whoever waits for another silent entity is not the root (section 4.1, fault propagation).
+//!
+//! Counters are kept by somebody: if "the operating system" is silent while applications go on, then whoever keeps its
+//! counters is what failed.
+
+use crate::Nanos;
+use crate::detector::Detector;
+use crate::monitor::{EntityView, Monitor, Standing};
+use crate::progress_box::{EntityRecord, FailureLevel, Slot};
+
+/// What failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// Nothing of the node advances.
+    OperatingSystem,
+    /// One of several operating-system counters stands still: a processor hangs, the system goes on.
+    Processor,
+    /// The operating system's counters stand still while applications go on: their keeper failed.
+    Reporter,
+    /// An application as a whole.
+    Application,
+    /// One client's session.
+    Session,
+}
+
+impl Cause {
+    /// The level at which clients are affected; `None` if they are not.
+    pub const fn level(self) -> Option<FailureLevel> {
+        match self {
+            Cause::OperatingSystem => Some(FailureLevel::Os),
+            Cause::Application => Some(FailureLevel::Application),
+            Cause::Session => Some(FailureLevel::Session),
+            Cause::Processor | Cause::Reporter => None,
+        }
+    }
+}
+
+/// One failure of a node, with everything that it explains.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What failed.
+    pub cause: Cause,
+    /// The entities whose silence is the failure itself.
+    pub roots: Vec<Slot>,
+    /// The sessions that lose service by it, silent already or not.
+    pub sessions: Vec<Slot>,
+}
+
+/// What diagnosis needs to know of an entity.
+#[derive(Clone, Copy, Debug)]
+pub struct Symptom {
+    /// Its place.
+    pub slot: Slot,
+    /// What the directory says of it.
+    pub record: EntityRecord,
+    /// How the monitor sees it.
+    pub standing: Standing,
+    /// When progress was last seen.
+    pub last_progress: Nanos,
+}
+
+impl<D> From<EntityView<'_, D>> for Symptom {
+    fn from(view: EntityView<'_, D>) -> Self {
+        let EntityView { slot, record, standing, last_progress, .. } = view;
+        Symptom { slot, record: *record, standing, last_progress }
+    }
+}
+
+/// The failures of the node that `monitor` watches, widest first; empty while nobody is suspected.
+pub fn diagnose<D: Detector>(monitor: &Monitor<D>) -> Vec<Failure> {
+    if monitor.entities().all(|entity| entity.standing != Standing::Suspected) {
+        return Vec::new();
+    }
+    let symptoms: Vec<Symptom> = monitor.entities().map(Symptom::from).collect();
+    diagnose_symptoms(&symptoms)
+}
+
+/// The failures that explain `symptoms`, widest first. Directory entries may be forged: any graph of parents and
+/// dependencies is answered.
+pub fn diagnose_symptoms(symptoms: &[Symptom]) -> Vec<Failure> {
+    let node = Node { symptoms };
+    let systems: Vec<&Symptom> = node.at(FailureLevel::Os).collect();
+    let silent: Vec<Slot> = systems.iter().filter(|s| s.standing == Standing::Suspected).map(|s| s.slot).collect();
+    let mut failures = Vec::new();
+    if !silent.is_empty() && silent.len() == systems.len() {
+        if !node.others_went_on(&systems) {
+            let sessions = node.at(FailureLevel::Session).filter(|s| s.is_there()).map(|s| s.slot).collect();
+            return vec![Failure { cause: Cause::OperatingSystem, roots: silent, sessions }];
+        }
+        failures.push(Failure { cause: Cause::Reporter, roots: silent, sessions: Vec::new() });
+    } else if !silent.is_empty() {
+        failures.push(Failure { cause: Cause::Processor, roots: silent, sessions: Vec::new() });
+    }
+    for (level, cause) in [(FailureLevel::Application, Cause::Application), (FailureLevel::Session, Cause::Session)] {
+        for entity in node.at(level) {
+            if entity.standing == Standing::Suspected && !node.is_explained(entity) {
+                let sessions = match level {
+                    FailureLevel::Session => vec![entity.slot],
+                    _ => node.sessions_of(entity.slot),
+                };
+                failures.push(Failure { cause, roots: vec![entity.slot], sessions });
+            }
+        }
+    }
+    failures
+}
+
+impl Symptom {
+    fn is_there(&self) -> bool {
+        matches!(self.standing, Standing::Trusted | Standing::Idle | Standing::Suspected)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Node<'a> {
+    symptoms: &'a [Symptom],
+}
+
+impl<'a> Node<'a> {
+    fn at(self, level: FailureLevel) -> impl Iterator<Item = &'a Symptom> {
+        self.symptoms.iter().filter(move |s| s.record.level == level)
+    }
+
+    fn suspected(self, slot: Slot) -> Option<&'a Symptom> {
+        // Monitors list entities in slot order.
+        let at = self.symptoms.binary_search_by_key(&slot, |s| s.slot).ok()?;
+        self.symptoms.get(at).filter(|s| s.standing == Standing::Suspected)
+    }
+
+    /// Whether somebody advanced for long after the operating system's counters stood still. Samples and rhythms
+    /// differ a little; half a deadline is no coincidence.
+    fn others_went_on(self, systems: &[&Symptom]) -> bool {
+        let stood_still = systems.iter().map(|s| s.last_progress).max().unwrap_or(Nanos::ZERO);
+        let deadline = systems.iter().map(|s| s.record.deadline).min().unwrap_or(Nanos::ZERO);
+        let others = self.symptoms.iter().filter(|s| s.record.level != FailureLevel::Os);
+        others.into_iter().any(|s| s.last_progress > stood_still + deadline / 2)
+    }
+
+    /// Whether a silent entity's silence follows from that of its application, or of something that it waits for.
+    fn is_explained(self, entity: &Symptom) -> bool {
+        let application = entity.record.parent.and_then(|parent| self.suspected(parent));
+        entity.record.level == FailureLevel::Session
+            && application.is_some_and(|a| a.record.level == FailureLevel::Application)
+            || self.waits_for_another_root(entity)
+    }
+
+    /// Follows dependencies through silent entities. In a circle the one in the lowest slot stands for all.
+    fn waits_for_another_root(self, entity: &Symptom) -> bool {
+        let mut reached: Vec<Slot> = Vec::new();
+        let mut next = vec![entity.slot];
+        while let Some(current) = next.pop().and_then(|slot| self.suspected(slot)) {
+            for dependency in current.record.dependencies() {
+                if self.suspected(dependency).is_some() && !reached.contains(&dependency) {
+                    reached.push(dependency);
+                    next.push(dependency);
+                }
+            }
+        }
+        if reached.contains(&entity.slot) {
+            reached.iter().any(|other| *other < entity.slot)
+        } else {
+            !reached.is_empty()
+        }
+    }
+
+    fn sessions_of(self, application: Slot) -> Vec<Slot> {
+        self.at(FailureLevel::Session)
+            .filter(|s| s.record.parent == Some(application) && s.is_there())
+            .map(|s| s.slot)
+            .collect()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const DEADLINE: Nanos = Nanos::from_millis(20);
+
+    fn entity(slot: u32, level: FailureLevel, parent: Option<u32>, silent: bool) -> Symptom {
+        let mut record = EntityRecord::new("x", level, DEADLINE);
+        record.parent = parent.map(Slot);
+        let (standing, last_progress) = match silent {
+            true => (Standing::Suspected, Nanos::from_millis(100)),
+            false => (Standing::Trusted, Nanos::from_millis(140)),
+        };
+        Symptom { slot: Slot(slot), record, standing, last_progress }
+    }
+
+    /// Slot 0: OS; 1, 2: applications; 3, 4: sessions of 1; 5: session of 2.
+    fn node(silent: &[u32]) -> Vec<Symptom> {
+        let entity = |slot, level, parent| entity(slot, level, parent, silent.contains(&slot));
+        vec![
+            entity(0, FailureLevel::Os, None),
+            entity(1, FailureLevel::Application, Some(0)),
+            entity(2, FailureLevel::Application, Some(0)),
+            entity(3, FailureLevel::Session, Some(1)),
+            entity(4, FailureLevel::Session, Some(1)),
+            entity(5, FailureLevel::Session, Some(2)),
+        ]
+    }
+
+    fn failure(cause: Cause, roots: &[u32], sessions: &[u32]) -> Failure {
+        let slots = |numbers: &[u32]| numbers.iter().copied().map(Slot).collect();
+        Failure { cause, roots: slots(roots), sessions: slots(sessions) }
+    }
+
+    #[test]
+    fn a_silent_session_is_a_session_failure() {
+        assert_eq!(diagnose_symptoms(&node(&[4])), [failure(Cause::Session, &[4], &[4])]);
+    }
+
+    #[test]
+    fn a_silent_application_explains_its_sessions() {
+        assert_eq!(diagnose_symptoms(&node(&[1, 3])), [failure(Cause::Application, &[1], &[3, 4])]);
+    }
+
+    #[test]
+    fn a_silent_system_explains_everything() {
+        let everything = diagnose_symptoms(&node(&[0, 1, 2, 3, 4, 5]));
+        assert_eq!(everything, [failure(Cause::OperatingSystem, &[0], &[3, 4, 5])]);
+    }
+
+    #[test]
+    fn a_silent_system_whose_applications_go_on_is_a_failed_reporter() {
+        assert_eq!(diagnose_symptoms(&node(&[0])), [failure(Cause::Reporter, &[0], &[])]);
+    }
+
+    #[test]
+    fn one_silent_processor_of_several_is_no_failed_system() {
+        let mut symptoms = node(&[]);
+        symptoms.push(entity(6, FailureLevel::Os, None, true));
+        assert_eq!(diagnose_symptoms(&symptoms), [failure(Cause::Processor, &[6], &[])]);
+    }
+
+    #[test]
+    fn who_waits_for_another_silent_one_is_not_the_root() {
+        let mut symptoms = node(&[1, 2]);
+        symptoms[1].record = symptoms[1].record.depending_on(Slot(2));
+        assert_eq!(diagnose_symptoms(&symptoms), [failure(Cause::Application, &[2], &[5])]);
+    }
+
+    #[test]
+    fn a_circle_of_waiting_has_one_root() {
+        let mut symptoms = node(&[1, 2]);
+        symptoms[1].record = symptoms[1].record.depending_on(Slot(2));
+        symptoms[2].record = symptoms[2].record.depending_on(Slot(1));
+        let failures = diagnose_symptoms(&symptoms);
+        assert_eq!(failures.iter().flat_map(|f| &f.roots).collect::<Vec<_>>(), [&Slot(1)]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_graph_is_answered_and_every_root_was_silent(
+            silent in proptest::collection::vec(0u32..8, 0..8),
+            edges in proptest::collection::vec((0usize..6, 0u32..10), 0..20),
+            parents in proptest::collection::vec(proptest::option::of(0u32..10), 6),
+        ) {
+            let mut symptoms = node(&silent);
+            for (from, to) in edges {
+                symptoms[from].record = symptoms[from].record.depending_on(Slot(to));
+            }
+            for (symptom, parent) in symptoms.iter_mut().zip(parents) {
+                symptom.record.parent = parent.map(Slot);
+            }
+            for failure in diagnose_symptoms(&symptoms) {
+                prop_assert!(failure.roots.iter().all(|root| silent.contains(&root.0)));
+            }
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Reading State Boxes out of a failed node.
+//!
+//! A small box is read whole, in one round trip. Of a large one first the header and both slots' headers are read, then
+//! just the committed payload, so that the bytes that cross the wire are those of the state and little more. Whatever
+//! comes back is checked as a whole; a version that is not (its writer still runs) is read again, a few times.
+
+use std::collections::VecDeque;
+
+use super::plan::SessionToRecover;
+use crate::state_box::{BoxLayout, Committed, StateBoxError, StateBoxView};
+use crate::transport::{
+    BufferId, ChannelState, Completion, LocalSlice, Operation, RemoteSlice, Transport, TransportError, WorkId,
+    WorkRequest,
+};
+
+/// How to extract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExtractionConfig {
+    /// State Boxes read at the same time, each into a buffer of its own.
+    pub window: usize,
+    /// Boxes up to this many words are read whole.
+    pub whole_up_to_words: usize,
+    /// How often a box is read before a version that is not whole is given up.
+    pub attempts: u32,
+}
+
+impl Default for ExtractionConfig {
+    fn default() -> Self {
+        ExtractionConfig { window: 16, whole_up_to_words: 1024, attempts: 16 }
+    }
+}
+
+/// Why a session's state could not be had. The other sessions are not affected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    /// The State Box is empty, corrupt, or kept being written.
+    #[error(transparent)]
+    StateBox(#[from] StateBoxError),
+    /// The box belongs to another session than the directory says.
+    #[error("State Box of session {found} where session {expected} was expected")]
+    WrongSession {
+        /// What the directory says.
+        expected: u64,
+        /// What the box says.
+        found: u64,
+    },
+    /// The directory names no State Box, or one outside the node's recovery memory, or of an impossible length.
+    #[error("the directory names no State Box inside the recovery memory")]
+    BadLocation,
+    /// The memory could not be read.
+    #[error("State Box could not be read: {0}")]
+    Transport(#[from] TransportError),
+    /// This side has no memory for the READ.
+    #[error("no local buffer of {words} words for the State Box")]
+    NoBuffer {
+        /// Words needed.
+        words: usize,
+    },
+}
+
+/// A session's state as extracted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionState<'a> {
+    /// Session number.
+    pub session: u64,
+    /// Incarnation of its State Box.
+    pub incarnation: u64,
+    /// Value of its claim word while nobody has taken it over.
+    pub unclaimed: u64,
+    /// Its last committed version.
+    pub committed: Committed<'a>,
+}
+
+/// Takes a session's state, or the reason why there is none. The state lies in the transport's own memory, so it is
+/// handed out for the length of the call.
+pub type Answer<'a> = dyn FnMut(&SessionToRecover, Result<SessionState<'_>, StateError>) + 'a;
+
+/// What an extraction has cost so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExtractionStats {
+    /// READs posted.
+    pub reads: u64,
+    /// Bytes asked for.
+    pub bytes_read: u64,
+    /// Boxes read again because no whole version was found.
+    pub retries: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Whole,
+    Headers,
+    Payload,
+}
+
+/// A session whose box is being read.
+#[derive(Debug)]
+struct Job {
+    session: SessionToRecover,
+    memory: RemoteSlice,
+    layout: BoxLayout,
+    buffer: BufferId,
+    phase: Phase,
+    attempts: u32,
+    /// Number of the batch under way, and how much of it has not completed.
+    batch: u64,
+    under_way: usize,
+    failed: Option<TransportError>,
+}
+
+/// Extracts the state of many sessions through one transport.
+#[derive(Debug)]
+pub struct Extraction {
+    config: ExtractionConfig,
+    memory: RemoteSlice,
+    waiting: VecDeque<SessionToRecover>,
+    jobs: Vec<Job>,
+    idle_buffers: Vec<(BufferId, usize)>,
+    batches: u64,
+    completions: Vec<Completion>,
+    stats: ExtractionStats,
+}
+
+/// Work identifiers of extractions have the highest bit set, so that one can share a transport with a monitor; the rest
+/// is the number of the batch.
+const EXTRACTION_WORK: u64 = 1 << 63;
+
+impl Extraction {
+    /// An extraction of `sessions`, whose State Boxes lie in the node's recovery hook `memory`.
+    pub fn new(
+        config: ExtractionConfig,
+        memory: RemoteSlice,
+        sessions: impl IntoIterator<Item = SessionToRecover>,
+    ) -> Self {
+        Extraction {
+            config,
+            memory,
+            waiting: sessions.into_iter().collect(),
+            jobs: Vec::new(),
+            idle_buffers: Vec::new(),
+            batches: 0,
+            completions: Vec::new(),
+            stats: ExtractionStats::default(),
+        }
+    }
+
+    /// What it has cost so far.
+    pub fn stats(&self) -> ExtractionStats {
+        self.stats
+    }
+
+    /// Whether every session has been answered.
+    pub fn is_done(&self) -> bool {
+        self.waiting.is_empty() && self.jobs.is_empty()
+    }
+
+    /// Takes in what has completed and posts what can be posted. Hands every session to `answer` once. To be called
+    /// until [`is_done`](Self::is_done).
+    ///
+    /// A broken channel fails the sessions that were under way; the others wait until the caller has opened it again.
+    pub fn step<T: Transport>(&mut self, transport: &mut T, answer: &mut Answer<'_>) {
+        self.collect(transport, answer);
+        while self.start_jobs(transport, answer) {
+            self.collect(transport, answer);
+        }
+        if self.is_done() {
+            for (buffer, _) in self.idle_buffers.drain(..) {
+                let _ = transport.release(buffer);
+            }
+        }
+    }
+
+    fn collect<T: Transport>(&mut self, transport: &mut T, answer: &mut Answer<'_>) {
+        let mut completions = std::mem::take(&mut self.completions);
+        loop {
+            completions.clear();
+            transport.poll(&mut completions);
+            if completions.is_empty() {
+                break;
+            }
+            for completion in &completions {
+                self.complete(completion, transport, answer);
+            }
+        }
+        self.completions = completions;
+    }
+
+    fn complete<T: Transport>(&mut self, completion: &Completion, transport: &mut T, answer: &mut Answer<'_>) {
+        let Some(at) = self.jobs.iter().position(|job| completion.id == WorkId(EXTRACTION_WORK | job.batch)) else {
+            return;
+        };
+        let job = &mut self.jobs[at];
+        job.under_way = job.under_way.saturating_sub(1);
+        if let Err(error) = completion.result {
+            job.failed.get_or_insert(error);
+        }
+        if job.under_way > 0 {
+            return;
+        }
+        if let Some(phase) = self.next_phase(at, transport) {
+            self.jobs[at].phase = phase;
+            if let Err(error) = self.post(at, transport) {
+                self.end(at, transport, Some(error), answer);
+            }
+        } else {
+            self.end(at, transport, None, answer);
+        }
+    }
+
+    /// What is still to be read for a job whose batch has completed; `None` if it can be answered.
+    fn next_phase<T: Transport>(&mut self, at: usize, transport: &T) -> Option<Phase> {
+        let job = &self.jobs[at];
+        match (job.failed, job.phase) {
+            (Some(_), _) => None,
+            (None, Phase::Headers) => Some(Phase::Payload),
+            (None, phase) => {
+                let torn = matches!(
+                    read_state(job, transport),
+                    Err(StateError::StateBox(StateBoxError::NoWholeVersion { .. } | StateBoxError::Format(_)))
+                );
+                let again = torn && job.attempts < self.config.attempts;
+                self.stats.retries += u64::from(again);
+                again.then_some(if phase == Phase::Whole { Phase::Whole } else { Phase::Headers })
+            }
+        }
+    }
+
+    fn end<T: Transport>(&mut self, at: usize, transport: &T, error: Option<StateError>, answer: &mut Answer<'_>) {
+        let job = self.jobs.swap_remove(at);
+        let state = match error.or(job.failed.map(StateError::Transport)) {
+            Some(error) => Err(error),
+            None => read_state(&job, transport),
+        };
+        answer(&job.session, state);
+        self.idle_buffers.push((job.buffer, job.layout.total_words()));
+    }
+
+    /// Starts as many sessions as the window allows; answers whether any was started.
+    fn start_jobs<T: Transport>(&mut self, transport: &mut T, answer: &mut Answer<'_>) -> bool {
+        let mut started = false;
+        while self.jobs.len() < self.config.window.max(1) && transport.channel() == ChannelState::Open {
+            let Some(session) = self.waiting.pop_front() else { break };
+            match self.start(session, transport) {
+                Ok(()) => started = true,
+                Err(error) => answer(&session, Err(error)),
+            }
+        }
+        started
+    }
+
+    fn start<T: Transport>(&mut self, session: SessionToRecover, transport: &mut T) -> Result<(), StateError> {
+        let location = session.record.state_box.ok_or(StateError::BadLocation)?;
+        let memory = self.memory.part(location.offset, location.words).ok_or(StateError::BadLocation)?;
+        let layout = BoxLayout::of_words(memory.words as usize).ok_or(StateError::BadLocation)?;
+        let words = layout.total_words();
+        let buffer = match self.idle_buffers.iter().position(|(_, room)| *room == words) {
+            Some(at) => self.idle_buffers.swap_remove(at).0,
+            None => transport.allocate(words).map_err(|_| StateError::NoBuffer { words })?,
+        };
+        let phase = if words <= self.config.whole_up_to_words { Phase::Whole } else { Phase::Headers };
+        let (attempts, batch, under_way, failed) = (0, 0, 0, None);
+        self.jobs.push(Job { session, memory, layout, buffer, phase, attempts, batch, under_way, failed });
+        let at = self.jobs.len() - 1;
+        self.post(at, transport).inspect_err(|_| {
+            self.jobs.truncate(at);
+            self.idle_buffers.push((buffer, words));
+        })
+    }
+
+    /// Posts the READs of a job's phase as one batch.
+    fn post<T: Transport>(&mut self, at: usize, transport: &mut T) -> Result<(), StateError> {
+        self.batches += 1;
+        let job = &mut self.jobs[at];
+        let whole = 0..job.layout.total_words();
+        let ranges = match job.phase {
+            Phase::Whole => Vec::from([whole]),
+            Phase::Headers => job.layout.header_ranges().to_vec(),
+            Phase::Payload => {
+                let copy = transport.buffer(job.buffer).ok();
+                // An empty payload is there already; a word more keeps every phase at one READ or more.
+                let range = copy.and_then(|copy| job.layout.committed_range(copy)).unwrap_or(whole);
+                Vec::from([range.start..range.end.max(range.start + 1)])
+            }
+        };
+        let id = WorkId(EXTRACTION_WORK | self.batches);
+        let mut batch = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            let from = job.memory.part(range.start as u64, range.len() as u64).ok_or(StateError::BadLocation)?;
+            let into = LocalSlice { buffer: job.buffer, offset: range.start };
+            self.stats.bytes_read += from.words * 8;
+            batch.push(WorkRequest { id, operation: Operation::Read { from, into } });
+        }
+        transport.post(&batch).map_err(|_| TransportError::Flushed)?;
+        self.stats.reads += batch.len() as u64;
+        job.attempts += u32::from(job.phase != Phase::Payload);
+        job.batch = self.batches;
+        job.under_way = batch.len();
+        Ok(())
+    }
+}
+
+fn read_state<'t, T: Transport>(job: &Job, transport: &'t T) -> Result<SessionState<'t>, StateError> {
+    let words = job.layout.total_words();
+    let copy = transport.buffer(job.buffer).map_err(|_| StateError::NoBuffer { words })?;
+    let view = StateBoxView::read(copy).map_err(StateBoxError::from)?;
+    let (expected, found) = (job.session.record.session, view.session());
+    if expected != found {
+        return Err(StateError::WrongSession { expected, found });
+    }
+    let (incarnation, unclaimed) = (view.incarnation(), view.unclaimed());
+    Ok(SessionState { session: found, incarnation, unclaimed, committed: view.committed()? })
+}
