@@ -272,16 +272,17 @@ impl Extraction {
         self.batches += 1;
         let job = &mut self.jobs[at];
         let whole = 0..job.layout.total_words();
-        let ranges = match job.phase {
-            Phase::Whole => Vec::from([whole]),
-            Phase::Headers => job.layout.header_ranges().to_vec(),
+        let mut ranges = Vec::with_capacity(3);
+        match job.phase {
+            Phase::Whole => ranges.push(whole),
+            Phase::Headers => ranges.extend(job.layout.header_ranges()),
             Phase::Payload => {
                 let copy = transport.buffer(job.buffer).ok();
-                // An empty payload is there already; a word more keeps every phase at one READ or more.
                 let range = copy.and_then(|copy| job.layout.committed_range(copy)).unwrap_or(whole);
-                Vec::from([range.start..range.end.max(range.start + 1)])
+                // An empty payload is there already; a word more keeps every phase at one READ or more.
+                ranges.push(range.start..range.end.max(range.start + 1));
             }
-        };
+        }
         let id = WorkId(EXTRACTION_WORK | self.batches);
         let mut batch = Vec::with_capacity(ranges.len());
         for range in ranges {
