@@ -1,0 +1,411 @@
+//! The discrete-event engine: a clock, and a queue of what will happen.
+//!
+//! # What it promises
+//! Events come out in the order **(time, sequence of scheduling)**, and nothing else decides: two events at the same
+//! nanosecond come out in the order in which they were scheduled, on every machine and with every history of the queue.
+//! That is half of the determinism of a simulation; the other half is [`crate::streams`].
+//!
+//! ```
+//! use backdoor_core::Nanos;
+//! use backdoor_sim::engine::Engine;
+//!
+//! let mut engine = Engine::new();
+//! engine.schedule(Nanos::from_millis(2), "poll");
+//! engine.schedule(Nanos::from_millis(1), "tick");
+//! engine.schedule(Nanos::from_millis(2), "response"); // a tie: after "poll", which was scheduled before
+//! let timeout = engine.schedule_in(Nanos::from_secs(1), "timeout");
+//! engine.cancel(timeout);
+//!
+//! let order: Vec<_> = std::iter::from_fn(|| engine.next().map(|(at, event)| (at.as_millis_f64(), event))).collect();
+//! assert_eq!(order, [(1.0, "tick"), (2.0, "poll"), (2.0, "response")]);
+//! assert_eq!(engine.now(), Nanos::from_millis(2));
+//! ```
+//!
+//! # How it is fast
+//! A calendar queue (Brown, "Calendar Queues", CACM 31(10), 1988) in which no step costs more for being big:
+//!
+//! ```text
+//!   now        cursor                              cursor + N buckets
+//!    |           |  .  :  .     :   .  .      .          |
+//!    +-----------+-----------------------------------------+------------------------->  time
+//!      late heap   front   wheel: a list per bucket,          far heap
+//!                (sorted)  bits say which are not empty       (whatever lies beyond)
+//! ```
+//!
+//! * A bucket is `2^shift` ns wide and is an intrusive list through a slab: to schedule is to write one node and one
+//!   head. The next bucket that holds anything is found with [a bitmap](occupancy), not by walking.
+//! * Only the bucket under the cursor is sorted, into the `front`. What is scheduled at or before that bucket after it
+//!   has been drained goes to a small heap, `late`, so that a flood of events at one instant stays O(log n) each.
+//! * What lies beyond the wheel waits in a heap, `far`, and moves into the wheel as the cursor comes near. An event at
+//!   [`Nanos::MAX`] ("never") simply stays there.
+//! * Now and then the width and the number of buckets are chosen again from the spacing of the events that came out
+//!   ([`tuning`]). The worst choice costs time, never order.
+//!
+//! [`reference::HeapEngine`] is the plain binary heap, for tests and as the yardstick of `cargo bench`.
+
+mod occupancy;
+pub mod reference;
+mod tuning;
+pub mod workload;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use backdoor_core::Nanos;
+
+use occupancy::Occupancy;
+use tuning::{Geometry, Tuner};
+
+/// What a simulation needs of an event queue, so that two of them can be driven by the same code.
+pub trait EventQueue<E> {
+    /// Virtual time: the time of the last event taken out, zero before.
+    fn now(&self) -> Nanos;
+    /// Adds an event at the instant `at`.
+    fn schedule(&mut self, at: Nanos, event: E);
+    /// Takes out the first event and sets the clock to its time.
+    fn next(&mut self) -> Option<(Nanos, E)>;
+    /// Adds an event `delay` after now.
+    fn schedule_in(&mut self, delay: Nanos, event: E) {
+        self.schedule(self.now() + delay, event);
+    }
+}
+
+/// Names a scheduled event, for [`Engine::cancel`]. An id never names a second event, even when the first is long gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EventId {
+    sequence: u64,
+    slot: u32,
+}
+
+/// End of an intrusive list.
+const NIL: u32 = u32::MAX;
+
+/// Cancelled events are swept out when there are at least this many, and more of them than of live ones.
+const SWEEP_FROM: usize = 1024;
+
+/// An event in the slab, in a list of its bucket or in the list of free slots.
+#[derive(Debug)]
+struct Node<E> {
+    time: u64,
+    sequence: u64,
+    /// `None`: cancelled, or a free slot.
+    event: Option<E>,
+    next: u32,
+}
+
+/// What the order is made of, and where the event is. The sequence is unique, so `slot` never decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    time: u64,
+    sequence: u64,
+    slot: u32,
+}
+
+/// A clock and a queue of future events of type `E`; see the [module](self) for the order and the method.
+#[derive(Debug)]
+pub struct Engine<E> {
+    now: u64,
+    sequence: u64,
+    live: usize,
+    cancelled: usize,
+
+    nodes: Vec<Node<E>>,
+    free: u32,
+
+    geometry: Geometry,
+    /// Number (time >> shift) of the bucket that was drained last. Every event in the wheel lies in a bucket after it
+    /// and less than a turn away; every event in a bucket up to it is in `front` or `late`.
+    cursor: u64,
+    heads: Vec<u32>,
+    occupied: Occupancy,
+    /// Events of the cursor's bucket, last first.
+    front: Vec<Key>,
+    late: BinaryHeap<Reverse<Key>>,
+    far: BinaryHeap<Reverse<Key>>,
+    tuner: Tuner,
+}
+
+impl<E> Default for Engine<E> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<E> Engine<E> {
+    /// An empty queue at time zero.
+    pub fn new() -> Self {
+        let geometry = Geometry::START;
+        Engine {
+            now: 0,
+            sequence: 0,
+            live: 0,
+            cancelled: 0,
+            nodes: Vec::new(),
+            free: NIL,
+            geometry,
+            cursor: 0,
+            heads: vec![NIL; geometry.buckets],
+            occupied: Occupancy::new(geometry.buckets),
+            front: Vec::new(),
+            late: BinaryHeap::new(),
+            far: BinaryHeap::new(),
+            tuner: Tuner::new(),
+        }
+    }
+
+    /// Virtual time: the time of the last event taken out, zero before.
+    #[inline]
+    pub fn now(&self) -> Nanos {
+        Nanos(self.now)
+    }
+
+    /// Number of scheduled events, without the cancelled ones.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.live
+    }
+
+    /// Whether nothing is scheduled.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
+    /// Adds an event at the instant `at`, after all those already scheduled for that instant.
+    ///
+    /// `at` may be [`Nanos::MAX`] ("never"): the event is kept, and comes out after all others.
+    ///
+    /// # Panics
+    /// An `at` before [`now`](Self::now) is a mistake of the model: it panics where debug assertions are on. In a
+    /// release build the event happens now, because a clock that runs backwards would do more harm.
+    #[inline]
+    pub fn schedule(&mut self, at: Nanos, event: E) -> EventId {
+        debug_assert!(at.0 >= self.now, "scheduled at {at}, which is before now, {}", self.now());
+        let key = self.store(at.0.max(self.now), event);
+        self.live += 1;
+        self.place(key);
+        EventId { sequence: key.sequence, slot: key.slot }
+    }
+
+    /// Adds an event `delay` after now; a sum too large for the clock is [`Nanos::MAX`].
+    #[inline]
+    pub fn schedule_in(&mut self, delay: Nanos, event: E) -> EventId {
+        self.schedule(self.now() + delay, event)
+    }
+
+    /// Takes out the first event and sets the clock to its time; `None` if nothing is scheduled (the clock stays).
+    ///
+    /// Not an `Iterator`, though it reads like one: the loop that drives it has to schedule meanwhile.
+    #[inline]
+    #[allow(clippy::should_implement_trait)]
+    pub fn next(&mut self) -> Option<(Nanos, E)> {
+        loop {
+            let Some(key) = self.pop_current() else {
+                if self.advance() {
+                    continue;
+                }
+                return None;
+            };
+            let Some(event) = self.release(key.slot) else {
+                self.cancelled -= 1;
+                continue;
+            };
+            self.now = key.time;
+            self.live -= 1;
+            if self.tuner.count_event() {
+                self.retune();
+            }
+            return Some((Nanos(key.time), event));
+        }
+    }
+
+    /// Time of the first event, if there is one. Takes `&mut self` because it may sort a bucket and sweep out cancelled
+    /// events on the way; nothing that the caller sees changes.
+    pub fn peek_time(&mut self) -> Option<Nanos> {
+        loop {
+            let front = self.front.last();
+            let late = self.late.peek().map(|Reverse(key)| key);
+            let Some(key) = front.into_iter().chain(late).min().copied() else {
+                if self.advance() {
+                    continue;
+                }
+                return None;
+            };
+            if self.nodes[key.slot as usize].event.is_some() {
+                return Some(Nanos(key.time));
+            }
+            self.pop_current();
+            self.release(key.slot);
+            self.cancelled -= 1;
+        }
+    }
+
+    /// Takes back a scheduled event; `None` if it has happened or been cancelled before.
+    ///
+    /// Costs the others nothing: the place in the queue stays, empty, and is swept out when its time comes, or when
+    /// empty places are in the majority.
+    pub fn cancel(&mut self, id: EventId) -> Option<E> {
+        let node = self.nodes.get_mut(id.slot as usize).filter(|node| node.sequence == id.sequence)?;
+        let event = node.event.take()?;
+        self.live -= 1;
+        self.cancelled += 1;
+        if self.cancelled >= SWEEP_FROM && self.cancelled > self.live {
+            self.rebuild(self.geometry);
+        }
+        Some(event)
+    }
+
+    /// Puts the event into a slot of the slab, under the next sequence number.
+    #[inline]
+    fn store(&mut self, time: u64, event: E) -> Key {
+        let sequence = self.sequence;
+        self.sequence += 1;
+        let node = Node { time, sequence, event: Some(event), next: NIL };
+        let slot = self.free;
+        if let Some(vacant) = self.nodes.get_mut(slot as usize) {
+            self.free = vacant.next;
+            *vacant = node;
+            return Key { time, sequence, slot };
+        }
+        let slot = u32::try_from(self.nodes.len()).ok().filter(|&slot| slot != NIL);
+        self.nodes.push(node);
+        Key { time, sequence, slot: slot.expect("fewer than 2^32 - 1 events are pending") }
+    }
+
+    /// Frees a slot; what was in it, unless it was cancelled.
+    #[inline]
+    fn release(&mut self, slot: u32) -> Option<E> {
+        let node = &mut self.nodes[slot as usize];
+        node.next = self.free;
+        self.free = slot;
+        node.event.take()
+    }
+
+    /// Puts a stored event where the geometry wants it.
+    #[inline]
+    fn place(&mut self, key: Key) {
+        let bucket = key.time >> self.geometry.shift;
+        if bucket <= self.cursor {
+            self.late.push(Reverse(key));
+        } else if bucket - self.cursor < self.geometry.buckets as u64 {
+            self.link(key.slot, bucket);
+        } else {
+            self.tuner.count_far();
+            self.far.push(Reverse(key));
+        }
+    }
+
+    /// Adds a stored event to the list of its bucket.
+    #[inline]
+    fn link(&mut self, slot: u32, bucket: u64) {
+        let position = self.position(bucket);
+        self.nodes[slot as usize].next = self.heads[position];
+        self.heads[position] = slot;
+        self.occupied.insert(position);
+    }
+
+    /// Where a bucket is in `heads`.
+    #[inline]
+    fn position(&self, bucket: u64) -> usize {
+        // `heads.len()` and not `geometry.buckets`, though they are equal: the compiler then sees the index in range.
+        bucket as usize & (self.heads.len() - 1)
+    }
+
+    /// The first of what lies at or before the cursor.
+    #[inline]
+    fn pop_current(&mut self) -> Option<Key> {
+        if let Some(Reverse(late)) = self.late.peek() {
+            if self.front.last().is_none_or(|front| late < front) {
+                return self.late.pop().map(|Reverse(key)| key);
+            }
+        }
+        self.front.pop()
+    }
+
+    /// Moves the cursor to the next bucket that holds anything, and sorts it into the front. False: there is none.
+    fn advance(&mut self) -> bool {
+        let here = self.position(self.cursor);
+        let turn = self.heads.len() as u64;
+        let in_wheel = self.occupied.next_from(self.position(self.cursor + 1));
+        // The cursor's own bucket is never occupied, so a distance of zero can't be.
+        let in_wheel = in_wheel.map(|at| self.cursor + ((at.wrapping_sub(here)) as u64 & (turn - 1)));
+        let in_far = self.far.peek().map(|Reverse(key)| key.time >> self.geometry.shift);
+        let Some(next) = in_wheel.into_iter().chain(in_far).min() else { return false };
+        self.cursor = next;
+
+        if in_wheel == Some(next) {
+            let position = self.position(next);
+            let mut slot = std::mem::replace(&mut self.heads[position], NIL);
+            self.occupied.remove(position);
+            while let Some(node) = self.nodes.get(slot as usize) {
+                self.front.push(Key { time: node.time, sequence: node.sequence, slot });
+                slot = node.next;
+            }
+        }
+        // The turn has moved on: what now lies within it comes over from the far heap.
+        while let Some(&Reverse(key)) = self.far.peek() {
+            let bucket = key.time >> self.geometry.shift;
+            if bucket - next >= turn {
+                break;
+            }
+            self.far.pop();
+            if bucket == next {
+                self.front.push(key);
+            } else {
+                self.link(key.slot, bucket);
+            }
+        }
+        if self.front.len() > 1 {
+            self.front.sort_unstable_by_key(|key| Reverse((key.time, key.sequence)));
+        }
+        true
+    }
+
+    #[cold]
+    fn retune(&mut self) {
+        if let Some(geometry) = self.tuner.tune(self.now, self.live, self.geometry) {
+            self.rebuild(geometry);
+        }
+    }
+
+    /// Puts every live event into a wheel of the given geometry, and frees the slots of the cancelled ones.
+    #[cold]
+    fn rebuild(&mut self, geometry: Geometry) {
+        self.geometry = geometry;
+        self.cursor = self.now >> geometry.shift;
+        self.heads.clear();
+        self.heads.resize(geometry.buckets, NIL);
+        self.occupied = Occupancy::new(geometry.buckets);
+        self.front.clear();
+        self.late.clear();
+        self.far.clear();
+        self.cancelled = 0;
+        self.free = NIL;
+        for slot in 0..self.nodes.len() {
+            let node = &mut self.nodes[slot];
+            let key = Key { time: node.time, sequence: node.sequence, slot: slot as u32 };
+            if node.event.is_some() {
+                self.place(key);
+            } else {
+                node.next = self.free;
+                self.free = slot as u32;
+            }
+        }
+        self.tuner.restart(self.now, self.live, geometry);
+    }
+}
+
+impl<E> EventQueue<E> for Engine<E> {
+    #[inline]
+    fn now(&self) -> Nanos {
+        Engine::now(self)
+    }
+    #[inline]
+    fn schedule(&mut self, at: Nanos, event: E) {
+        Engine::schedule(self, at, event);
+    }
+    #[inline]
+    fn next(&mut self) -> Option<(Nanos, E)> {
+        Engine::next(self)
+    }
+}
