@@ -122,6 +122,8 @@ pub struct Engine<E> {
     front: Vec<Key>,
     late: BinaryHeap<Reverse<Key>>,
     far: BinaryHeap<Reverse<Key>>,
+    /// Bucket of the first in `far`; the largest number if there is none.
+    far_bucket: u64,
     tuner: Tuner,
 }
 
@@ -149,6 +151,7 @@ impl<E> Engine<E> {
             front: Vec::new(),
             late: BinaryHeap::new(),
             far: BinaryHeap::new(),
+            far_bucket: u64::MAX,
             tuner: Tuner::new(),
         }
     }
@@ -200,12 +203,7 @@ impl<E> Engine<E> {
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Option<(Nanos, E)> {
         loop {
-            let Some(key) = self.pop_current() else {
-                if self.advance() {
-                    continue;
-                }
-                return None;
-            };
+            let key = self.pop_key()?;
             let Some(event) = self.release(key.slot) else {
                 self.cancelled -= 1;
                 continue;
@@ -223,18 +221,12 @@ impl<E> Engine<E> {
     /// events on the way; nothing that the caller sees changes.
     pub fn peek_time(&mut self) -> Option<Nanos> {
         loop {
-            let front = self.front.last();
-            let late = self.late.peek().map(|Reverse(key)| key);
-            let Some(key) = front.into_iter().chain(late).min().copied() else {
-                if self.advance() {
-                    continue;
-                }
-                return None;
-            };
+            let key = self.pop_key()?;
             if self.nodes[key.slot as usize].event.is_some() {
+                // It goes back to where late-comers go; order is by key, wherever a key lies.
+                self.late.push(Reverse(key));
                 return Some(Nanos(key.time));
             }
-            self.pop_current();
             self.release(key.slot);
             self.cancelled -= 1;
         }
@@ -291,6 +283,7 @@ impl<E> Engine<E> {
             self.link(key.slot, bucket);
         } else {
             self.tuner.count_far();
+            self.far_bucket = self.far_bucket.min(bucket);
             self.far.push(Reverse(key));
         }
     }
@@ -311,54 +304,92 @@ impl<E> Engine<E> {
         bucket as usize & (self.heads.len() - 1)
     }
 
-    /// The first of what lies at or before the cursor.
+    /// Takes the first key, be its event live or cancelled.
     #[inline]
-    fn pop_current(&mut self) -> Option<Key> {
-        if let Some(Reverse(late)) = self.late.peek() {
-            if self.front.last().is_none_or(|front| late < front) {
-                return self.late.pop().map(|Reverse(key)| key);
-            }
+    fn pop_key(&mut self) -> Option<Key> {
+        if let Some(Reverse(late)) = self.late.peek()
+            && self.front.last().is_none_or(|front| late < front)
+        {
+            return self.late.pop().map(|Reverse(key)| key);
         }
+        self.front.pop().or_else(|| self.advance())
+    }
+
+    /// Takes the first event beyond the cursor, whose bucket becomes the cursor's; the rest of it goes to the front,
+    /// which must be empty, like `late`.
+    #[inline]
+    fn advance(&mut self) -> Option<Key> {
+        let turn = self.heads.len() as u64;
+        let here = self.position(self.cursor);
+        // The cursor's own bucket is never occupied, so a distance of zero can't be.
+        let found = self.occupied.next_from(self.position(self.cursor + 1));
+        let position = found.unwrap_or(here);
+        let distance = position.wrapping_sub(here) as u64 & (turn - 1);
+        // The far heap has something to say if its first bucket is the next one, or within a turn of it.
+        if found.is_none() || self.far_bucket - self.cursor < distance + turn {
+            return self.advance_with_far(found.map(|_| self.cursor + distance));
+        }
+        self.cursor += distance;
+        let slot = self.unlink_all(position);
+        let node = &self.nodes[slot as usize];
+        let key = Key { time: node.time, sequence: node.sequence, slot };
+        if node.next == NIL {
+            return Some(key);
+        }
+        let rest = node.next;
+        self.front.push(key);
+        self.collect(rest);
+        self.sort_front();
         self.front.pop()
     }
 
-    /// Moves the cursor to the next bucket that holds anything, and sorts it into the front. False: there is none.
-    fn advance(&mut self) -> bool {
-        let here = self.position(self.cursor);
+    /// [`advance`](Self::advance) when the far heap takes part; `in_wheel` is the next occupied bucket of the wheel.
+    #[cold]
+    fn advance_with_far(&mut self, in_wheel: Option<u64>) -> Option<Key> {
         let turn = self.heads.len() as u64;
-        let in_wheel = self.occupied.next_from(self.position(self.cursor + 1));
-        // The cursor's own bucket is never occupied, so a distance of zero can't be.
-        let in_wheel = in_wheel.map(|at| self.cursor + ((at.wrapping_sub(here)) as u64 & (turn - 1)));
-        let in_far = self.far.peek().map(|Reverse(key)| key.time >> self.geometry.shift);
-        let Some(next) = in_wheel.into_iter().chain(in_far).min() else { return false };
-        self.cursor = next;
-
-        if in_wheel == Some(next) {
-            let position = self.position(next);
-            let mut slot = std::mem::replace(&mut self.heads[position], NIL);
-            self.occupied.remove(position);
-            while let Some(node) = self.nodes.get(slot as usize) {
-                self.front.push(Key { time: node.time, sequence: node.sequence, slot });
-                slot = node.next;
-            }
+        let in_far = self.far.peek().map(|_| self.far_bucket);
+        self.cursor = in_wheel.into_iter().chain(in_far).min()?;
+        if in_wheel == Some(self.cursor) {
+            let slot = self.unlink_all(self.position(self.cursor));
+            self.collect(slot);
         }
-        // The turn has moved on: what now lies within it comes over from the far heap.
+        // The turn has moved on: what now lies within it comes over.
         while let Some(&Reverse(key)) = self.far.peek() {
             let bucket = key.time >> self.geometry.shift;
-            if bucket - next >= turn {
+            if bucket - self.cursor >= turn {
                 break;
             }
             self.far.pop();
-            if bucket == next {
+            if bucket == self.cursor {
                 self.front.push(key);
             } else {
                 self.link(key.slot, bucket);
             }
         }
-        if self.front.len() > 1 {
-            self.front.sort_unstable_by_key(|key| Reverse((key.time, key.sequence)));
+        self.far_bucket = self.far.peek().map_or(u64::MAX, |Reverse(key)| key.time >> self.geometry.shift);
+        self.sort_front();
+        self.front.pop()
+    }
+
+    /// Empties a bucket; the first slot of its list.
+    #[inline]
+    fn unlink_all(&mut self, position: usize) -> u32 {
+        self.occupied.remove(position);
+        std::mem::replace(&mut self.heads[position], NIL)
+    }
+
+    /// Adds a list to the front.
+    #[inline]
+    fn collect(&mut self, mut slot: u32) {
+        while let Some(node) = self.nodes.get(slot as usize) {
+            self.front.push(Key { time: node.time, sequence: node.sequence, slot });
+            slot = node.next;
         }
-        true
+    }
+
+    #[inline]
+    fn sort_front(&mut self) {
+        self.front.sort_unstable_by_key(|key| Reverse((key.time, key.sequence)));
     }
 
     #[cold]
@@ -379,6 +410,7 @@ impl<E> Engine<E> {
         self.front.clear();
         self.late.clear();
         self.far.clear();
+        self.far_bucket = u64::MAX;
         self.cancelled = 0;
         self.free = NIL;
         for slot in 0..self.nodes.len() {
