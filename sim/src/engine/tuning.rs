@@ -20,9 +20,9 @@ impl Geometry {
 }
 
 /// A bucket is this fraction of the spacing, as a power of two.
-const FINER_THAN_SPACING: u32 = 2;
+const FINER_THAN_SPACING: u32 = 1;
 /// More buckets than this for each pending event are a waste of cache.
-const BUCKETS_PER_EVENT: usize = 32;
+const BUCKETS_PER_EVENT: usize = 16;
 const MIN_BUCKETS: usize = 256;
 const MAX_BUCKETS: usize = 1 << 20;
 /// When the buckets are as many as they may be, they get wider than the spacing asks for by at most this power of two.
