@@ -174,6 +174,11 @@ impl<E> Engine<E> {
         self.live == 0
     }
 
+    /// Number of places for events that the queue holds memory for, used or not.
+    pub fn slots(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// Adds an event at the instant `at`, after all those already scheduled for that instant.
     ///
     /// `at` may be [`Nanos::MAX`] ("never"): the event is kept, and comes out after all others.
@@ -278,14 +283,30 @@ impl<E> Engine<E> {
     fn place(&mut self, key: Key) {
         let bucket = key.time >> self.geometry.shift;
         if bucket <= self.cursor {
-            self.late.push(Reverse(key));
+            self.place_late(key);
         } else if bucket - self.cursor < self.geometry.buckets as u64 {
             self.link(key.slot, bucket);
         } else {
-            self.tuner.count_far();
-            self.far_bucket = self.far_bucket.min(bucket);
-            self.far.push(Reverse(key));
+            self.place_far(key, bucket);
         }
+    }
+
+    #[cold]
+    fn place_far(&mut self, key: Key, bucket: u64) {
+        self.tuner.count_far();
+        self.far_bucket = self.far_bucket.min(bucket);
+        self.far.push(Reverse(key));
+    }
+
+    // Out of line, like its counterpart: the common path stays small enough to be inlined into the caller's loop.
+    #[inline(never)]
+    fn pop_late(&mut self) -> Option<Key> {
+        self.late.pop().map(|Reverse(key)| key)
+    }
+
+    #[inline(never)]
+    fn place_late(&mut self, key: Key) {
+        self.late.push(Reverse(key));
     }
 
     /// Adds a stored event to the list of its bucket.
@@ -310,7 +331,7 @@ impl<E> Engine<E> {
         if let Some(Reverse(late)) = self.late.peek()
             && self.front.last().is_none_or(|front| late < front)
         {
-            return self.late.pop().map(|Reverse(key)| key);
+            return self.pop_late();
         }
         self.front.pop().or_else(|| self.advance())
     }
@@ -322,7 +343,7 @@ impl<E> Engine<E> {
         let turn = self.heads.len() as u64;
         let here = self.position(self.cursor);
         // The cursor's own bucket is never occupied, so a distance of zero can't be.
-        let found = self.occupied.next_from(self.position(self.cursor + 1));
+        let found = self.occupied.next_from((here + 1) & (self.heads.len() - 1));
         let position = found.unwrap_or(here);
         let distance = position.wrapping_sub(here) as u64 & (turn - 1);
         // The far heap has something to say if its first bucket is the next one, or within a turn of it.
@@ -336,9 +357,13 @@ impl<E> Engine<E> {
         if node.next == NIL {
             return Some(key);
         }
-        let rest = node.next;
-        self.front.push(key);
-        self.collect(rest);
+        self.advance_into_list(slot)
+    }
+
+    /// The end of [`advance`](Self::advance) for a bucket of several.
+    #[inline(never)]
+    fn advance_into_list(&mut self, slot: u32) -> Option<Key> {
+        self.collect(slot);
         self.sort_front();
         self.front.pop()
     }
