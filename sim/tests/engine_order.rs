@@ -229,6 +229,18 @@ fn an_early_event_after_a_peek_far_ahead_is_still_first() {
 }
 
 #[test]
+fn an_old_id_does_not_cancel_the_event_that_took_its_place() {
+    let mut engine = Engine::new();
+    let first = engine.schedule(Nanos(1), "first");
+    engine.next();
+    let second = engine.schedule(Nanos(2), "second");
+    assert_ne!(first, second);
+    assert_eq!(engine.slots(), 1, "the test is about an event in the same place");
+    assert_eq!(engine.cancel(first), None);
+    assert_eq!(engine.cancel(second), Some("second"));
+}
+
+#[test]
 fn timeouts_that_are_always_cancelled_take_no_room() {
     let mut engine = Engine::new();
     for _ in 0..100_000 {
