@@ -26,5 +26,5 @@ pub mod fault_injector;
 pub mod sim_nic;
 pub mod tracer;
 
-//pub use fault_injector::FaultInjector;
-//pub use tracer::Tracer;
+pub use fault_injector::FaultInjector;
+pub use tracer::Tracer;
