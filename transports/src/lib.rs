@@ -1,1 +1,30 @@
-//! Placeholder.
+//! Transports of Back-Doors: ways to reach another machine's memory without its processor.
+//!
+//! The monitor in `backdoor-core` is written once, against
+//! [`Transport`](backdoor_core::transport::Transport). Here are the substrates it runs on, wrappers that stand between
+//! the two, and the one suite of tests that all of them pass.
+//!
+//! ```text
+//!                         monitor
+//!                            │  Transport: post / poll
+//!          ┌─────────────────┴─────────────────┐
+//!          │ FaultInjector<T>      Tracer<T>   │   wrappers: each is a Transport around a Transport
+//!          └─────────────────┬─────────────────┘
+//!                         sim_nic                   virtual time, one thread, no unsafe
+//! ```
+//!
+//! - [`sim_nic`]: a network card in virtual time, with the manners of a reliable connection of verbs.
+//! - [`fault_injector`]: errors, corrupt data and replayed data, from a seed or at set operations.
+//! - [`tracer`]: counts of operations, words and errors; a line of text per operation.
+//! - [`conformance`]: what every transport must do, as a list of cases that any of them can be put through.
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+
+mod buffers;
+pub mod conformance;
+pub mod fault_injector;
+pub mod sim_nic;
+pub mod tracer;
+
+pub use fault_injector::FaultInjector;
+pub use tracer::Tracer;

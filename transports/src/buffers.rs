@@ -1,0 +1,156 @@
+//! The buffers of a transport: who may look at one, and when.
+//!
+//! A buffer belongs to the network card from the moment work on it is posted until the completion of that work was
+//! polled; until then it can be neither looked at, changed, nor released. Several operations may use parts of one
+//! buffer at the same time, as verbs allow, so each buffer counts the operations that hold it.
+
+use backdoor_core::transport::{BufferId, PostError};
+
+/// Bits of a buffer's number that say where it lies; the rest say which use of that place it is, so that the number of
+/// a released buffer does not name the next one.
+const SLOT_BITS: u32 = 18;
+const SLOT_MASK: u32 = (1 << SLOT_BITS) - 1;
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    words: Option<Vec<u64>>,
+    holders: u32,
+}
+
+/// Buffers by number.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+}
+
+fn refused(buffer: BufferId) -> PostError {
+    PostError::Buffer { buffer: buffer.0 }
+}
+
+impl Buffers {
+    pub(crate) fn allocate(&mut self, words: usize) -> Result<BufferId, PostError> {
+        let no_memory = PostError::OutOfMemory { words };
+        let mut memory = Vec::new();
+        memory.try_reserve_exact(words).map_err(|_| no_memory)?;
+        memory.resize(words, 0);
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None => {
+                let index = self.slots.len() as u32;
+                if index > SLOT_MASK {
+                    return Err(no_memory);
+                }
+                self.slots.push(Slot { generation: 0, words: None, holders: 0 });
+                index
+            }
+        };
+        let slot = &mut self.slots[index as usize];
+        slot.words = Some(memory);
+        Ok(BufferId(slot.generation << SLOT_BITS | index))
+    }
+
+    pub(crate) fn release(&mut self, buffer: BufferId) -> Result<(), PostError> {
+        self.idle(buffer)?;
+        let slot = self.slot_mut(buffer).ok_or(refused(buffer))?;
+        slot.words = None;
+        slot.generation = (slot.generation + 1) & (u32::MAX >> SLOT_BITS);
+        self.free.push(buffer.0 & SLOT_MASK);
+        Ok(())
+    }
+
+    /// The words, if nothing holds the buffer.
+    pub(crate) fn idle(&self, buffer: BufferId) -> Result<&[u64], PostError> {
+        match self.slot(buffer) {
+            Some(Slot { words: Some(words), holders: 0, .. }) => Ok(words),
+            _ => Err(refused(buffer)),
+        }
+    }
+
+    /// The words, if nothing holds the buffer.
+    pub(crate) fn idle_mut(&mut self, buffer: BufferId) -> Result<&mut [u64], PostError> {
+        match self.slot_mut(buffer) {
+            Some(Slot { words: Some(words), holders: 0, .. }) => Ok(words),
+            _ => Err(refused(buffer)),
+        }
+    }
+
+    /// Whether the buffer is there and that long.
+    pub(crate) fn check(&self, buffer: BufferId, offset: usize, words: u64) -> Result<(), PostError> {
+        let length = self.slot(buffer).and_then(|slot| slot.words.as_ref()).ok_or(refused(buffer))?.len();
+        let end = usize::try_from(words).ok().and_then(|words| offset.checked_add(words));
+        if end.is_some_and(|end| end <= length) { Ok(()) } else { Err(refused(buffer)) }
+    }
+
+    /// One more operation uses the buffer, which was checked.
+    pub(crate) fn hold(&mut self, buffer: BufferId) {
+        if let Some(slot) = self.slot_mut(buffer) {
+            slot.holders += 1;
+        }
+    }
+
+    /// An operation has let go of the buffer.
+    pub(crate) fn let_go(&mut self, buffer: BufferId) {
+        if let Some(slot) = self.slot_mut(buffer) {
+            slot.holders -= 1;
+        }
+    }
+
+    /// The network card's own access to a buffer that work under way holds.
+    ///
+    /// # Panics
+    /// If the buffer is gone: [`Buffers::hold`] keeps it.
+    pub(crate) fn held_mut(&mut self, buffer: BufferId) -> &mut [u64] {
+        self.slot_mut(buffer).and_then(|slot| slot.words.as_mut()).expect("work under way holds its buffer")
+    }
+
+    fn slot(&self, buffer: BufferId) -> Option<&Slot> {
+        self.slots.get((buffer.0 & SLOT_MASK) as usize).filter(|slot| slot.generation == buffer.0 >> SLOT_BITS)
+    }
+
+    fn slot_mut(&mut self, buffer: BufferId) -> Option<&mut Slot> {
+        self.slots.get_mut((buffer.0 & SLOT_MASK) as usize).filter(|slot| slot.generation == buffer.0 >> SLOT_BITS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_a_released_buffer_does_not_name_the_next() {
+        let mut buffers = Buffers::default();
+        let first = buffers.allocate(4).unwrap();
+        buffers.idle_mut(first).unwrap()[0] = 9;
+        buffers.release(first).unwrap();
+        let second = buffers.allocate(4).unwrap();
+        assert_ne!(first, second);
+        assert_eq!(buffers.idle(first), Err(refused(first)));
+        assert_eq!(buffers.idle(second), Ok(&[0; 4][..]));
+        assert_eq!(buffers.release(first), Err(refused(first)));
+    }
+
+    #[test]
+    fn a_buffer_is_free_when_the_last_of_its_holders_let_go() {
+        let mut buffers = Buffers::default();
+        let buffer = buffers.allocate(4).unwrap();
+        buffers.hold(buffer);
+        buffers.hold(buffer);
+        buffers.let_go(buffer);
+        assert!(buffers.idle(buffer).is_err());
+        buffers.let_go(buffer);
+        assert!(buffers.idle(buffer).is_ok());
+    }
+
+    #[test]
+    fn lengths_that_wrap_around_are_refused() {
+        let mut buffers = Buffers::default();
+        let buffer = buffers.allocate(4).unwrap();
+        assert!(buffers.check(buffer, 4, 0).is_ok());
+        for (offset, words) in [(0, 5), (5, 0), (usize::MAX, 2), (2, u64::MAX)] {
+            assert!(buffers.check(buffer, offset, words).is_err(), "{offset} + {words}");
+        }
+        assert!(matches!(buffers.allocate(usize::MAX), Err(PostError::OutOfMemory { .. })));
+    }
+}
