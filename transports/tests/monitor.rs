@@ -20,6 +20,7 @@ const SESSION_WORDS: usize = words_needed(3000);
 const ALL: [u32; 5] = [0, 1, 2, 3, 4];
 
 type Memory = Arc<[AtomicU64]>;
+type ExtractedState = Result<Vec<u8>, StateError>;
 
 /// A node of one operating system (slot 0), one application (1) and three sessions (2, 3, 4), its monitor, and the time.
 struct World {
@@ -127,7 +128,8 @@ impl World {
         plan(&self.monitor, &failures[0])
     }
 
-    fn extract(&mut self, config: ExtractionConfig) -> (Vec<(u64, Result<Vec<u8>, StateError>)>, u64) {
+    /// What became of each session, by its number, and the bytes read for it.
+    fn extract(&mut self, config: ExtractionConfig) -> (Vec<(u64, ExtractedState)>, u64) {
         let sessions = self.plan().recoverable;
         let recovery = self.monitor.hooks().unwrap().find(Purpose::Recovery).unwrap().memory;
         let mut extraction = Extraction::new(config, recovery, sessions);
