@@ -15,6 +15,7 @@
 #![warn(missing_docs)]
 
 pub mod config;
+pub mod figures;
 pub mod interrupt;
 pub mod progress;
 pub mod results;
