@@ -86,7 +86,7 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, map: &Heatmap, frame: Frame) {
                 None => (FAINT, GREY, "–"),
                 Some((value, text)) => {
                     let part = map.part(*value);
-                    let ink = if part.is_some_and(|part| part > 0.55) { WHITE } else { BLACK };
+                    let ink = if part.is_some_and(|part| part > 0.62) { WHITE } else { BLACK };
                     (part.map_or(WHITE, color), ink, text.as_str())
                 }
             };

@@ -15,11 +15,9 @@ pub(super) const TICK_SIZE: f64 = 8.0;
 pub(super) const LABEL_SIZE: f64 = 8.5;
 const HEAD_SIZE: f64 = 9.0;
 const TITLE_SIZE: f64 = 11.0;
-/// Room between panels, and right of a frame for half a tick text.
+/// Room between panels, and the least right of a frame.
 const GAP: f64 = 10.0;
-const RIGHT: f64 = 10.0;
-/// Length of the sample line in the legend.
-const SAMPLE: f64 = 24.0;
+const RIGHT: f64 = 6.0;
 const LEGEND_ROW: f64 = 14.0;
 
 /// Draws the figure as an SVG document.
@@ -37,9 +35,11 @@ pub(super) fn draw(figure: &Figure) -> String {
     // writes an axis label needs no room for one.
     let measured = figure.panels.iter().zip(&extents).map(|(panel, extent)| panel::left_margin(panel, *extent));
     let tick_room = measured.fold(0.0, f64::max);
-    let label_room = LABEL_SIZE + 5.0;
-    let left_room = |column| tick_room + if in_column(column).any(|labels| labels.y) { label_room } else { 0.0 };
-    let taken = (0..columns).map(left_room).sum::<f64>() + (RIGHT + GAP) * columns as f64 - GAP;
+    let label_room = LABEL_SIZE + 6.0;
+    let left_room = |column| if in_column(column).any(|labels| labels.y) { tick_room + label_room } else { 4.0 };
+    let halves = figure.panels.iter().zip(&extents).map(|(panel, extent)| panel::right_margin(panel, *extent));
+    let right = halves.fold(RIGHT, f64::max);
+    let taken = (0..columns).map(left_room).sum::<f64>() + (right + GAP) * columns as f64 - GAP;
     let frame_width = ((WIDTH - 2.0 * EDGE - taken) / columns as f64).max(20.0);
 
     let title_room = if figure.title.is_some() { TITLE_SIZE + 9.0 } else { 0.0 };
@@ -75,7 +75,7 @@ pub(super) fn draw(figure: &Figure) -> String {
                 let styles: Vec<Style> = panel.series.iter().map(|series| style_of(series, &names)).collect();
                 let place = panel::Place { extents: extents[index], frame, labels: labels[index], tick_room };
                 panel::draw(canvas, panel, place, &styles);
-                left += frame_width + RIGHT + GAP;
+                left += frame_width + right + GAP;
             }
             top += row_room(row);
         }
@@ -104,12 +104,18 @@ fn extents(figure: &Figure) -> Vec<(Extent, Extent)> {
     charts.iter().map(shared).collect()
 }
 
-/// Which axis labels a panel writes: none that its neighbour to the left, or below, writes already.
+/// Which labels a panel writes: none that its neighbour to the left, or below, writes already. With its axis label
+/// goes the text at its vertical ticks.
 fn labels(figure: &Figure, columns: usize, index: usize) -> Labels {
     let panel = &figure.panels[index];
     let left = (index % columns > 0).then(|| &figure.panels[index - 1]);
     let below = figure.panels.get(index + columns);
-    Labels { y: left.is_none_or(|left| !left.y.alike(&panel.y)), x: below.is_none_or(|below| !below.x.alike(&panel.x)) }
+    let rows = |panel: &Panel| panel.heatmap.as_ref().map(|map| map.rows.clone());
+    Labels {
+        y: left
+            .is_none_or(|left| !left.y.alike(&panel.y) || left.y.range != panel.y.range || rows(left) != rows(panel)),
+        x: below.is_none_or(|below| !below.x.alike(&panel.x)),
+    }
 }
 
 /// The distinct series in order of appearance, each by its first.
@@ -135,7 +141,7 @@ fn legend_rows<'a>(names: &[&'a Series]) -> Vec<LegendRow<'a>> {
     let mut rows: Vec<LegendRow<'a>> = Vec::new();
     let mut left = f64::INFINITY;
     for series in names.iter().filter(|series| !series.name.is_empty()) {
-        let (width, space) = (SAMPLE + 5.0 + canvas::text_width(&series.name, TICK_SIZE), 16.0);
+        let (width, space) = (sample(series) + 5.0 + canvas::text_width(&series.name, TICK_SIZE), 16.0);
         if left + width > WIDTH - EDGE {
             rows.push(Vec::new());
             left = EDGE;
@@ -148,11 +154,16 @@ fn legend_rows<'a>(names: &[&'a Series]) -> Vec<LegendRow<'a>> {
     rows
 }
 
+/// Length of the sample in the legend.
+fn sample(series: &Series) -> f64 {
+    if series.shape == Shape::Points { 7.0 } else { 24.0 }
+}
+
 fn draw_legend(canvas: &mut Canvas<'_>, rows: &[LegendRow<'_>], top: f64) {
     for (row, entries) in rows.iter().enumerate() {
         let y = top + LEGEND_ROW * (row as f64 + 0.5);
         for (series, style, left) in entries {
-            let (from, to) = ((*left, y), (left + SAMPLE, y));
+            let (from, to) = ((*left, y), (left + sample(series), y));
             if series.spread == Spread::Band {
                 canvas.rectangle((from.0, y - 4.0), (to.0, y + 4.0), style.color.mix(0.2));
             }
@@ -160,7 +171,7 @@ fn draw_legend(canvas: &mut Canvas<'_>, rows: &[LegendRow<'_>], top: f64) {
                 canvas.line(&[from, to], 1.3, style.color.to_rgba(), style.dashes);
             }
             if series.shape != Shape::Steps {
-                canvas.marker((left + SAMPLE / 2.0, y), *style, false);
+                canvas.marker((left + sample(series) / 2.0, y), *style, false);
             }
             canvas.text(&series.name, (to.0 + 5.0, y), TICK_SIZE, BLACK, Align::Left);
         }

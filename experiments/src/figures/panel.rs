@@ -3,13 +3,13 @@
 use super::canvas::{self, Align, At, BLACK, Canvas, FAINT, GREY, Style, WHITE};
 use super::heatmap;
 use super::layout::{LABEL_SIZE, TICK_SIZE};
-use super::model::{Panel, Point, Series, Shape, Spread};
+use super::model::{Panel, Point, Rule, Series, Shape, Spread};
 use super::scale::{Extent, Map, clip};
 use super::ticks::{Ticks, ticks};
 use plotters::style::{Color, RGBColor};
 
-/// Most markers on a line; a denser line gets one at regular distances.
-const MOST_MARKERS: usize = 24;
+/// Least distance of markers on a line, on average; a denser line leaves some out.
+const MARKER_DISTANCE: f64 = 16.0;
 
 /// Where the frame of a panel stands on the sheet.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +24,7 @@ pub(super) struct Frame {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Labels {
     pub(super) x: bool,
+    /// With the texts at its ticks.
     pub(super) y: bool,
 }
 
@@ -48,6 +49,13 @@ pub(super) fn left_margin(panel: &Panel, extents: (Extent, Extent)) -> f64 {
     texts.iter().map(|(_, text)| canvas::text_width(text, TICK_SIZE)).fold(0.0, f64::max) + 7.0
 }
 
+/// Room that a panel needs right of its frame: half the text of a tick at the end.
+pub(super) fn right_margin(panel: &Panel, extents: (Extent, Extent)) -> f64 {
+    let map = Map::new(&panel.x, extents.0, 0.0, 200.0);
+    let texts = if panel.heatmap.is_some() { Vec::new() } else { x_ticks(panel, &map).labelled };
+    texts.iter().map(|(at, text)| at + canvas::text_width(text, TICK_SIZE) / 2.0 - 198.0).fold(0.0, f64::max)
+}
+
 /// Height of the frame.
 pub(super) fn height(panel: &Panel, width: f64, aspect: f64) -> f64 {
     panel.heatmap.as_ref().map_or(width * aspect, |map| heatmap::height(map, width))
@@ -67,19 +75,19 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, panel: &Panel, place: Place, styles:
         canvas.text(&x.label, at, LABEL_SIZE, BLACK, Align::Center);
     }
     if place.labels.y {
-        let at = (frame.left - place.tick_room - LABEL_SIZE / 2.0 - 1.0, (frame.top + frame.bottom) / 2.0);
+        let at = (frame.left - place.tick_room - LABEL_SIZE / 2.0 - 2.5, (frame.top + frame.bottom) / 2.0);
         canvas.upward_text(&y.label, at, LABEL_SIZE, BLACK);
     }
     if let Some(map) = &panel.heatmap {
         heatmap::draw(canvas, map, frame);
         return;
     }
-    chart.axes(canvas, &x, &y);
+    chart.axes(canvas, &x, &y, place.labels.y);
     for (series, style) in panel.series.iter().zip(styles).filter(|(series, _)| series.spread == Spread::Band) {
         chart.band(canvas, series, *style);
     }
     for rule in &panel.rules {
-        chart.rule(canvas, rule.at, rule.vertical, &rule.label);
+        chart.rule(canvas, panel, rule);
     }
     for (series, style) in panel.series.iter().zip(styles) {
         chart.series(canvas, series, *style);
@@ -101,7 +109,7 @@ struct Chart {
 }
 
 impl Chart {
-    fn axes(&self, canvas: &mut Canvas<'_>, x: &Ticks, y: &Ticks) {
+    fn axes(&self, canvas: &mut Canvas<'_>, x: &Ticks, y: &Ticks, y_texts: bool) {
         let Frame { left, right, top, bottom } = self.frame;
         let (faint, ink) = (FAINT.to_rgba(), BLACK.to_rgba());
         for (at, text) in &x.labelled {
@@ -112,7 +120,9 @@ impl Chart {
         for (at, text) in &y.labelled {
             canvas.line(&[(left, *at), (right, *at)], 0.5, faint, &[]);
             canvas.line(&[(left - 3.5, *at), (left, *at)], 0.7, ink, &[]);
-            canvas.text(text, (left - 5.5, *at), TICK_SIZE, BLACK, Align::Right);
+            if y_texts {
+                canvas.text(text, (left - 5.5, *at), TICK_SIZE, BLACK, Align::Right);
+            }
         }
         for at in &x.minor {
             canvas.line(&[(*at, bottom), (*at, bottom + 2.0)], 0.4, ink, &[]);
@@ -132,26 +142,37 @@ impl Chart {
         }
     }
 
-    /// A reference line, its name at the end where it stands least in the way.
-    fn rule(&self, canvas: &mut Canvas<'_>, at: f64, vertical: bool, label: &str) {
+    /// A reference line, with its name where it covers least of the data.
+    fn rule(&self, canvas: &mut Canvas<'_>, panel: &Panel, rule: &Rule) {
         let Frame { left, right, top, bottom } = self.frame;
-        let Some(position) = (if vertical { self.x.visible(at) } else { self.y.visible(at) }) else { return };
-        let ends = if vertical { [(position, top), (position, bottom)] } else { [(left, position), (right, position)] };
+        let Some(at) = (if rule.vertical { self.x.visible(rule.at) } else { self.y.visible(rule.at) }) else { return };
+        let ends = if rule.vertical { [(at, top), (at, bottom)] } else { [(left, at), (right, at)] };
         canvas.line(&ends, 0.8, GREY.to_rgba(), &[4.0, 2.5]);
-        if label.is_empty() {
+        if rule.label.is_empty() {
             return;
         }
-        let width = canvas::text_width(label, TICK_SIZE);
-        let (half, high) = (TICK_SIZE / 2.0, top + TICK_SIZE / 2.0 + 1.0);
-        let middle = match vertical {
-            true if position + width + 4.0 <= right => (position + 3.0, high),
-            true => (position - width - 3.0, high),
-            false if position - TICK_SIZE - 2.0 < top => (right - width - 3.0, position + half + 2.0),
-            false => (right - width - 3.0, position - half - 2.0),
+        let (width, half) = (canvas::text_width(&rule.label, TICK_SIZE), TICK_SIZE / 2.0 + 1.0);
+        let (along, across) = if rule.vertical {
+            ([at + 3.0, at - width - 3.0], [top + half, bottom - half - 1.0])
+        } else {
+            ([right - width - 3.0, left + 3.0], [at - half - 0.5, at + half + 1.0])
         };
-        let (from, to) = ((middle.0 - 1.0, middle.1 - 4.5), (middle.0 + width + 1.0, middle.1 + 4.5));
+        let points: Vec<At> = panel
+            .series
+            .iter()
+            .flat_map(|series| &series.points)
+            .filter_map(|point| Some((self.x.visible(point.x)?, self.y.visible(point.y)?)))
+            .collect();
+        let covered = |(x, y): At| {
+            let near = |point: &&At| (x - 3.0..x + width + 3.0).contains(&point.0) && (point.1 - y).abs() < half + 3.0;
+            let inside = x >= left && x + width <= right && y - half >= top - 1.0 && y + half <= bottom + 1.0;
+            if inside { points.iter().filter(near).count() } else { usize::MAX }
+        };
+        let places = across.into_iter().flat_map(|y| along.into_iter().map(move |x| (x, y)));
+        let Some(place) = places.min_by_key(|place| covered(*place)) else { return };
+        let (from, to) = ((place.0 - 1.0, place.1 - half), (place.0 + width + 1.0, place.1 + half));
         canvas.rectangle(from, to, WHITE.mix(0.85));
-        canvas.text(label, middle, TICK_SIZE, GREY, Align::Left);
+        canvas.text(&rule.label, place, TICK_SIZE, GREY, Align::Left);
     }
 
     /// The shaded band between the bounds; points without both bounds interrupt it.
@@ -187,7 +208,8 @@ impl Chart {
                 canvas.line(&run, 1.3, style.color.to_rgba(), style.dashes);
             }
         }
-        let every = series.points.len().div_ceil(MOST_MARKERS).max(1);
+        let most = ((self.frame.right - self.frame.left) / MARKER_DISTANCE).max(4.0) as usize;
+        let every = series.points.len().div_ceil(most);
         for (index, point) in series.points.iter().enumerate() {
             let zero = self.at_zero(point);
             // Zeros on a logarithmic axis are isolated, even in a step line, and are never thinned out.

@@ -38,7 +38,7 @@ impl Extent {
         if extent.low > extent.high {
             (extent.low, extent.high) = if log { (0.1, 1.0) } else { (0.0, 1.0) };
         }
-        if log { extent.rounded() } else { extent.padded() }
+        if log { extent.widened() } else { extent.padded() }
     }
 
     /// Both together.
@@ -46,13 +46,12 @@ impl Extent {
         Extent { low: self.low.min(other.low), high: self.high.max(other.high), zero: self.zero || other.zero }
     }
 
-    /// Outwards to 1, 2 or 5 of a decade, with a little room.
-    fn rounded(self) -> Extent {
-        let down = |value: f64| {
-            let decade = 10f64.powf(value.log10().floor());
-            [5.0, 2.0, 1.0].map(|digit| digit * decade).into_iter().find(|tick| *tick <= value).unwrap_or(decade)
-        };
-        Extent { low: down(self.low / 1.05), high: 1.0 / down(1.0 / (self.high * 1.05)), ..self }
+    /// At least a factor of two, and a thirtieth of room on both sides.
+    fn widened(self) -> Extent {
+        let lack = (2.0 / (self.high / self.low)).max(1.0).sqrt();
+        let (low, high) = (self.low / lack, self.high * lack);
+        let room = (high / low).powf(1.0 / 30.0);
+        Extent { low: low / room, high: high * room, ..self }
     }
 
     /// A linear axis starts at zero unless the values are far from it; otherwise a twentieth of room on both sides.
@@ -183,7 +182,7 @@ mod tests {
         let axis = Axis::log("x");
         let extent = Extent::of(&axis, [0.0, 1e-6, 3e-3].into_iter());
         assert!(extent.zero);
-        assert!((extent.low / 5e-7 - 1.0).abs() < 1e-9 && (extent.high / 5e-3 - 1.0).abs() < 1e-9, "{extent:?}");
+        assert!(extent.low < 1e-6 && extent.low > 5e-7 && extent.high > 3e-3 && extent.high < 6e-3, "{extent:?}");
         let map = Map::new(&axis, extent, 200.0, 0.0);
         assert_eq!(map.position(0.0), Some(200.0 - STRIP / 2.0));
         assert_eq!(map.position(extent.low), Some(200.0 - STRIP));
