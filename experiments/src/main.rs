@@ -1,2 +1,8 @@
 //! The `backdoor` command.
-fn main() {}
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    backdoor_experiments::cli::run()
+}
