@@ -1,1 +1,4 @@
 //! Placeholder.
+
+#[cfg(target_os = "linux")]
+pub mod shm;
