@@ -10,10 +10,13 @@
 //!          ┌─────────────────┴─────────────────┐
 //!          │ FaultInjector<T>      Tracer<T>   │   wrappers: each is a Transport around a Transport
 //!          └─────────────────┬─────────────────┘
-//!                         sim_nic                   virtual time, one thread, no unsafe
+//!               ┌────────────┴────────────┐
+//!            sim_nic                       shm
+//!         virtual time            memory shared between processes
 //! ```
 //!
 //! - [`sim_nic`]: a network card in virtual time, with the manners of a reliable connection of verbs.
+//! - [`shm`]: memory shared between processes; page protection keeps the rights. The only module with unsafe code.
 //! - [`fault_injector`]: errors, corrupt data and replayed data, from a seed or at set operations.
 //! - [`tracer`]: counts of operations, words and errors; a line of text per operation.
 //! - [`conformance`]: what every transport must do, as a list of cases that any of them can be put through.
@@ -23,6 +26,8 @@
 mod buffers;
 pub mod conformance;
 pub mod fault_injector;
+#[cfg(target_os = "linux")]
+pub mod shm;
 pub mod sim_nic;
 pub mod tracer;
 

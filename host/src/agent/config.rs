@@ -1,0 +1,87 @@
+//! What an agent can be told.
+
+use std::path::PathBuf;
+
+use backdoor_core::Nanos;
+
+/// Settings of an agent. [`AgentConfig::at`] has a default for everything but the path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentConfig {
+    /// Where its socket is made.
+    pub socket: PathBuf,
+    /// Entities that the Progress Box has room for: one per CPU, two more of the agent's own, applications, sessions.
+    pub capacity: usize,
+    /// Words for all State Boxes together.
+    pub state_words: usize,
+    /// Claim words: sessions that can be open at once.
+    pub claims: usize,
+    /// How often the counters of the operating system advance.
+    pub tick: Nanos,
+    /// Silence of such a counter longer than this is a failure.
+    pub os_deadline: Nanos,
+    /// How often the agent's own counter advances.
+    pub agent_tick: Nanos,
+    /// Silence of the agent's own counter longer than this is a failure.
+    pub agent_deadline: Nanos,
+    /// How often the gauges are updated.
+    pub gauge_period: Nanos,
+    /// What died is kept at least this long, for somebody to recover it; then until its room is needed.
+    pub retain: Nanos,
+    /// Most connections at once.
+    pub max_connections: usize,
+    /// A connection that has made no request after this long is closed.
+    pub greeting_timeout: Nanos,
+}
+
+impl AgentConfig {
+    /// Defaults: 1024 entities, 8 MiB of State Boxes, 1 ms ticks.
+    pub fn at(socket: impl Into<PathBuf>) -> Self {
+        AgentConfig {
+            socket: socket.into(),
+            capacity: 1024,
+            state_words: 1 << 20,
+            claims: 1024,
+            tick: Nanos::from_millis(1),
+            os_deadline: Nanos::from_millis(100),
+            agent_tick: Nanos::from_millis(10),
+            agent_deadline: Nanos::from_secs(1),
+            gauge_period: Nanos::from_millis(100),
+            retain: Nanos::from_secs(60),
+            max_connections: 256,
+            greeting_timeout: Nanos::from_secs(5),
+        }
+    }
+
+    /// The first setting that can't be, and why.
+    pub(super) fn check(&self, cpus: usize) -> Result<(), String> {
+        let second = Nanos::from_secs(1);
+        for (name, period, deadline) in
+            [("tick", self.tick, self.os_deadline), ("agent_tick", self.agent_tick, self.agent_deadline)]
+        {
+            // An upper bound, because whoever stops the agent waits for a tick.
+            if period == Nanos::ZERO || period > second {
+                return Err(format!("{name} is {period}, must be above 0 and at most {second}"));
+            }
+            if deadline <= period {
+                return Err(format!("{name} is {period}, its deadline {deadline}: every pause would be a failure"));
+            }
+        }
+        if self.gauge_period == Nanos::ZERO {
+            return Err("gauge_period is 0".into());
+        }
+        if self.capacity < cpus + 3 {
+            return Err(format!(
+                "capacity is {}, but {cpus} CPUs, the system, the agent and one application need {}",
+                self.capacity,
+                cpus + 3
+            ));
+        }
+        if self.claims == 0 || self.claims > u32::MAX as usize {
+            return Err(format!("claims is {}", self.claims));
+        }
+        if self.max_connections == 0 {
+            return Err("max_connections is 0".into());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,338 @@
+//! Who is on the node: applications, their sessions, and what died and is kept. No sockets and no clock in here.
+//!
+//! ```text
+//!   register ──> served ── depart ───────────────> freed
+//!                  │                                 ^
+//!                  └─ connection lost ──> orphaned ──┘ older than `retain`, and its room is needed
+//! ```
+//!
+//! A session that was taken over is kept in the same way when it is closed: its new owner may still be reading it.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use backdoor_core::Nanos;
+use backdoor_core::progress_box::{EntityRecord, FailureLevel, ProgressBox, ProgressBoxError, Slot, StateBoxLocation};
+use backdoor_core::state_box::{MAX_PAYLOAD_BYTES, StateBox, words_needed};
+use backdoor_core::words::{AtomicU64, Ordering};
+use backdoor_transports::shm::{ReadOnlyWords, SharedWord, SharedWords};
+
+use super::AgentConfig;
+use super::arena::Arena;
+use super::memory::Mapped;
+use crate::protocol::{Answer, Reason, Status};
+
+/// Number of a connection, never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ConnectionId(pub(super) u64);
+
+/// Why a request was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal(pub(super) Reason, pub(super) String);
+
+impl From<Refusal> for Answer {
+    fn from(Refusal(reason, message): Refusal) -> Answer {
+        Answer::Refused { reason, message }
+    }
+}
+
+#[derive(Debug)]
+struct Application {
+    /// `None` once the connection is lost.
+    connection: Option<ConnectionId>,
+    orphaned: Option<Nanos>,
+}
+
+#[derive(Debug)]
+struct Session {
+    application: Slot,
+    slot: Slot,
+    state: Range<usize>,
+    claim: usize,
+    unclaimed: u64,
+    /// Since when it is only kept for whoever took it over.
+    orphaned: Option<Nanos>,
+}
+
+/// The room that a reclaimed orphan gives back.
+enum Orphan {
+    Application(Slot),
+    Session(u64),
+}
+
+/// The node's entities and the memory they use.
+pub(super) struct Registry {
+    progress: ProgressBox<SharedWords>,
+    progress_words: SharedWords,
+    states: SharedWords,
+    claims: ReadOnlyWords,
+    claims_taken: Vec<bool>,
+    arena: Arena,
+    applications: BTreeMap<Slot, Application>,
+    sessions: BTreeMap<u64, Session>,
+    next_session: u64,
+    system: Option<Slot>,
+    retain: Nanos,
+    pub(super) incarnation: u64,
+}
+
+impl Registry {
+    pub(super) fn new(mapped: Mapped, config: &AgentConfig, incarnation: u64) -> Self {
+        Registry {
+            progress: mapped.progress,
+            progress_words: mapped.progress_words,
+            states: mapped.states,
+            claims: mapped.claims,
+            claims_taken: vec![false; config.claims],
+            arena: Arena::new(config.state_words),
+            applications: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            next_session: 1,
+            system: None,
+            retain: config.retain,
+            incarnation,
+        }
+    }
+
+    /// Adds the operating system, or one of its CPUs, or the agent: what the agent itself ticks. The first of them is
+    /// the system, in which the others live.
+    pub(super) fn add_own(
+        &mut self,
+        name: &str,
+        level: FailureLevel,
+        deadline: Nanos,
+    ) -> Result<SharedWord, ProgressBoxError> {
+        let mut record = EntityRecord::new(name, level, deadline);
+        record.parent = self.system;
+        record.process = u64::from(std::process::id());
+        let slot = self.progress.add(record)?;
+        self.system = self.system.or(Some(slot));
+        Ok(self.progress_words.word(self.liveness_index(slot)))
+    }
+
+    pub(super) fn register(
+        &mut self,
+        connection: ConnectionId,
+        process: u64,
+        name: &str,
+        deadline: Nanos,
+        now: Nanos,
+    ) -> Result<Slot, Refusal> {
+        check_deadline(deadline)?;
+        let mut record = EntityRecord::new(name, FailureLevel::Application, deadline);
+        record.parent = self.system;
+        record.process = process;
+        let slot = self.with_room(now, |registry| registry.progress.add(record).map_err(full))?;
+        self.applications.insert(slot, Application { connection: Some(connection), orphaned: None });
+        Ok(slot)
+    }
+
+    pub(super) fn open_session(
+        &mut self,
+        connection: ConnectionId,
+        application: Slot,
+        name: &str,
+        deadline: Nanos,
+        state_bytes: u64,
+        now: Nanos,
+    ) -> Result<Answer, Refusal> {
+        check_deadline(deadline)?;
+        self.check_owner(connection, application)?;
+        let bytes = usize::try_from(state_bytes).ok().filter(|bytes| (1..=MAX_PAYLOAD_BYTES).contains(bytes));
+        let bytes = bytes.ok_or_else(|| {
+            Refusal(Reason::Invalid, format!("a state of {state_bytes} bytes: 1 to {MAX_PAYLOAD_BYTES} are possible"))
+        })?;
+        let mut record = EntityRecord::new(name, FailureLevel::Session, deadline).within(application);
+        record.process = self.progress.record(application).map_or(0, |application| application.process);
+        record.session = self.next_session;
+        let (id, session) =
+            self.with_room(now, |registry| registry.try_open(application, record, words_needed(bytes)))?;
+        let answer = Answer::SessionOpened {
+            slot: session.slot.0,
+            liveness_word: self.liveness_index(session.slot) as u64,
+            session: id,
+            offset: session.state.start as u64,
+            words: session.state.len() as u64,
+            claim: session.claim as u32,
+        };
+        self.sessions.insert(id, session);
+        self.next_session += 1;
+        Ok(answer)
+    }
+
+    /// Takes a claim word, a State Box and a slot, or none of them.
+    fn try_open(
+        &mut self,
+        application: Slot,
+        mut record: EntityRecord,
+        words: usize,
+    ) -> Result<(u64, Session), Refusal> {
+        let claims = self.claims_taken.len();
+        let claim = self.claims_taken.iter().position(|taken| !taken);
+        let claim = claim.ok_or_else(|| Refusal(Reason::Full, format!("all {claims} claim words are in use")))?;
+        let state = self.arena.allocate(words).ok_or_else(|| {
+            let (free, all) = (self.arena.free_words(), self.arena.words());
+            let message =
+                format!("no room for a State Box of {words} words: {free} of {all} are free, not in one piece");
+            Refusal(Reason::Full, message)
+        })?;
+        let unclaimed = self.claims.load(claim).unwrap_or(0);
+        let id = self.next_session;
+        // Formatted before the directory tells of it, so that a monitor never finds an earlier session there.
+        let claim_now = AtomicU64::new(unclaimed);
+        let formatted = StateBox::format(self.states.slice(state.clone()), &claim_now, id, id);
+        let added = formatted.map_err(|error| Refusal(Reason::Internal, error.to_string())).and_then(|_| {
+            let (offset, words) = (state.start as u64, state.len() as u64);
+            record.state_box = Some(StateBoxLocation { offset, words, claim: claim as u32 });
+            self.progress.add(record).map_err(full)
+        });
+        match added {
+            Ok(slot) => {
+                self.claims_taken[claim] = true;
+                Ok((id, Session { application, slot, state, claim, unclaimed, orphaned: None }))
+            }
+            Err(refusal) => {
+                self.arena.release(state);
+                Err(refusal)
+            }
+        }
+    }
+
+    pub(super) fn close_session(&mut self, connection: ConnectionId, id: u64, now: Nanos) -> Result<(), Refusal> {
+        let not_yours = || Refusal(Reason::NotYours, format!("there is no session {id} of this connection"));
+        let application = self.sessions.get(&id).ok_or_else(not_yours)?.application;
+        self.check_owner(connection, application).map_err(|_| not_yours())?;
+        self.retire(id, now);
+        Ok(())
+    }
+
+    pub(super) fn depart(&mut self, connection: ConnectionId, application: Slot, now: Nanos) -> Result<(), Refusal> {
+        self.check_owner(connection, application)?;
+        for id in self.sessions_of(application) {
+            self.retire(id, now);
+        }
+        if self.sessions_of(application).is_empty() {
+            self.remove_application(application);
+        } else if let Some(entry) = self.applications.get_mut(&application) {
+            // Sessions that were taken over remain, and their parent with them.
+            *entry = Application { connection: None, orphaned: Some(now) };
+        }
+        Ok(())
+    }
+
+    /// The connection is closed. What still belongs to it did not depart: it died.
+    pub(super) fn connection_lost(&mut self, connection: ConnectionId, now: Nanos) {
+        for application in self.applications.values_mut().filter(|a| a.connection == Some(connection)) {
+            *application = Application { connection: None, orphaned: Some(now) };
+        }
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let orphaned_sessions = self.sessions.values().filter(|session| {
+            session.orphaned.is_some()
+                || self.applications.get(&session.application).is_some_and(|a| a.orphaned.is_some())
+        });
+        let orphaned_applications = self.applications.values().filter(|application| application.orphaned.is_some());
+        Status {
+            incarnation: self.incarnation,
+            entities: self.progress.slots().count() as u64,
+            capacity: self.progress.geometry().capacity() as u64,
+            applications: self.applications.len() as u64,
+            sessions: self.sessions.len() as u64,
+            orphans: (orphaned_sessions.count() + orphaned_applications.count()) as u64,
+            free_state_words: self.arena.free_words() as u64,
+            state_words: self.arena.words() as u64,
+        }
+    }
+
+    pub(super) fn set_gauge(&self, index: usize, value: u64) {
+        self.progress.set_gauge(index, value);
+    }
+
+    pub(super) fn liveness_index(&self, slot: Slot) -> usize {
+        self.progress.geometry().liveness().start + slot.index()
+    }
+
+    fn check_owner(&self, connection: ConnectionId, application: Slot) -> Result<(), Refusal> {
+        match self.applications.get(&application) {
+            Some(found) if found.connection == Some(connection) => Ok(()),
+            _ => Err(Refusal(Reason::NotYours, format!("application {} is not of this connection", application.0))),
+        }
+    }
+
+    fn sessions_of(&self, application: Slot) -> Vec<u64> {
+        self.sessions.iter().filter(|(_, s)| s.application == application).map(|(id, _)| *id).collect()
+    }
+
+    /// Frees a session, or keeps it if somebody took it over and may still be reading.
+    fn retire(&mut self, id: u64, now: Nanos) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if self.claims.load(session.claim) == Some(session.unclaimed) {
+            self.remove_session(id);
+        } else {
+            session.orphaned.get_or_insert(now);
+        }
+    }
+
+    fn remove_session(&mut self, id: u64) {
+        let Some(session) = self.sessions.remove(&id) else { return };
+        self.progress.remove(session.slot);
+        // One client's state is not the next one's business.
+        for word in &self.states[session.state.clone()] {
+            word.store(0, Ordering::Relaxed);
+        }
+        self.arena.release(session.state);
+        self.claims_taken[session.claim] = false;
+    }
+
+    fn remove_application(&mut self, application: Slot) {
+        for id in self.sessions_of(application) {
+            self.remove_session(id);
+        }
+        self.applications.remove(&application);
+        self.progress.remove(application);
+    }
+
+    /// Tries; while there is no room, gives up the oldest orphan that has been kept long enough, and tries again.
+    fn with_room<T>(
+        &mut self,
+        now: Nanos,
+        mut attempt: impl FnMut(&mut Self) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        loop {
+            match attempt(self) {
+                Err(Refusal(Reason::Full, message)) => {
+                    if !self.reclaim_oldest(now) {
+                        let message = format!("{message}, and nothing has been dead for {}", self.retain);
+                        return Err(Refusal(Reason::Full, message));
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn reclaim_oldest(&mut self, now: Nanos) -> bool {
+        let applications =
+            self.applications.iter().filter_map(|(slot, a)| Some((a.orphaned?, Orphan::Application(*slot))));
+        let sessions = self.sessions.iter().filter_map(|(id, s)| Some((s.orphaned?, Orphan::Session(*id))));
+        let oldest = applications.chain(sessions).min_by_key(|(since, _)| *since);
+        let Some((_, orphan)) = oldest.filter(|(since, _)| now - *since >= self.retain) else { return false };
+        match orphan {
+            Orphan::Application(slot) => self.remove_application(slot),
+            Orphan::Session(id) => self.remove_session(id),
+        }
+        true
+    }
+}
+
+fn full(error: ProgressBoxError) -> Refusal {
+    Refusal(Reason::Full, error.to_string())
+}
+
+fn check_deadline(deadline: Nanos) -> Result<(), Refusal> {
+    if deadline == Nanos::ZERO {
+        return Err(Refusal(Reason::Invalid, "a deadline of 0 can't be met".into()));
+    }
+    Ok(())
+}

@@ -1,0 +1,219 @@
+//! What a service uses to be watched and to be recoverable.
+//!
+//! Progress is one store into shared memory, and a commit a few more; neither is a system call, and both go on when the
+//! agent has died. Dropping a [`Session`] or an [`App`] is a clean departure. A *panic* is not: what is dropped while
+//! its thread unwinds is left as it is, for a monitor to find.
+
+mod claim;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use backdoor_core::Nanos;
+use backdoor_core::progress_box::{Counter, Slot};
+use backdoor_core::state_box::{CommitError, StateBox, StateBoxError};
+use backdoor_transports::shm::{MapError, ReadOnlyWords, SharedWord, SharedWords};
+
+use crate::protocol::{Answer, CLAIMS, PROGRESS_BOX, Request, STATE_BOXES, Status};
+use crate::regions::Received;
+use crate::wire::{Connection, ConnectionError};
+use claim::ClaimMirror;
+
+/// Why a service could not do what it asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The agent could not be asked, or refused.
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    /// The memory that the agent sent could not be mapped.
+    #[error(transparent)]
+    Memory(#[from] MapError),
+    /// The State Box that the agent gave is none.
+    #[error(transparent)]
+    StateBox(#[from] StateBoxError),
+}
+
+/// A connection to this machine's agent.
+#[derive(Clone, Debug)]
+pub struct Node {
+    link: Arc<Connection>,
+}
+
+impl Node {
+    /// Connects to the agent whose socket is at `path`.
+    pub fn connect(path: impl AsRef<Path>) -> Result<Self, ConnectionError> {
+        Ok(Node { link: Arc::new(Connection::connect(path.as_ref())?) })
+    }
+
+    /// Puts this service on the node: silence longer than `deadline` while active is a failure.
+    pub fn register(&self, name: &str, deadline: Nanos) -> Result<App, AppError> {
+        let request = Request::Register { name: name.into(), deadline_ns: deadline.0 };
+        let (answer, descriptors) = self.link.request(&request)?;
+        let Answer::Registered { application, liveness_word, regions, .. } = answer else {
+            return Err(self.link.no_agent(format!("answered {answer:?} to a registration")).into());
+        };
+        let missing = |why| self.link.no_agent(why);
+        let received = Received::new(&regions, descriptors).map_err(missing)?;
+        let (progress, progress_words) = received.get(PROGRESS_BOX).map_err(missing)?;
+        let (states, states_words) = received.get(STATE_BOXES).map_err(missing)?;
+        let (claims, claims_words) = received.get(CLAIMS).map_err(missing)?;
+        let shared = Shared {
+            application: Slot(application),
+            progress: SharedWords::open(progress, progress_words)?,
+            states: SharedWords::open(states, states_words)?,
+            claims: ReadOnlyWords::open(claims, claims_words)?,
+            link: Arc::clone(&self.link),
+        };
+        let counter = shared.counter(liveness_word)?;
+        Ok(App { shared: Arc::new(shared), counter })
+    }
+
+    /// Whether the agent still lives. Without it, everything goes on that exists already; nothing new can be opened,
+    /// and no monitor can attach that has not done so yet.
+    pub fn agent_alive(&self) -> bool {
+        self.link.is_alive()
+    }
+
+    /// How full the node is.
+    pub fn status(&self) -> Result<Status, ConnectionError> {
+        match self.link.request(&Request::Status {})?.0 {
+            Answer::Status(status) => Ok(status),
+            other => Err(self.link.no_agent(format!("answered {other:?} to a question for its status"))),
+        }
+    }
+}
+
+/// What an application and its sessions have in common. The application departs with the last of them.
+#[derive(Debug)]
+struct Shared {
+    application: Slot,
+    progress: SharedWords,
+    states: SharedWords,
+    claims: ReadOnlyWords,
+    link: Arc<Connection>,
+}
+
+impl Shared {
+    fn counter(&self, liveness_word: u64) -> Result<Counter<SharedWord>, ConnectionError> {
+        let index = usize::try_from(liveness_word).ok().filter(|index| *index < self.progress.len());
+        let index = index.ok_or_else(|| self.link.no_agent(format!("there is no liveness word {liveness_word}")))?;
+        Ok(Counter::resume(self.progress.word(index)))
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let _ = self.link.notify(&Request::Depart { application: self.application.0 });
+        }
+    }
+}
+
+/// A registered service.
+#[derive(Debug)]
+pub struct App {
+    shared: Arc<Shared>,
+    counter: Counter<SharedWord>,
+}
+
+impl App {
+    /// The service's own progress counter.
+    pub fn progress(&mut self) -> &mut Counter<SharedWord> {
+        &mut self.counter
+    }
+
+    /// Its place in the Progress Box.
+    pub fn slot(&self) -> Slot {
+        self.shared.application
+    }
+
+    /// Opens a session whose state never exceeds `state_bytes` bytes. It counts as idle until it first makes progress.
+    pub fn open_session(&self, name: &str, deadline: Nanos, state_bytes: usize) -> Result<Session, AppError> {
+        let link = &self.shared.link;
+        let (answer, _) = link.request(&Request::OpenSession {
+            application: self.shared.application.0,
+            name: name.into(),
+            deadline_ns: deadline.0,
+            state_bytes: state_bytes as u64,
+        })?;
+        let Answer::SessionOpened { slot, liveness_word, session, offset, words, claim } = answer else {
+            return Err(link.no_agent(format!("answered {answer:?} to the opening of a session")).into());
+        };
+        let nonsense = || link.no_agent("the State Box that it gave lies outside its memory".into());
+        let end = offset.checked_add(words).filter(|end| *end <= self.shared.states.len() as u64);
+        let end = end.ok_or_else(nonsense)?;
+        let memory = self.shared.states.slice(offset as usize..end as usize);
+        let claim = ClaimMirror::new(self.shared.claims.clone(), claim as usize).ok_or_else(nonsense)?;
+        let state = StateBox::resume(memory, claim.clone())?;
+        let counter = self.shared.counter(liveness_word)?;
+        Ok(Session { number: session, slot: Slot(slot), counter, state, claim, shared: Arc::clone(&self.shared) })
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.counter.depart();
+        }
+    }
+}
+
+/// One client of the service. Can be moved to the thread that serves it, and may outlive its [`App`].
+#[derive(Debug)]
+pub struct Session {
+    number: u64,
+    slot: Slot,
+    counter: Counter<SharedWord>,
+    state: StateBox<SharedWords, ClaimMirror>,
+    claim: ClaimMirror,
+    shared: Arc<Shared>,
+}
+
+impl Session {
+    /// Progress was made: silence from here on counts against the deadline.
+    pub fn progress(&mut self) {
+        self.counter.advance();
+    }
+
+    /// It waits for its client: silence from here on is expected.
+    pub fn idle(&mut self) {
+        self.counter.idle();
+    }
+
+    /// Makes `state` what a heir will find. Answers how many commits there were. If the session was taken over, then
+    /// whoever did serves the client now: stop serving.
+    pub fn commit(&mut self, state: &[u8]) -> Result<u64, CommitError> {
+        self.claim.refresh();
+        self.state.commit(state)
+    }
+
+    /// Whether somebody took it over.
+    pub fn is_claimed(&self) -> bool {
+        self.claim.refresh();
+        self.state.is_claimed()
+    }
+
+    /// Its number, unique on the node.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Its place in the Progress Box.
+    pub fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// Largest state in bytes; at least what was asked for.
+    pub fn capacity(&self) -> usize {
+        self.state.capacity()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.counter.depart();
+            let _ = self.shared.link.notify(&Request::CloseSession { session: self.number });
+        }
+    }
+}

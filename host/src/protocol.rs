@@ -1,0 +1,272 @@
+//! What an agent, its applications and its monitors say to each other when they meet. Afterwards they share memory.
+//!
+//! A Unix socket of type `SOCK_SEQPACKET` carries packets; a packet is one JSON object of at most [`MAX_PACKET_BYTES`]
+//! with a `version`. Everything is refused that another version sent, and the refusal names both versions.
+//!
+//! | request | from | answer | descriptors |
+//! |---|---|---|---|
+//! | `{"version":1,"request":"attach"}` | monitor | `attached` | hook table, Progress Box, State Boxes: read-only; claims: writable |
+//! | `{"version":1,"request":"register","name":"kv","deadline_ns":20000000}` | application | `registered` | Progress Box, State Boxes: writable; claims: read-only |
+//! | `{…"request":"open_session","application":4,"name":"client 7","deadline_ns":…,"state_bytes":4096}` | application | `session_opened` | |
+//! | `{…"request":"close_session","session":3}` | application | none | |
+//! | `{…"request":"depart","application":4}` | application | none | |
+//! | `{…"request":"status"}` | anybody | `status` | |
+//!
+//! Any request can be answered by `refused`, with a reason for programs and a message for people. A closing notice
+//! (`close_session`, `depart`) is answered only if it is refused as malformed, so that no destructor waits for anybody.
+//! An answer lists regions in the order of its descriptors. An application that closes its connection without `depart`
+//! has died: its entities and State Boxes stay.
+
+use backdoor_core::transport::{RegionKey, Rights};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// Version of the packets.
+pub const PROTOCOL_VERSION: u32 = 1;
+/// Longest packet.
+pub const MAX_PACKET_BYTES: usize = 4096;
+/// Most descriptors in one packet.
+pub const MAX_DESCRIPTORS: usize = 8;
+
+/// Region of the hook table; monitors start here.
+pub const HOOK_TABLE: RegionKey = RegionKey(1);
+/// Region of the Progress Box.
+pub const PROGRESS_BOX: RegionKey = RegionKey(2);
+/// Region of all State Boxes.
+pub const STATE_BOXES: RegionKey = RegionKey(3);
+/// Region of all claim words.
+pub const CLAIMS: RegionKey = RegionKey(4);
+
+/// What is asked of an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub enum Request {
+    /// A monitor wants to read the node.
+    Attach {},
+    /// How full is the node?
+    Status {},
+    /// An application wants to be watched.
+    Register {
+        /// Its name.
+        name: String,
+        /// Silence longer than this while active is a failure.
+        deadline_ns: u64,
+    },
+    /// A registered application has a new client.
+    OpenSession {
+        /// The application's slot.
+        application: u32,
+        /// Name of the session.
+        name: String,
+        /// Silence longer than this while active is a failure.
+        deadline_ns: u64,
+        /// Largest state that it will commit.
+        state_bytes: u64,
+    },
+    /// The session has ended as it should. No answer.
+    CloseSession {
+        /// Its number.
+        session: u64,
+    },
+    /// The application ends as it should, and its sessions with it. No answer.
+    Depart {
+        /// The application's slot.
+        application: u32,
+    },
+}
+
+/// What an agent answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Answer {
+    /// To `attach`.
+    Attached {
+        /// Which start of the agent this is.
+        incarnation: u64,
+        /// What the descriptors are.
+        regions: Vec<Region>,
+    },
+    /// To `register`.
+    Registered {
+        /// Which start of the agent this is.
+        incarnation: u64,
+        /// The application's slot in the Progress Box.
+        application: u32,
+        /// Index of its liveness word in the Progress Box's region.
+        liveness_word: u64,
+        /// What the descriptors are.
+        regions: Vec<Region>,
+    },
+    /// To `open_session`. The State Box is formatted already.
+    SessionOpened {
+        /// The session's slot in the Progress Box.
+        slot: u32,
+        /// Index of its liveness word in the Progress Box's region.
+        liveness_word: u64,
+        /// Its number, unique on the node, and the incarnation of its State Box.
+        session: u64,
+        /// First word of its State Box.
+        offset: u64,
+        /// Words of its State Box.
+        words: u64,
+        /// Index of its claim word.
+        claim: u32,
+    },
+    /// To `status`.
+    Status(Status),
+    /// To anything.
+    Refused {
+        /// For programs.
+        reason: Reason,
+        /// For people.
+        message: String,
+    },
+}
+
+/// One region behind a descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Region {
+    /// The key under which hooks name it.
+    pub key: u32,
+    /// Its length.
+    pub words: u64,
+    /// What remote operations may do; see [`Rights::bits`].
+    pub rights: u8,
+    /// Whether its descriptor can be mapped for writing.
+    pub writable: bool,
+}
+
+impl Region {
+    pub(crate) fn new(key: RegionKey, words: usize, rights: Rights, writable: bool) -> Self {
+        Region { key: key.0, words: words as u64, rights: rights.bits(), writable }
+    }
+}
+
+/// How full a node is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Which start of the agent this is.
+    pub incarnation: u64,
+    /// Entities in the Progress Box, the agent's own among them.
+    pub entities: u64,
+    /// Room of the Progress Box.
+    pub capacity: u64,
+    /// Applications, orphans among them.
+    pub applications: u64,
+    /// Sessions, orphans among them.
+    pub sessions: u64,
+    /// Applications and sessions that nobody serves and that are kept for recovery.
+    pub orphans: u64,
+    /// Words for State Boxes that are free.
+    pub free_state_words: u64,
+    /// Words for State Boxes.
+    pub state_words: u64,
+}
+
+/// Why an agent refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The packet is of another version.
+    WrongVersion,
+    /// The packet is no request.
+    Malformed,
+    /// A value that can't be.
+    Invalid,
+    /// No room in the Progress Box, for State Boxes, or for claims.
+    Full,
+    /// Too many connections.
+    Busy,
+    /// The application is not registered over this connection.
+    NotYours,
+    /// The agent itself failed.
+    Internal,
+}
+
+/// Why a packet can't be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PacketError {
+    /// Another version.
+    #[error("the packet is of protocol version {found}, this program speaks version {PROTOCOL_VERSION}")]
+    WrongVersion {
+        /// Its version.
+        found: u32,
+    },
+    /// No packet of this protocol.
+    #[error("the packet is malformed: {0}")]
+    Malformed(String),
+}
+
+#[derive(Serialize)]
+struct Packet<'a, T> {
+    version: u32,
+    #[serde(flatten)]
+    body: &'a T,
+}
+
+/// Only this is asked of a packet of any version.
+#[derive(Deserialize)]
+struct AnyVersion {
+    version: u32,
+}
+
+/// A request or an answer as a packet.
+pub fn encode<T: Serialize>(body: &T) -> Vec<u8> {
+    // Maps with string keys and integers: nothing that JSON can't hold. An empty packet is refused by any receiver.
+    serde_json::to_vec(&Packet { version: PROTOCOL_VERSION, body }).unwrap_or_default()
+}
+
+/// A packet as a request or an answer. The version is looked at first.
+pub fn decode<T: DeserializeOwned>(packet: &[u8]) -> Result<T, PacketError> {
+    if packet.len() > MAX_PACKET_BYTES {
+        return Err(PacketError::Malformed(format!("longer than {MAX_PACKET_BYTES} bytes")));
+    }
+    let malformed = |error: serde_json::Error| PacketError::Malformed(error.to_string());
+    let AnyVersion { version } = serde_json::from_slice(packet).map_err(malformed)?;
+    if version != PROTOCOL_VERSION {
+        return Err(PacketError::WrongVersion { found: version });
+    }
+    serde_json::from_slice(packet).map_err(malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn packets_come_back() {
+        for request in [
+            Request::Attach {},
+            Request::Register { name: "kv \"ü\"".into(), deadline_ns: u64::MAX },
+            Request::OpenSession { application: 4, name: String::new(), deadline_ns: 1, state_bytes: 9 },
+            Request::Depart { application: 7 },
+        ] {
+            assert_eq!(decode(&encode(&request)), Ok(request));
+        }
+        let answer = Answer::Status(Status { incarnation: u64::MAX, orphans: 3, ..Status::default() });
+        assert_eq!(decode(&encode(&answer)), Ok(answer));
+    }
+
+    #[test]
+    fn the_documented_packets_are_read() {
+        let attach: Request = decode(br#"{"version":1,"request":"attach"}"#).unwrap();
+        assert_eq!(attach, Request::Attach {});
+        let register = decode(br#"{"version":1,"request":"register","name":"kv","deadline_ns":20000000}"#);
+        assert_eq!(register, Ok(Request::Register { name: "kv".into(), deadline_ns: 20_000_000 }));
+    }
+
+    #[test]
+    fn the_version_is_looked_at_first() {
+        let error = decode::<Request>(br#"{"version":2,"request":"dance","partners":[1]}"#).unwrap_err();
+        assert_eq!(error, PacketError::WrongVersion { found: 2 });
+        assert!(error.to_string().contains("version 2") && error.to_string().contains("version 1"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_is_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert!(decode::<Request>(&bytes).is_err());
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The client's end of an agent's socket, for applications and monitors alike.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+};
+
+use crate::protocol::{
+    Answer, MAX_DESCRIPTORS, MAX_PACKET_BYTES, PROTOCOL_VERSION, PacketError, Reason, Request, decode, encode,
+};
+
+/// An agent answers within microseconds; one that is silent this long is stopped or dead.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why an agent could not be reached, or did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionError {
+    /// No such socket.
+    #[error("no agent at {path}: there is no such socket; is `backdoor node` running?")]
+    Missing {
+        /// The socket.
+        path: String,
+    },
+    /// A socket that nobody listens on.
+    #[error("no agent at {path}: the socket is stale, its agent has died; start `backdoor node` again")]
+    Stale {
+        /// The socket.
+        path: String,
+    },
+    /// The socket belongs to somebody else.
+    #[error("not permitted to use the agent at {path}: only the user who started it may")]
+    Permission {
+        /// The socket.
+        path: String,
+    },
+    /// Something else lives there.
+    #[error("what is at {path} is no agent: {why}")]
+    NotAnAgent {
+        /// The socket.
+        path: String,
+        /// How that is known.
+        why: String,
+    },
+    /// The agent speaks another version.
+    #[error("the agent speaks protocol version {theirs}, this program version {PROTOCOL_VERSION}")]
+    WrongVersion {
+        /// The agent's version.
+        theirs: u32,
+    },
+    /// The agent refused, and said why.
+    #[error("the agent refused: {message}")]
+    Refused {
+        /// For programs.
+        reason: Reason,
+        /// For people.
+        message: String,
+    },
+    /// The agent has closed the connection: it has stopped or died.
+    #[error("the agent is gone: it closed the connection")]
+    Gone,
+    /// The agent does not answer.
+    #[error("the agent does not answer within {} s: it is stopped, or something else listens there", PATIENCE.as_secs())]
+    NoAnswer,
+    /// The system failed.
+    #[error("can't talk to the agent: {0}")]
+    System(#[from] io::Error),
+}
+
+/// A connection to an agent. Requests of several threads take turns.
+#[derive(Debug)]
+pub struct Connection {
+    socket: OwnedFd,
+    path: String,
+    /// Whether an answer is outstanding that nobody waits for any more, so that answers would be taken for others.
+    out_of_step: Mutex<bool>,
+}
+
+impl Connection {
+    /// Connects to the agent at `path`.
+    pub fn connect(path: &Path) -> Result<Self, ConnectionError> {
+        let shown = path.display().to_string();
+        let system = |errno: Errno| ConnectionError::System(errno.into());
+        let address = SocketAddrUnix::new(path).map_err(system)?;
+        let socket = new_socket(SocketFlags::CLOEXEC).map_err(system)?;
+        for which in [Timeout::Recv, Timeout::Send] {
+            // Also bounds the connect, which waits while an agent's backlog is full.
+            set_socket_timeout(&socket, which, Some(PATIENCE)).map_err(system)?;
+        }
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) => Ok(Connection { socket, path: shown, out_of_step: Mutex::new(false) }),
+            Err(Errno::NOENT) => Err(ConnectionError::Missing { path: shown }),
+            // The kernel says the same of a socket without listener and of a path that is no socket.
+            Err(Errno::CONNREFUSED) if is_socket(path) => Err(ConnectionError::Stale { path: shown }),
+            Err(Errno::CONNREFUSED) => Err(ConnectionError::NotAnAgent { path: shown, why: "it is no socket".into() }),
+            Err(Errno::ACCESS | Errno::PERM) => Err(ConnectionError::Permission { path: shown }),
+            Err(Errno::PROTOTYPE) => {
+                Err(ConnectionError::NotAnAgent { path: shown, why: "the socket is of another type".into() })
+            }
+            Err(Errno::AGAIN) => Err(ConnectionError::NoAnswer),
+            Err(errno) => Err(system(errno)),
+        }
+    }
+
+    /// Asks, and waits for the answer and the descriptors that come with it. A refusal is an error.
+    pub fn request(&self, request: &Request) -> Result<(Answer, Vec<OwnedFd>), ConnectionError> {
+        let mut out_of_step = self.out_of_step.lock().unwrap_or_else(PoisonError::into_inner);
+        if *out_of_step {
+            return Err(ConnectionError::NoAnswer);
+        }
+        send(self.socket.as_fd(), &encode(request), &[], SendFlags::empty()).map_err(io_error)?;
+        let mut packet = [0; MAX_PACKET_BYTES];
+        let (received, descriptors) = receive(self.socket.as_fd(), &mut packet).map_err(|errno| {
+            *out_of_step = true;
+            io_error(errno)
+        })?;
+        let packet = match received {
+            Received::Packet(0) => return Err(ConnectionError::Gone),
+            Received::Packet(length) => &packet[..length],
+            Received::TooLong => return Err(self.no_agent(format!("a packet over {MAX_PACKET_BYTES} bytes"))),
+        };
+        match decode(packet) {
+            Ok(Answer::Refused { reason, message }) => Err(ConnectionError::Refused { reason, message }),
+            Ok(answer) => Ok((answer, descriptors)),
+            Err(PacketError::WrongVersion { found }) => Err(ConnectionError::WrongVersion { theirs: found }),
+            Err(PacketError::Malformed(why)) => Err(self.no_agent(why)),
+        }
+    }
+
+    /// Says something that is not answered.
+    pub fn notify(&self, notice: &Request) -> Result<(), ConnectionError> {
+        send(self.socket.as_fd(), &encode(notice), &[], SendFlags::empty()).map_err(io_error)
+    }
+
+    /// Whether the agent still holds its end. A stopped agent does; a dead one does not.
+    pub fn is_alive(&self) -> bool {
+        !has_hung_up(self.socket.as_fd())
+    }
+
+    /// For an answer that makes no sense.
+    pub(crate) fn no_agent(&self, why: String) -> ConnectionError {
+        ConnectionError::NotAnAgent { path: self.path.clone(), why }
+    }
+}
+
+fn io_error(errno: Errno) -> ConnectionError {
+    match errno {
+        Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => ConnectionError::Gone,
+        Errno::AGAIN => ConnectionError::NoAnswer,
+        errno => ConnectionError::System(errno.into()),
+    }
+}
+
+pub(crate) fn is_socket(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
+}
+
+pub(crate) fn new_socket(flags: SocketFlags) -> Result<OwnedFd, Errno> {
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+}
+
+/// Whether the other end is closed. What it sent before can still be received.
+pub(crate) fn has_hung_up(socket: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::from_borrowed_fd(socket, PollFlags::RDHUP)];
+    let at_once = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut polled, Some(&at_once)).is_ok()
+        && polled[0].revents().intersects(PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR)
+}
+
+/// Sends one packet, whole or not at all.
+pub(crate) fn send(
+    socket: BorrowedFd<'_>,
+    packet: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+    flags: SendFlags,
+) -> Result<(), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(Errno::TOOBIG);
+    }
+    // No SIGPIPE: that the peer is gone is an answer, not a reason to die.
+    rustix::io::retry_on_intr(|| {
+        rustix::net::sendmsg(socket, &[IoSlice::new(packet)], &mut control, flags | SendFlags::NOSIGNAL)
+    })
+    .map(|_| ())
+}
+
+/// What came in.
+pub(crate) enum Received {
+    /// Bytes of a packet; 0 for the end, or for an empty packet.
+    Packet(usize),
+    /// A packet longer than the buffer, which is lost.
+    TooLong,
+}
+
+/// Receives one packet and its descriptors.
+fn receive(socket: BorrowedFd<'_>, packet: &mut [u8]) -> Result<(Received, Vec<OwnedFd>), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let message = rustix::io::retry_on_intr(|| {
+        rustix::net::recvmsg(socket, &mut [IoSliceMut::new(packet)], &mut control, RecvFlags::CMSG_CLOEXEC)
+    })?;
+    let rights = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+        _ => None,
+    });
+    let descriptors = rights.flatten().collect();
+    let too_long = message.flags.contains(ReturnFlags::TRUNC);
+    Ok((if too_long { Received::TooLong } else { Received::Packet(message.bytes) }, descriptors))
+}
+
+/// Receives one packet without waiting. Descriptors that come with it are not taken: the kernel closes them.
+pub(crate) fn receive_bytes(socket: BorrowedFd<'_>, packet: &mut [u8]) -> Result<Received, Errno> {
+    let mut control = RecvAncillaryBuffer::default();
+    let message = rustix::net::recvmsg(socket, &mut [IoSliceMut::new(packet)], &mut control, RecvFlags::DONTWAIT)?;
+    let too_long = message.flags.contains(ReturnFlags::TRUNC);
+    Ok(if too_long { Received::TooLong } else { Received::Packet(message.bytes) })
+}

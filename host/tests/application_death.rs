@@ -1,0 +1,189 @@
+//! A service that dies: its agent lives on, its entities and State Boxes stay until their room is needed.
+
+mod common;
+
+use std::io::Read;
+use std::time::Duration;
+
+use backdoor_core::Nanos;
+use backdoor_core::progress_box::EntityState;
+use backdoor_core::state_box::CommitError;
+use backdoor_core::transport::Done;
+use backdoor_host::app::{AppError, Node};
+use backdoor_host::protocol::Reason;
+use backdoor_host::wire::ConnectionError;
+use common::{RELAXED, TestNode, socket_of_parent, wait_for};
+
+fn state_of(client: usize) -> Vec<u8> {
+    (0..1000 + client).map(|i| (i * 31 + client * 7) as u8).collect()
+}
+
+#[test]
+#[ignore = "the process that dies"]
+fn three_clients_served_for_ever() {
+    let Some(socket) = socket_of_parent() else { return };
+    let node = Node::connect(socket).unwrap();
+    let mut app = node.register("kv", RELAXED).unwrap();
+    let mut sessions = Vec::new();
+    for client in 0..3 {
+        let mut session = app.open_session(&format!("client {client}"), RELAXED, 2000).unwrap();
+        session.progress();
+        session.commit(&state_of(client)).unwrap();
+        sessions.push(session);
+    }
+    eprint!("!");
+    loop {
+        app.progress().advance();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn what_it_left_is_read_byte_for_byte() {
+    let node = TestNode::start(|_| {});
+    let mut monitor = node.attach();
+    assert_eq!(monitor.find("kv"), None);
+    let mut child = node.spawn("three_clients_served_for_ever");
+    let pid = u64::from(child.0.id());
+    child.0.stderr.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    let app = monitor.find("kv").expect("a monitor attached before sees what is registered later");
+    assert_eq!(app.record.process, pid);
+    assert_eq!(app.record.parent, monitor.find("os").map(|os| os.slot));
+    child.kill();
+
+    let asker = Node::connect(node.socket()).unwrap();
+    wait_for("the agent notices the death", || asker.status().unwrap().orphans == 4);
+    let frozen = monitor.find("kv").unwrap();
+    for client in 0..3 {
+        let entity = monitor.find(&format!("client {client}")).unwrap();
+        assert_eq!(entity.record.parent, Some(app.slot));
+        assert_eq!(entity.liveness.state(), EntityState::Active, "it did not depart");
+        assert_eq!(monitor.state(&entity), Ok((1, state_of(client))));
+    }
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(monitor.find("kv").unwrap(), frozen, "nobody advances for the dead");
+    assert!(node.agent.as_ref().unwrap().is_running());
+}
+
+#[test]
+fn a_clean_departure_leaves_nothing() {
+    let test = TestNode::start(|_| {});
+    let mut monitor = test.attach();
+    let asker = Node::connect(test.socket()).unwrap();
+    let before = asker.status().unwrap();
+    let node = Node::connect(test.socket()).unwrap();
+    let app = node.register("kv", RELAXED).unwrap();
+    let mut session = app.open_session("client", RELAXED, 100).unwrap();
+    session.commit(b"secret").unwrap();
+    let entity = monitor.find("client").unwrap();
+    let location = entity.record.state_box.unwrap();
+    drop(app);
+    assert_eq!(session.commit(b"secret two"), Ok(2), "a session may outlive the handle of its application");
+    drop(session);
+    wait_for("everything is freed", || asker.status().unwrap() == before);
+    assert_eq!((monitor.find("kv"), monitor.find("client")), (None, None));
+    let words = monitor.read(backdoor_host::protocol::STATE_BOXES, location.offset, location.words).unwrap();
+    assert!(words.iter().all(|word| *word == 0), "the state is not left for the next session to see");
+}
+
+#[test]
+fn a_panic_is_no_departure() {
+    let test = TestNode::start(|_| {});
+    let mut monitor = test.attach();
+    let node = Node::connect(test.socket()).unwrap();
+    let app = node.register("kv", RELAXED).unwrap();
+    let mut session = app.open_session("client", RELAXED, 100).unwrap();
+    session.progress();
+    session.commit(b"half way").unwrap();
+    let handler = std::thread::spawn(move || {
+        let _session = session;
+        std::panic::resume_unwind(Box::new("a bug"));
+    });
+    assert!(handler.join().is_err());
+    node.status().unwrap();
+    let entity = monitor.find("client").unwrap();
+    assert_eq!(entity.liveness.state(), EntityState::Active);
+    assert_eq!(monitor.state(&entity), Ok((1, b"half way".to_vec())));
+}
+
+#[test]
+fn a_session_taken_over_is_kept_for_its_heir() {
+    let test = TestNode::start(|config| config.retain = Nanos::MAX);
+    let mut monitor = test.attach();
+    let node = Node::connect(test.socket()).unwrap();
+    let app = node.register("kv", RELAXED).unwrap();
+    let mut session = app.open_session("client", RELAXED, 100).unwrap();
+    session.commit(b"mine").unwrap();
+    let entity = monitor.find("client").unwrap();
+    let claim = entity.record.state_box.unwrap().claim;
+    assert!(!session.is_claimed());
+    assert_eq!(monitor.claim(claim, 0, 77), Ok(Done::CompareSwapped { previous: 0 }));
+    assert!(session.is_claimed());
+    assert_eq!(session.commit(b"not mine"), Err(CommitError::Claimed { claim: 77 }));
+    drop((session, app));
+    wait_for("the departure arrives", || node.status().unwrap().orphans == 2);
+    assert_eq!(monitor.state(&entity), Ok((1, b"mine".to_vec())));
+}
+
+/// Fills the node with the sessions of an application that then dies.
+fn dead_application(test: &TestNode, asker: &Node) {
+    let node = Node::connect(test.socket()).unwrap();
+    let app = node.register("dead", RELAXED).unwrap();
+    let sessions: Vec<_> = (0..16).map(|i| app.open_session(&format!("dead {i}"), RELAXED, 100).unwrap()).collect();
+    // Closing the connection without departing is what the kernel does for a process that was killed; here the
+    // destructors run on a thread that panics.
+    let _ = std::thread::spawn(move || {
+        let _all = (sessions, app, node);
+        std::panic::resume_unwind(Box::new("dies"));
+    })
+    .join();
+    wait_for("the agent notices", || asker.status().unwrap().orphans == 17);
+}
+
+#[test]
+fn the_dead_give_way_when_their_room_is_needed_and_not_before() {
+    let test = TestNode::start(|config| config.retain = Nanos::from_millis(200));
+    let asker = Node::connect(test.socket()).unwrap();
+    dead_application(&test, &asker);
+    std::thread::sleep(Duration::from_millis(250));
+    let app = asker.register("alive", RELAXED).unwrap();
+    assert_eq!(asker.status().unwrap().orphans, 17, "there was room without them");
+    let _session = app.open_session("needs a claim word", RELAXED, 100).unwrap();
+    assert_eq!(asker.status().unwrap().orphans, 0);
+}
+
+#[test]
+fn the_dead_are_kept_while_they_may_be_recovered() {
+    let test = TestNode::start(|config| config.retain = Nanos::from_secs(3600));
+    let asker = Node::connect(test.socket()).unwrap();
+    dead_application(&test, &asker);
+    let app = asker.register("alive", RELAXED).unwrap();
+    let error = app.open_session("too many", RELAXED, 100).unwrap_err();
+    let AppError::Connection(ConnectionError::Refused { reason: Reason::Full, message }) = error else {
+        panic!("{error}")
+    };
+    assert!(message.contains("16 claim words"), "{message}");
+    assert_eq!(asker.status().unwrap().orphans, 17);
+}
+
+#[test]
+fn a_full_node_says_what_is_full() {
+    let test = TestNode::start(|config| config.capacity = 8);
+    let node = Node::connect(test.socket()).unwrap();
+    let app = node.register("kv", RELAXED).unwrap();
+    let message = app.open_session("large", RELAXED, 1 << 20).unwrap_err().to_string();
+    assert!(message.contains("no room for a State Box"), "{message}");
+    assert!(app.open_session("impossible", RELAXED, usize::MAX).unwrap_err().to_string().contains("possible"));
+    assert!(app.open_session("never", Nanos::ZERO, 8).unwrap_err().to_string().contains("deadline"));
+    let free = node.status().unwrap().free_state_words;
+    let mut sessions = Vec::new();
+    let error = loop {
+        match app.open_session("client", RELAXED, 8) {
+            Ok(session) => sessions.push(session),
+            Err(error) => break error.to_string(),
+        }
+    };
+    assert!(error.contains("the Progress Box is full"), "{error}");
+    let used = 24 * sessions.len() as u64;
+    assert_eq!(node.status().unwrap().free_state_words, free - used, "a refused session keeps no memory");
+}
