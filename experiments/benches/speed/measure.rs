@@ -1,46 +1,88 @@
 //! Ratios that survive a noisy machine: ours and the baseline in turn, many short rounds, the median of the rounds'
 //! ratios.
 
-use std::hint::black_box;
-use std::time::Instant;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 /// A measured pair.
 pub(crate) struct Ratio {
     /// Median time of one of our operations, in nanoseconds.
-    pub(crate) ours_ns: f64,
+    ours_ns: f64,
     /// Median time of one operation of the baseline, in nanoseconds.
-    pub(crate) baseline_ns: f64,
+    baseline_ns: f64,
     /// Median over the rounds of ours / baseline.
-    pub(crate) ratio: f64,
+    ratio: f64,
     /// First and third quartile of the rounds' ratios.
-    pub(crate) quartiles: (f64, f64),
+    quartiles: (f64, f64),
 }
 
+const WARM_UP: usize = 3;
 const ROUNDS: usize = 61;
 
 /// Times `ours` against `baseline`, each called `batch` times a round.
 pub(crate) fn compare(batch: u32, mut ours: impl FnMut(), mut baseline: impl FnMut()) -> Ratio {
-    let mut time = |operation: &mut dyn FnMut(u32)| {
-        let start = Instant::now();
-        operation(batch);
-        start.elapsed().as_secs_f64() * 1e9 / f64::from(batch)
-    };
-    let mut ours = |n| (0..n).for_each(|_| ours());
-    let mut baseline = |n| (0..n).for_each(|_| baseline());
+    rounds(
+        batch,
+        &mut || {
+            let start = Instant::now();
+            (0..batch).for_each(|_| ours());
+            start.elapsed()
+        },
+        &mut || {
+            let start = Instant::now();
+            (0..batch).for_each(|_| baseline());
+            start.elapsed()
+        },
+    )
+}
+
+/// The same where each of our operations needs a preparation that is not to be timed.
+pub(crate) fn compare_prepared<S>(
+    batch: u32,
+    subject: &mut S,
+    prepare: impl Fn(&mut S),
+    ours: impl Fn(&mut S),
+    mut baseline: impl FnMut(),
+) -> Ratio {
+    rounds(
+        batch,
+        &mut || {
+            let mut total = Duration::ZERO;
+            for _ in 0..batch {
+                prepare(subject);
+                let start = Instant::now();
+                ours(subject);
+                total += start.elapsed();
+            }
+            total
+        },
+        &mut || {
+            let mut total = Duration::ZERO;
+            for _ in 0..batch {
+                let start = Instant::now();
+                baseline();
+                total += start.elapsed();
+            }
+            total
+        },
+    )
+}
+
+fn rounds(batch: u32, ours: &mut dyn FnMut() -> Duration, baseline: &mut dyn FnMut() -> Duration) -> Ratio {
+    let per_operation = |total: Duration| total.as_secs_f64() * 1e9 / f64::from(batch);
     let (mut a, mut b, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 0..ROUNDS + 3 {
+    for round in 0..WARM_UP + ROUNDS {
         let (x, y) = if round % 2 == 0 {
-            let x = time(&mut ours);
-            (x, time(&mut baseline))
+            let x = ours();
+            (x, baseline())
         } else {
-            let y = time(&mut baseline);
-            (time(&mut ours), y)
+            let y = baseline();
+            (ours(), y)
         };
-        // The first rounds warm caches and branch predictors.
-        if round >= 3 {
-            a.push(x);
-            b.push(y);
-            ratios.push(x / y);
+        if round >= WARM_UP {
+            a.push(per_operation(x));
+            b.push(per_operation(y));
+            ratios.push(per_operation(x) / per_operation(y));
         }
     }
     let quantile = |values: &mut Vec<f64>, q: f64| {
@@ -55,16 +97,37 @@ pub(crate) fn compare(batch: u32, mut ours: impl FnMut(), mut baseline: impl FnM
     }
 }
 
-/// Prints one line of the table.
-pub(crate) fn report(what: &str, bound: &str, ratio: &Ratio) {
-    let Ratio { ours_ns, baseline_ns, ratio, quartiles: (low, high) } = black_box(ratio);
-    println!("{what:<58} {ours_ns:>12.2} {baseline_ns:>12.2} {ratio:>7.2} [{low:.2}, {high:.2}]  {bound}");
+/// The printed table, and whether everything in it is as required.
+pub(crate) struct Table {
+    kept: bool,
 }
 
-/// Prints the table's head.
-pub(crate) fn head() {
-    println!(
-        "{:<58} {:>12} {:>12} {:>7} {:<12}  required",
-        "what, against its baseline", "ours ns", "baseline ns", "ratio", "[quartiles]"
-    );
+impl Table {
+    pub(crate) fn new() -> Self {
+        println!(
+            "{:<60} {:>12} {:>12} {:>7}  {:<14} required",
+            "what / baseline", "ours ns", "baseline ns", "ratio", "quartiles"
+        );
+        Table { kept: true }
+    }
+
+    pub(crate) fn at_most(&mut self, what: &str, bound: f64, measured: &Ratio) {
+        let Ratio { ours_ns, baseline_ns, ratio, quartiles: (low, high) } = *measured;
+        let quartiles = format!("[{low:.2}, {high:.2}]");
+        self.line(what, (ours_ns, baseline_ns, ratio), &quartiles, &format!("≤ {bound}"), ratio <= bound);
+    }
+
+    pub(crate) fn at_least(&mut self, what: &str, bound: f64, ours_ns: f64, baseline_ns: f64, ratio: f64) {
+        self.line(what, (ours_ns, baseline_ns, ratio), "", &format!("≥ {bound}"), ratio >= bound);
+    }
+
+    fn line(&mut self, what: &str, (ours, baseline, ratio): (f64, f64, f64), quartiles: &str, bound: &str, kept: bool) {
+        let mark = if kept { "" } else { "  NOT KEPT" };
+        println!("{what:<60} {ours:>12.2} {baseline:>12.2} {ratio:>7.2}  {quartiles:<14} {bound}{mark}");
+        self.kept &= kept;
+    }
+
+    pub(crate) fn finish(self) -> ExitCode {
+        if self.kept { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
 }
