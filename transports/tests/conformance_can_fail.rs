@@ -87,7 +87,7 @@ impl Transport for Flawed {
             Flaw::CallsEverythingDone => {
                 new.iter_mut().for_each(|completion| completion.result = completion.result.or(Ok(Done::Read)));
             }
-            Flaw::TearsWords => {
+            Flaw::TearsWords if !new.is_empty() => {
                 for buffer in self.reads.drain(..) {
                     let Some(word) = self.inner.buffer_mut(buffer).ok().and_then(|words| words.last_mut()) else {
                         continue;

@@ -8,7 +8,7 @@ use backdoor_core::transport::{
     TransportError, WorkId, WorkRequest,
 };
 use backdoor_core::words::{AtomicU64, Ordering, zeroed};
-use backdoor_transports::sim_nic::{FixedPath, Leg, Path, SimChannel, SimNicConfig, SimNode, Transit};
+use backdoor_transports::sim_nic::{Leg, Path, SimChannel, SimNicConfig, SimNode, Transit};
 
 const US: Nanos = Nanos(1_000);
 const ONE_WAY: Nanos = Nanos(2_000);
