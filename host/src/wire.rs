@@ -117,9 +117,18 @@ impl Connection {
         if *out_of_step {
             return Err(ConnectionError::NoAnswer);
         }
-        send(self.socket.as_fd(), &encode(request), &[], SendFlags::empty()).map_err(io_error)?;
+        match send(self.socket.as_fd(), &encode(request), &[], SendFlags::empty()) {
+            // An agent that closes the connection at once has said why before.
+            Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => {}
+            Err(errno) => return Err(io_error(errno)),
+        }
         let mut packet = [0; MAX_PACKET_BYTES];
-        let (received, descriptors) = receive(self.socket.as_fd(), &mut packet).map_err(|errno| {
+        let answer = match receive(self.socket.as_fd(), &mut packet) {
+            // Reported once, and before what is still to be received.
+            Err(Errno::CONNRESET) => receive(self.socket.as_fd(), &mut packet),
+            answer => answer,
+        };
+        let (received, descriptors) = answer.map_err(|errno| {
             *out_of_step = true;
             io_error(errno)
         })?;
