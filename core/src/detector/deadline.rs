@@ -27,6 +27,8 @@ impl DeadlineDetector {
 }
 
 impl Detector for DeadlineDetector {
+    const STEADY: bool = true;
+
     #[inline]
     fn progressed(&mut self, at: Nanos) {
         self.last_progress = at;

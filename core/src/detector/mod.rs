@@ -18,6 +18,10 @@ use crate::Nanos;
 
 /// Decides, from the progress of one entity, whether to trust it.
 pub trait Detector {
+    /// Whether progress never moves the freshness point to an earlier time. Then a monitor that knows the earliest
+    /// freshness point of many entities need not look again when they make progress.
+    const STEADY: bool = false;
+
     /// The counter was seen to have moved. `at` never decreases.
     fn progressed(&mut self, at: Nanos);
 

@@ -37,6 +37,8 @@ impl SilenceRecorder {
 }
 
 impl Detector for SilenceRecorder {
+    const STEADY: bool = true;
+
     fn progressed(&mut self, at: Nanos) {
         let silence = Silence { start: self.last_progress, end: at };
         if silence.end - silence.start >= self.floor {
