@@ -29,6 +29,10 @@ impl Rights {
     pub const fn allow(self, other: Rights) -> bool {
         self.0 & other.0 == other.0
     }
+    /// Both; `|` for constants.
+    pub const fn and(self, other: Rights) -> Self {
+        Rights(self.0 | other.0)
+    }
     /// As stored in a hook table.
     pub const fn bits(self) -> u8 {
         self.0
@@ -42,7 +46,7 @@ impl Rights {
 impl BitOr for Rights {
     type Output = Rights;
     fn bitor(self, other: Rights) -> Rights {
-        Rights(self.0 | other.0)
+        self.and(other)
     }
 }
 
@@ -141,6 +145,17 @@ pub enum Operation {
     },
 }
 
+impl Operation {
+    /// The local words that the operation uses: where they start, and how many; `None` if it uses none.
+    pub const fn local(&self) -> Option<(LocalSlice, u64)> {
+        match *self {
+            Operation::Read { from, into } => Some((into, from.words)),
+            Operation::Write { from, to } => Some((from, to.words)),
+            Operation::CompareSwap { .. } => None,
+        }
+    }
+}
+
 /// A piece of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkRequest {
@@ -170,13 +185,14 @@ pub enum TransportError {
     /// The key is unknown, revoked, or does not grant the right.
     #[error("refused: no such region, or not with that right")]
     Refused,
-    /// The region is shorter than that.
+    /// The region is shorter than that. Where the substrate can't tell the two apart, as verbs can't, a transport checks
+    /// the bounds that it was told at set-up, and what is left is `Refused`.
     #[error("out of bounds of the region")]
     OutOfBounds,
     /// Nobody answered. The node, its network card, or the way there is gone; which one, this can't tell.
     #[error("unreachable: nobody answered")]
     Unreachable,
-    /// Not tried: an earlier error had broken the channel.
+    /// Given up because the channel broke: not known to have been executed, and not known not to.
     #[error("flushed: the channel was broken by an earlier error")]
     Flushed,
     /// This side's own network card or link failed. Says nothing about the node.
@@ -202,7 +218,7 @@ pub enum PostError {
         /// Operations that fit.
         depth: usize,
     },
-    /// No such buffer, not that long, or not free to be used.
+    /// No such buffer, or not that long; or to be looked at, changed or released while work on it is under way.
     #[error("buffer {buffer} is missing, too short, or in use by work under way")]
     Buffer {
         /// Number of the buffer.
@@ -234,8 +250,11 @@ pub enum ChannelState {
 ///
 /// # Rules that every transport keeps
 /// - Every posted operation completes once: done, failed, or flushed. Completions come in the order of posting.
-/// - A buffer with a READ or WRITE under way can be neither looked at, changed, nor released.
+/// - Work is under way until its completion was polled. A buffer with a READ or WRITE under way can be neither looked
+///   at, changed, nor released; several operations may use parts of it at the same time.
+/// - The number of a released buffer does not name a later one.
 /// - Work posted as one batch is taken whole or not at all.
+/// - A READ or WRITE of no words succeeds within bounds and rights.
 /// - Nothing blocks.
 pub trait Transport {
     /// Makes a zeroed buffer of `words` words.
@@ -259,7 +278,8 @@ pub trait Transport {
     /// Whether work can be posted.
     fn channel(&self) -> ChannelState;
 
-    /// Starts to open a broken channel anew. Work under way is flushed first; buffers stay.
+    /// Starts to open the channel anew; no effect on one that is opening already. Work under way is flushed first; buffers
+    /// stay. An attempt may fail, and leaves the channel broken.
     fn reopen(&mut self);
 }
 

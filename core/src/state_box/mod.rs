@@ -15,6 +15,10 @@
 //! region of its own: rights are granted by page or by registration, and that way neither the service can write claims,
 //! nor a taker state. The header keeps the claim word's value at the time the session was opened; any other value means
 //! that somebody took the session over. That is how a used claim word serves again without the node writing to it.
+//!
+//! A claim word does not say which session it belongs to. A taker that was slow may swap it after the session it read
+//! has ended and another has opened with the same unclaimed value; so after a successful swap a taker reads session and
+//! incarnation again, and holds the session only if they are still those that it meant.
 
 mod layout;
 mod reader;
@@ -24,4 +28,4 @@ pub use layout::{
     BoxLayout, MAX_PAYLOAD_BYTES, SLOT_HEADER_WORDS, STATE_BOX_HEADER_WORDS, capacity_bytes, words_needed,
 };
 pub use reader::{Committed, StateBoxError, StateBoxView};
-pub use writer::{CommitError, StateBox};
+pub use writer::{ClaimWord, CommitError, StateBox};

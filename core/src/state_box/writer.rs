@@ -29,9 +29,21 @@ pub enum CommitError {
     },
 }
 
+/// How a service looks at its session's claim word, which it can't write.
+pub trait ClaimWord {
+    /// The word's value now, and whatever its writer did before.
+    fn load(&self) -> u64;
+}
+
+impl<W: Deref<Target = AtomicU64>> ClaimWord for W {
+    fn load(&self) -> u64 {
+        AtomicU64::load(self, Ordering::Acquire)
+    }
+}
+
 /// The writing end of one session's State Box. One per box.
 ///
-/// `M` is how the memory is held, `C` how the claim word is held; see [`Counter`](crate::progress_box::Counter).
+/// `M` is how the memory is held; see [`Counter`](crate::progress_box::Counter).
 ///
 /// ```
 /// use std::sync::atomic::AtomicU64;
@@ -59,7 +71,7 @@ pub struct StateBox<M, C> {
 impl<M, C> StateBox<M, C>
 where
     M: Deref<Target = [AtomicU64]>,
-    C: Deref<Target = AtomicU64>,
+    C: ClaimWord,
 {
     /// Opens an empty State Box that fills `memory`. `incarnation` must differ from that of the memory's earlier uses.
     pub fn format(memory: M, claim: C, session: u64, incarnation: u64) -> Result<Self, FormatError> {
@@ -69,7 +81,7 @@ where
             return Err(FormatError::Truncated { what: IDENTITY.what, have: memory.len(), need });
         }
         let slot_words = layout::slot_words(capacity);
-        let unclaimed = claim.load(Ordering::Acquire);
+        let unclaimed = claim.load();
         // No magic, no box: until the header is whole again, a reader refuses the memory.
         memory[header::MAGIC].store(0, Ordering::Relaxed);
         fence(Ordering::Release);
@@ -111,7 +123,7 @@ where
 
     /// Makes `payload` the session's committed state.
     pub fn commit(&mut self, payload: &[u8]) -> Result<u64, CommitError> {
-        let claim = self.claim.load(Ordering::Acquire);
+        let claim = self.claim.load();
         if claim != self.unclaimed {
             return Err(CommitError::Claimed { claim });
         }
@@ -136,7 +148,7 @@ where
 
     /// Whether somebody took the session over.
     pub fn is_claimed(&self) -> bool {
-        self.claim.load(Ordering::Acquire) != self.unclaimed
+        self.claim.load() != self.unclaimed
     }
 
     /// Number of commits so far.

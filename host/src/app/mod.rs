@@ -17,7 +17,7 @@ use backdoor_transports::shm::{MapError, ReadOnlyWords, SharedWord, SharedWords}
 use crate::protocol::{Answer, CLAIMS, PROGRESS_BOX, Request, STATE_BOXES, Status};
 use crate::regions::Received;
 use crate::wire::{Connection, ConnectionError};
-use claim::ClaimMirror;
+use claim::ReadOnlyClaim;
 
 /// Why a service could not do what it asked for.
 #[derive(Debug, thiserror::Error)]
@@ -143,10 +143,10 @@ impl App {
         let end = offset.checked_add(words).filter(|end| *end <= self.shared.states.len() as u64);
         let end = end.ok_or_else(nonsense)?;
         let memory = self.shared.states.slice(offset as usize..end as usize);
-        let claim = ClaimMirror::new(self.shared.claims.clone(), claim as usize).ok_or_else(nonsense)?;
-        let state = StateBox::resume(memory, claim.clone())?;
+        let claim = ReadOnlyClaim::new(self.shared.claims.clone(), claim as usize).ok_or_else(nonsense)?;
+        let state = StateBox::resume(memory, claim)?;
         let counter = self.shared.counter(liveness_word)?;
-        Ok(Session { number: session, slot: Slot(slot), counter, state, claim, shared: Arc::clone(&self.shared) })
+        Ok(Session { number: session, slot: Slot(slot), counter, state, shared: Arc::clone(&self.shared) })
     }
 }
 
@@ -164,8 +164,7 @@ pub struct Session {
     number: u64,
     slot: Slot,
     counter: Counter<SharedWord>,
-    state: StateBox<SharedWords, ClaimMirror>,
-    claim: ClaimMirror,
+    state: StateBox<SharedWords, ReadOnlyClaim>,
     shared: Arc<Shared>,
 }
 
@@ -183,13 +182,11 @@ impl Session {
     /// Makes `state` what a heir will find. Answers how many commits there were. If the session was taken over, then
     /// whoever did serves the client now: stop serving.
     pub fn commit(&mut self, state: &[u8]) -> Result<u64, CommitError> {
-        self.claim.refresh();
         self.state.commit(state)
     }
 
     /// Whether somebody took it over.
     pub fn is_claimed(&self) -> bool {
-        self.claim.refresh();
         self.state.is_claimed()
     }
 

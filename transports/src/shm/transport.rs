@@ -7,10 +7,12 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use backdoor_core::transport::{
-    BufferId, ChannelState, Completion, Done, LocalSlice, Operation, PostError, RegionKey, RemoteSlice, Rights,
-    Transport, TransportError, WorkRequest,
+    BufferId, ChannelState, Completion, Done, Operation, PostError, RegionKey, RemoteSlice, Rights, Transport,
+    TransportError, WorkId, WorkRequest,
 };
 use backdoor_core::words::{AtomicU64, Ordering};
+
+use crate::buffers::Buffers;
 
 use super::mapping::{ReadOnlyWords, SharedWords, copy_words};
 
@@ -37,28 +39,24 @@ struct Region {
     rights: Rights,
 }
 
-#[derive(Debug)]
-struct Buffer {
-    words: Vec<u64>,
-    /// Operations under way that use it.
-    users: usize,
-}
-
 /// One-sided access to memory that another process shares with this one.
 ///
 /// A READ of 4096 words costs about 1.3 times a `memcpy` of as much; the ignored test `read_cost` measures it.
 #[derive(Debug)]
 pub struct ShmTransport {
     regions: BTreeMap<RegionKey, Region>,
-    buffers: Vec<Option<Buffer>>,
+    buffers: Buffers,
     queue: VecDeque<WorkRequest>,
+    /// Work that reopening gave up; their completions are polled first, for they were posted first.
+    flushed: Vec<WorkId>,
     depth: usize,
 }
 
 impl ShmTransport {
     /// Without regions, for at most `depth` operations under way.
     pub fn new(depth: usize) -> Self {
-        ShmTransport { regions: BTreeMap::new(), buffers: Vec::new(), queue: VecDeque::with_capacity(depth), depth }
+        let (regions, buffers) = (BTreeMap::new(), Buffers::default());
+        ShmTransport { regions, buffers, queue: VecDeque::with_capacity(depth), flushed: Vec::new(), depth }
     }
 
     /// Offers memory mapped for reading. The rights can't go beyond READ.
@@ -87,20 +85,11 @@ impl ShmTransport {
         self.regions.get(&key).map(|region| region.memory.len())
     }
 
-    fn get(&self, id: BufferId) -> Result<&Buffer, PostError> {
-        self.buffers.get(id.0 as usize).and_then(Option::as_ref).ok_or(PostError::Buffer { buffer: id.0 })
-    }
-
-    fn idle(&self, id: BufferId) -> Result<&Buffer, PostError> {
-        self.get(id)
-            .and_then(|buffer| if buffer.users == 0 { Ok(buffer) } else { Err(PostError::Buffer { buffer: id.0 }) })
-    }
-
     fn perform(&mut self, operation: Operation) -> Result<Done, TransportError> {
         match operation {
             Operation::Read { from, into } => {
                 let (region, range) = remote(&self.regions, from, Rights::READ)?;
-                let buffer = local(&mut self.buffers, into, range.len())?;
+                let buffer = &mut self.buffers.held_mut(into.buffer)[into.offset..][..range.len()];
                 match &region.memory {
                     Memory::ReadOnly(words) => words.copy_to(range, buffer),
                     Memory::Shared(words) => copy_words(&words[range], buffer),
@@ -109,8 +98,8 @@ impl ShmTransport {
             }
             Operation::Write { from, to } => {
                 let (region, range) = remote(&self.regions, to, Rights::WRITE)?;
-                let buffer = local(&mut self.buffers, from, range.len())?;
-                for (word, value) in region.memory.writable()?[range].iter().zip(&*buffer) {
+                let buffer = &self.buffers.held_mut(from.buffer)[from.offset..][..range.len()];
+                for (word, value) in region.memory.writable()?[range].iter().zip(buffer) {
                     word.store(*value, Ordering::Relaxed);
                 }
                 Ok(Done::Written)
@@ -144,15 +133,6 @@ impl Memory {
     }
 }
 
-/// The buffer that an operation uses, and how many of its words from where.
-fn local_part(operation: &Operation) -> Option<(LocalSlice, u64)> {
-    match *operation {
-        Operation::Read { from, into } => Some((into, from.words)),
-        Operation::Write { from, to } => Some((from, to.words)),
-        Operation::CompareSwap { .. } => None,
-    }
-}
-
 fn remote(
     regions: &BTreeMap<RegionKey, Region>,
     slice: RemoteSlice,
@@ -164,72 +144,43 @@ fn remote(
     Ok((region, slice.offset as usize..end as usize))
 }
 
-/// Posting has checked that this part exists, and a buffer in use can't be released; if it were missing all the same,
-/// the fault would be on this side.
-fn local(buffers: &mut [Option<Buffer>], slice: LocalSlice, words: usize) -> Result<&mut [u64], TransportError> {
-    let buffer = buffers.get_mut(slice.buffer.0 as usize).and_then(Option::as_mut);
-    buffer.and_then(|buffer| buffer.words.get_mut(slice.offset..)?.get_mut(..words)).ok_or(TransportError::LocalFault)
-}
-
 impl Transport for ShmTransport {
     fn allocate(&mut self, words: usize) -> Result<BufferId, PostError> {
-        let mut memory = Vec::new();
-        memory.try_reserve_exact(words).map_err(|_| PostError::OutOfMemory { words })?;
-        memory.resize(words, 0);
-        let buffer = Some(Buffer { words: memory, users: 0 });
-        let index = self.buffers.iter().position(Option::is_none).unwrap_or(self.buffers.len());
-        let id = u32::try_from(index).map_err(|_| PostError::OutOfMemory { words })?;
-        match self.buffers.get_mut(index) {
-            Some(free) => *free = buffer,
-            None => self.buffers.push(buffer),
-        }
-        Ok(BufferId(id))
+        self.buffers.allocate(words)
     }
 
     fn release(&mut self, buffer: BufferId) -> Result<(), PostError> {
-        self.idle(buffer)?;
-        self.buffers[buffer.0 as usize] = None;
-        Ok(())
+        self.buffers.release(buffer)
     }
 
     fn buffer(&self, buffer: BufferId) -> Result<&[u64], PostError> {
-        self.idle(buffer).map(|buffer| &buffer.words[..])
+        self.buffers.idle(buffer)
     }
 
     fn buffer_mut(&mut self, buffer: BufferId) -> Result<&mut [u64], PostError> {
-        self.idle(buffer)?;
-        let found = self.buffers[buffer.0 as usize].as_mut();
-        found.map(|found| &mut found.words[..]).ok_or(PostError::Buffer { buffer: buffer.0 })
+        self.buffers.idle_mut(buffer)
     }
 
     fn post(&mut self, batch: &[WorkRequest]) -> Result<(), PostError> {
         if batch.len() > self.depth - self.queue.len() {
             return Err(PostError::QueueFull { depth: self.depth });
         }
-        for (slice, words) in batch.iter().filter_map(|work| local_part(&work.operation)) {
-            let room = self.get(slice.buffer)?.words.len().checked_sub(slice.offset);
-            if room.is_none_or(|room| words > room as u64) {
-                return Err(PostError::Buffer { buffer: slice.buffer.0 });
-            }
+        let locals = || batch.iter().filter_map(|work| work.operation.local());
+        for (slice, words) in locals() {
+            self.buffers.check(slice.buffer, slice.offset, words)?;
         }
-        for work in batch {
-            if let Some((slice, _)) = local_part(&work.operation)
-                && let Some(buffer) = &mut self.buffers[slice.buffer.0 as usize]
-            {
-                buffer.users += 1;
-            }
-            self.queue.push_back(*work);
-        }
+        locals().for_each(|(slice, _)| self.buffers.hold(slice.buffer));
+        self.queue.extend(batch);
         Ok(())
     }
 
     fn poll(&mut self, completions: &mut Vec<Completion>) {
+        let flushed = self.flushed.drain(..);
+        completions.extend(flushed.map(|id| Completion { id, result: Err(TransportError::Flushed) }));
         while let Some(WorkRequest { id, operation }) = self.queue.pop_front() {
             let result = self.perform(operation);
-            if let Some((slice, _)) = local_part(&operation)
-                && let Some(buffer) = &mut self.buffers[slice.buffer.0 as usize]
-            {
-                buffer.users -= 1;
+            if let Some((slice, _)) = operation.local() {
+                self.buffers.let_go(slice.buffer);
             }
             completions.push(Completion { id, result });
         }
@@ -240,6 +191,11 @@ impl Transport for ShmTransport {
     }
 
     fn reopen(&mut self) {
-        // Never broken. Work under way is not flushed either: it completes at the next poll, which is no worse.
+        for work in self.queue.drain(..) {
+            if let Some((slice, _)) = work.operation.local() {
+                self.buffers.let_go(slice.buffer);
+            }
+            self.flushed.push(work.id);
+        }
     }
 }

@@ -10,7 +10,7 @@ use backdoor_core::transport::{
 use super::config::{SimNicConfig, SimNicConfigError};
 use super::node::SimNode;
 use super::path::{Leg, Path, Transit};
-use super::work::{Task, Work, local_part};
+use super::work::{Task, Work};
 use crate::buffers::Buffers;
 
 /// A connection from a monitor to a [`SimNode`], in virtual time. See the [module](super) for how it behaves and how
@@ -293,7 +293,7 @@ impl<P: Path> Transport for SimChannel<P> {
             return Err(PostError::QueueFull { depth });
         }
         for request in batch {
-            if let Some((local, words)) = local_part(&request.operation) {
+            if let Some((local, words)) = request.operation.local() {
                 self.buffers.check(local.buffer, local.offset, words)?;
             }
         }

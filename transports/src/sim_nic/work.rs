@@ -59,7 +59,7 @@ impl Work {
     /// The buffer that the work holds.
     pub(super) fn buffer(&self) -> Option<BufferId> {
         match self.task {
-            Task::Operation(operation) => local_part(&operation).map(|(local, _)| local.buffer),
+            Task::Operation(operation) => operation.local().map(|(local, _)| local.buffer),
             Task::Connect => None,
         }
     }
@@ -128,15 +128,6 @@ impl Work {
             Err(error) => Some(Err(error)),
             Ok(()) => (moved == of).then_some(Ok(done)),
         }
-    }
-}
-
-/// The local buffer of an operation, and how many words of it the operation uses.
-pub(super) fn local_part(operation: &Operation) -> Option<(LocalSlice, u64)> {
-    match *operation {
-        Operation::Read { from, into } => Some((into, from.words)),
-        Operation::Write { from, to } => Some((from, to.words)),
-        Operation::CompareSwap { .. } => None,
     }
 }
 
