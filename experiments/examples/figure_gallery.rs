@@ -1,18 +1,39 @@
-//! Draws one figure of each kind, to look at: `cargo run --example figure_gallery [DIR]`.
+//! Draws one figure of each kind, and a report with them, to look at: `cargo run --example figure_gallery [DIR]`.
 
 use backdoor_experiments::figures::{Axis, Figure, Heatmap, Panel, Point, Series};
+use backdoor_experiments::report::Report;
+use backdoor_experiments::results::{Manifest, Table};
 use backdoor_experiments::stats;
 use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = std::env::args().nth(1).map_or_else(|| std::env::temp_dir().join("figure-gallery"), PathBuf::from);
     std::fs::create_dir_all(&dir)?;
+    let manifest = Manifest::new(std::env::args(), 7, [("gallery", "# No config: the data are made up.\n")]);
+    let mut report = Report::new("Gallery of figures", &manifest);
     for figure in [trade_off(), detection_times(), small_multiples(), scatter(), heatmap()] {
         std::fs::write(dir.join(format!("{}.svg", figure.name)), figure.to_svg())?;
         std::fs::write(dir.join(format!("{}.png", figure.name)), figure.to_png()?)?;
+        let figure = figure.caption("Made-up data, to see what this kind of figure looks like.");
+        report.section(figure.name.clone()).paragraph("One paragraph says what was asked.").figure(&figure);
     }
+    report.section("table").table("Made-up mistakes per second, by mode and deadline.", &table());
+    std::fs::write(dir.join("report.html"), report.to_html())?;
     println!("{}", dir.display());
     Ok(())
+}
+
+/// Estimates, some of them of nothing.
+fn table() -> Table {
+    let columns = ["mode", "deadline_s"].map(String::from).into_iter();
+    let mut table = Table::new(columns.chain(Table::estimate_columns("mistakes_per_s")).chain(["polls".to_string()]));
+    for (name, slowness) in modes() {
+        for deadline in [0.01, 0.1] {
+            let events = (2e4 * (-deadline / (0.004 * slowness)).exp()) as u64;
+            table.row().text(name).number(deadline).estimate(stats::rate(events, 1e4)).integer(1_000_000);
+        }
+    }
+    table
 }
 
 /// Reproducible stand-ins for samples.

@@ -19,6 +19,7 @@ pub mod config;
 pub mod figures;
 pub mod interrupt;
 pub mod progress;
+pub mod report;
 pub mod results;
 pub mod runner;
 pub mod stats;

@@ -186,7 +186,7 @@ mod tests {
     /// Sums that need the last digit of every float.
     fn compute(task: Task<'_, u64>) -> Result<Row, TaskError> {
         let x = task.replications.map(|r| 1.0 / (1.0 + (task.point * 31 + r) as f64)).sum();
-        Ok(Row { x, rare: (task.index % 2 == 0).then_some(0.1 + 0.2) })
+        Ok(Row { x, rare: task.index.is_multiple_of(2).then_some(0.1 + 0.2) })
     }
 
     fn run<'a>(journal: &'a Journal, bar: &'a Bar, interrupt: &'a Interrupt, threads: usize) -> Run<'a> {
@@ -202,6 +202,11 @@ mod tests {
             run_points(&points, run(&journal(&place), &bar, &Interrupt::new(), threads), compute).unwrap()
         };
         let expected = whole(1);
+        let interrupt = Interrupt::new();
+        for (index, row) in expected.iter().enumerate() {
+            let task = Task { index, point: &points[index], replications: 0..5, interrupt: &interrupt };
+            assert_eq!(*row, compute(task).unwrap(), "rows are in point order");
+        }
         assert_eq!(expected, whole(4));
 
         let place = tempfile::tempdir().unwrap();

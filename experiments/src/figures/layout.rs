@@ -108,7 +108,7 @@ fn extents(figure: &Figure) -> Vec<(Extent, Extent)> {
 /// goes the text at its vertical ticks.
 fn labels(figure: &Figure, columns: usize, index: usize) -> Labels {
     let panel = &figure.panels[index];
-    let left = (index % columns > 0).then(|| &figure.panels[index - 1]);
+    let left = (!index.is_multiple_of(columns)).then(|| &figure.panels[index - 1]);
     let below = figure.panels.get(index + columns);
     let rows = |panel: &Panel| panel.heatmap.as_ref().map(|map| map.rows.clone());
     Labels {

@@ -48,10 +48,12 @@ impl Extent {
 
     /// At least a factor of two, and a thirtieth of room on both sides.
     fn widened(self) -> Extent {
-        let lack = (2.0 / (self.high / self.low)).max(1.0).sqrt();
-        let (low, high) = (self.low / lack, self.high * lack);
-        let room = (high / low).powf(1.0 / 30.0);
-        Extent { low: low / room, high: high * room, ..self }
+        let (low, high) = (self.low.log10(), self.high.log10());
+        let lack = (2f64.log10() - (high - low)).max(0.0) / 2.0;
+        let room = lack + (high - low + 2.0 * lack) / 30.0;
+        // Within what floats hold: the ends of the axis must stay above zero and finite.
+        let power = |exponent: f64| 10f64.powf(exponent.clamp(-300.0, 300.0));
+        Extent { low: power(low - room), high: power(high + room), ..self }
     }
 
     /// A linear axis starts at zero unless the values are far from it; otherwise a twentieth of room on both sides.
@@ -111,7 +113,7 @@ impl Map {
         let part = match self.scale {
             Scale::Log if value == 0.0 => return self.zero_at,
             Scale::Log if value < 0.0 => return None,
-            Scale::Log => (value / self.extent.low).ln() / (self.extent.high / self.extent.low).ln(),
+            Scale::Log => (value.ln() - self.extent.low.ln()) / (self.extent.high.ln() - self.extent.low.ln()),
             Scale::Linear => (value - self.extent.low) / (self.extent.high - self.extent.low),
         };
         Some(self.from + (self.to - self.from) * part)
