@@ -27,6 +27,8 @@ const MIN_BUCKETS: usize = 256;
 const MAX_BUCKETS: usize = 1 << 20;
 /// When the buckets are as many as they may be, they get wider than the spacing asks for by at most this power of two.
 const MAX_WIDENING: u32 = 4;
+/// Large, because a queue of many events has long windows, and each of them with too few buckets is slow.
+const GROWTH: usize = 64;
 const MIN_WINDOW: u64 = 2048;
 /// Wider than this no bucket needs to be: a turn of the smallest wheel is then longer than the clock runs.
 const MAX_SHIFT: u32 = 56;
@@ -61,7 +63,7 @@ impl Tuner {
 
     /// Begins a window long enough to pay for a rebuild at its end.
     pub(super) fn restart(&mut self, now: u64, live: usize, geometry: Geometry) {
-        self.window = MIN_WINDOW.max(2 * live as u64).max(geometry.buckets as u64);
+        self.window = MIN_WINDOW.max(live as u64 / 2).max(geometry.buckets as u64 / 4);
         self.remaining = self.window;
         self.start = now;
         self.far = 0;
@@ -75,7 +77,7 @@ impl Tuner {
 
         let mut buckets = current.buckets;
         if far_share_is(5) && buckets < most {
-            buckets = (buckets * 4).min(most);
+            buckets = (buckets * GROWTH).min(most);
         } else if far_share_is(20) && self.widening < MAX_WIDENING {
             self.widening += 1;
         } else if buckets > 4 * most {
