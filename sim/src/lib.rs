@@ -8,12 +8,20 @@
 //! | [`streams`] | a random stream per component, derived from (seed, experiment, point, replication, component) |
 //! | [`dist`] | delays and durations as distributions, written `exp:20ms` in configurations |
 //! | [`cpu`] | a node's processors: who runs, who waits, what is stuck |
+//! | [`workload`] | what a node does all day: ticks, event loops, requests, commits |
+//! | [`faults`] | what goes wrong with it, when, and until when |
+//! | [`cluster`] | nodes and their monitors in virtual time; recovery of what a node held |
+//! | [`metrics`] | how good a monitor was, for every deadline at once |
 //!
 //! Time is [`backdoor_core::Nanos`] throughout: integers, so that the same seed gives the same bytes.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod cluster;
 pub mod cpu;
 pub mod dist;
 pub mod engine;
+pub mod faults;
+pub mod metrics;
 pub mod streams;
+pub mod workload;

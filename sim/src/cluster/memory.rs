@@ -1,0 +1,177 @@
+//! A simulated node's registered memory, in the formats of `backdoor-core` and no others: hook table, Progress Box,
+//! State Boxes, claim words.
+
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+use backdoor_core::hook_table::{Hook, Purpose, hook_table_words, write_hook_table};
+use backdoor_core::progress_box::{
+    Counter, EntityRecord, FailureLevel, Geometry, ProgressBox, Slot, StateBoxLocation,
+};
+use backdoor_core::state_box::{BoxLayout, StateBox, words_needed};
+use backdoor_core::transport::{RegionKey, Rights};
+use backdoor_core::words::{AtomicU64, Ordering, copy_of, zeroed};
+use backdoor_transports::sim_nic::SimNode;
+
+use super::scenario::Scenario;
+
+/// A part of a region, held for as long as somebody writes to it.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    region: Arc<[AtomicU64]>,
+    range: Range<usize>,
+}
+
+impl Deref for Part {
+    type Target = [AtomicU64];
+    fn deref(&self) -> &[AtomicU64] {
+        &self.region[self.range.clone()]
+    }
+}
+
+/// One word of a region.
+#[derive(Clone, Debug)]
+pub(super) struct Word {
+    region: Arc<[AtomicU64]>,
+    index: usize,
+}
+
+impl Deref for Word {
+    type Target = AtomicU64;
+    fn deref(&self) -> &AtomicU64 {
+        &self.region[self.index]
+    }
+}
+
+/// A writer of one liveness word.
+pub(super) type LivenessCounter = Counter<Word>;
+/// A writer of one State Box.
+pub(super) type SessionBox = StateBox<Part, Word>;
+
+/// What a node has registered, with the writing ends.
+#[derive(Debug)]
+pub(super) struct NodeMemory {
+    pub(super) nic: SimNode,
+    pub(super) hook_table: RegionKey,
+    /// In slot order.
+    pub(super) counters: Vec<LivenessCounter>,
+    /// By session; empty if none is kept.
+    pub(super) boxes: Vec<SessionBox>,
+}
+
+/// Where the entities of a node lie: OS counters of each core, the migrating one, applications, then sessions by
+/// application.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slots {
+    cores: usize,
+    applications: usize,
+    sessions: usize,
+}
+
+impl Slots {
+    pub(super) fn of(scenario: &Scenario) -> Self {
+        let work = &scenario.workload;
+        Slots { cores: scenario.cpu.cores, applications: work.applications, sessions: work.total_sessions() }
+    }
+    pub(super) fn os(self) -> Range<usize> {
+        0..self.cores + 1
+    }
+    pub(super) fn application(self, application: usize) -> usize {
+        self.cores + 1 + application
+    }
+    pub(super) fn session(self, session: usize) -> usize {
+        self.cores + 1 + self.applications + session
+    }
+    pub(super) fn count(self) -> usize {
+        self.session(self.sessions)
+    }
+}
+
+impl NodeMemory {
+    /// Registers everything. The sizes were checked with the scenario.
+    pub(super) fn new(scenario: &Scenario, node: usize) -> Result<Self, String> {
+        let work = &scenario.workload;
+        let nic = SimNode::with_first_key(RegionKey(0x1000 + node as u32 * 16));
+        let box_words = work.state_bytes.map_or(0, words_needed);
+        let sessions = work.total_sessions();
+
+        let geometry = Geometry::new(Slots::of(scenario).count(), 0).map_err(text)?;
+        let progress: Arc<[AtomicU64]> = zeroed(geometry.total_words()).into();
+        let recovery: Arc<[AtomicU64]> = zeroed(box_words * sessions).into();
+        let claims: Arc<[AtomicU64]> = zeroed(sessions).into();
+        let region = |memory: &Arc<[AtomicU64]>, rights| nic.register(memory.clone(), rights).map_err(text);
+        let mut hooks = vec![(Purpose::Monitoring, Rights::READ, region(&progress, Rights::READ)?, progress.len())];
+        if box_words * sessions > 0 {
+            let claim = Rights::READ | Rights::COMPARE_SWAP;
+            hooks.push((Purpose::Recovery, Rights::READ, region(&recovery, Rights::READ)?, recovery.len()));
+            hooks.push((Purpose::Claim, claim, region(&claims, claim)?, claims.len()));
+        }
+        let hooks: Vec<Hook> = (1..)
+            .zip(hooks)
+            .map(|(id, (purpose, rights, key, words))| Hook::whole_region(id, purpose, rights, key, words))
+            .collect();
+        let table = zeroed(hook_table_words(hooks.len()));
+        write_hook_table(&table, 1, &hooks).map_err(text)?;
+        let hook_table = nic.register(table, Rights::READ).map_err(text)?;
+        nic.seal();
+
+        let whole = Part { range: 0..progress.len(), region: progress.clone() };
+        let mut owner = ProgressBox::format(whole, geometry, 1).map_err(text)?;
+        for record in records_of(scenario, box_words) {
+            owner.add(record).map_err(text)?;
+        }
+        let counters = geometry
+            .liveness()
+            .map(|index| Counter::resume(Word { region: progress.clone(), index }))
+            .collect();
+        let boxes = (0..if box_words > 0 { sessions } else { 0 })
+            .map(|session| {
+                let range = session * box_words..(session + 1) * box_words;
+                let claim = Word { region: claims.clone(), index: session };
+                StateBox::format(Part { region: recovery.clone(), range }, claim, session as u64 + 1, 1)
+            })
+            .collect::<Result<_, _>>()
+            .map_err(text)?;
+        Ok(NodeMemory { nic, hook_table, counters, boxes })
+    }
+}
+
+/// Flips one bit of a State Box's committed payload, as a wild store of a failing node would. No effect before the
+/// first commit.
+pub(super) fn damage(state_box: &SessionBox, bit: u64) {
+    let memory = state_box.memory();
+    let range = BoxLayout::of_words(memory.len()).and_then(|layout| layout.committed_range(&copy_of(memory)));
+    if let Some(word) = range.and_then(|range| memory.get(range.start + (bit / 64) as usize)) {
+        word.store(word.load(Ordering::Relaxed) ^ 1 << (bit % 64), Ordering::Relaxed);
+    }
+}
+
+fn records_of(scenario: &Scenario, box_words: usize) -> Vec<EntityRecord> {
+    let (slots, work) = (Slots::of(scenario), &scenario.workload);
+    let new = |name: String, level: FailureLevel| EntityRecord::new(&name, level, scenario.deadlines.of(level));
+    let slot = |index: usize| Slot(index as u32);
+    let mut records: Vec<_> =
+        (0..scenario.cpu.cores).map(|core| new(format!("os/cpu{core}"), FailureLevel::Os)).collect();
+    let os = slot(records.len());
+    records.push(new("os".to_string(), FailureLevel::Os));
+    for application in 0..work.applications {
+        records.push(new(format!("app{application}"), FailureLevel::Application).within(os));
+    }
+    for session in 0..work.total_sessions() {
+        let application = session / work.sessions;
+        let mut record = new(format!("app{application}/session{}", session % work.sessions), FailureLevel::Session)
+            .within(slot(slots.application(application)));
+        record.session = session as u64 + 1;
+        if box_words > 0 {
+            let offset = (session * box_words) as u64;
+            record.state_box =
+                Some(StateBoxLocation { offset, words: box_words as u64, claim: session as u32 });
+        }
+        records.push(record);
+    }
+    records
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}

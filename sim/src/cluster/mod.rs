@@ -1,0 +1,117 @@
+//! A monitored cluster in virtual time.
+//!
+//! ```text
+//!   node: run queue ── tasks ── counters, State Boxes (core's formats, in registered memory)
+//!                                   ▲
+//!                    simulated NIC ─┘  READs by core's Monitor, one per node; by core's Extraction after a failure
+//! ```
+//!
+//! The monitor is `backdoor_core::monitor::Monitor` over `backdoor_transports::sim_nic`, and nothing else; the node's
+//! memory is what a real node's would be. What this module adds is what a simulation has to: when things happen
+//! ([`crate::engine`]), who gets a core ([`crate::cpu`]), what a node does all day ([`crate::workload`]) and what goes
+//! wrong with it ([`crate::faults`]), and the truth, against which a monitor is measured ([`crate::metrics`]).
+//!
+//! | function | monitor | gives |
+//! |---|---|---|
+//! | [`record`] | suspects nobody, records silences | a [`Record`], from which **every** deadline is judged afterwards |
+//! | [`verdicts`] | by the scenario's deadlines | what that monitor said, and when |
+//! | [`recovery_run`] | by the scenario's deadlines | one failure detected, planned, extracted, reinstated elsewhere |
+//!
+//! ```
+//! use backdoor_core::Nanos;
+//! use backdoor_sim::cluster::{Deadlines, Scenario, record};
+//! use backdoor_sim::faults::Arrivals;
+//! use backdoor_sim::metrics::detection;
+//! use backdoor_sim::streams::{StreamKey, Streams};
+//!
+//! let mut scenario = Scenario { duration: Nanos::from_secs(4), load: 4, ..Scenario::default() };
+//! scenario.faults.arrivals = Arrivals::OneAtATime { gap: "const:500ms".parse().unwrap() };
+//! // The deadline is no part of the point: all deadlines are judged on the same random numbers.
+//! let streams = Streams::new(StreamKey { seed: 1, experiment: "accuracy", point: "load=4", replication: 0 });
+//! let run = record(&scenario, &streams, Nanos::from_millis(20)).unwrap();
+//! let sweep = detection(&run, &[20, 50, 200].map(|ms| Deadlines::all(Nanos::from_millis(ms))));
+//! let false_positives: Vec<u64> = sweep.iter().map(|d| d.levels.iter().map(|l| l.false_positives).sum()).collect();
+//! assert!(false_positives.is_sorted_by(|shorter, longer| shorter >= longer));
+//! ```
+//!
+//! Every random number comes from `streams`, by component: faults, arrivals, service, jitter, pauses, network. So a
+//! change of deadline, of the poll interval or of where the monitor runs leaves workload and faults as they are.
+
+mod memory;
+mod node;
+mod path;
+mod record;
+//mod recovery;
+mod scenario;
+mod strikes;
+mod world;
+
+pub use path::RandomPath;
+pub use record::{EntityRecording, Mark, NodeRecord, Record, RecordedSilence, Sample, VerdictLog, record, verdicts};
+//pub use recovery::{RecoveryOptions, RecoveryOutcome, SessionFate, SessionOutcome, recovery_run};
+pub use scenario::{Deadlines, Scenario, ScenarioError};
+
+use backdoor_core::Nanos;
+
+use crate::engine::{Engine, EventId};
+
+/// What happens, and where.
+#[derive(Clone, Copy, Debug)]
+struct Event {
+    node: u32,
+    what: What,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum What {
+    Cpu,
+    Nic,
+    Monitor,
+    Tick(u32),
+    Loop(u32),
+    Arrival(u32),
+    PauseBegin(u32),
+    PauseEnd(u32),
+    Strike,
+    Repair(u32),
+    /// For who drives the world.
+    Driver(u32),
+}
+
+/// The engine, as one node sees it.
+struct Agenda<'a> {
+    engine: &'a mut Engine<Event>,
+    node: u32,
+    /// Nothing beyond is worth scheduling.
+    end: Nanos,
+}
+
+impl Agenda<'_> {
+    fn now(&self) -> Nanos {
+        self.engine.now()
+    }
+
+    fn at(&mut self, at: Nanos, what: What) {
+        if at <= self.end {
+            self.engine.schedule(at, Event { node: self.node, what });
+        }
+    }
+
+    fn after(&mut self, delay: Nanos, what: What) {
+        self.at(self.now() + delay, what);
+    }
+
+    /// Keeps exactly one event scheduled, at `next`; a time that has passed means now.
+    fn keep(&mut self, scheduled: &mut Option<(EventId, Nanos)>, next: Option<Nanos>, what: What) {
+        let next = next.map(|at| at.max(self.engine.now())).filter(|at| *at <= self.end);
+        if scheduled.map(|(_, at)| at) == next {
+            return;
+        }
+        if let Some((id, _)) = scheduled.take() {
+            self.engine.cancel(id);
+        }
+        if let Some(at) = next {
+            *scheduled = Some((self.engine.schedule(at, Event { node: self.node, what }), at));
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! One monitored node: its processors, its tasks, and the counters and State Boxes that they keep.
+//!
+//! Everything here is reaction: an event comes in, tasks are woken; the run queue says when a task has done its work,
+//! and only then does its counter move or its State Box change.
+
+use backdoor_core::Nanos;
+use backdoor_core::progress_box::EntityState;
+use rand_xoshiro::Xoshiro256PlusPlus;
+
+use super::memory::{NodeMemory, Slots};
+use super::scenario::Scenario;
+use super::{Agenda, What};
+use crate::cpu::{Affinity, CpuError, CpuModel, Finished, TaskId};
+use crate::engine::EventId;
+use crate::faults::{Failure, FaultPlan};
+use crate::streams::Streams;
+use crate::workload::{Workload, payload};
+
+/// What a task of the node is for.
+#[derive(Clone, Copy, Debug)]
+enum Role {
+    Tick(usize),
+    Loop(usize),
+    Handler(usize),
+    Monitor,
+}
+
+#[derive(Debug)]
+pub(super) struct Application {
+    task: TaskId,
+    pub(super) paused: bool,
+    pub(super) failed: bool,
+    jitter: Xoshiro256PlusPlus,
+    pauses: Xoshiro256PlusPlus,
+}
+
+#[derive(Debug)]
+pub(super) struct Session {
+    task: TaskId,
+    pub(super) stuck: bool,
+    /// Requests that came and were not answered.
+    pub(super) pending: u64,
+    /// Requests that were answered.
+    pub(super) served: u64,
+    /// Commits so far: the committed sequence.
+    pub(super) committed: u64,
+    /// Requests that had been answered at the last commit.
+    pub(super) served_at_commit: u64,
+    arrivals: Xoshiro256PlusPlus,
+    service: Xoshiro256PlusPlus,
+}
+
+/// A monitored node.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) memory: NodeMemory,
+    pub(super) slots: Slots,
+    pub(super) work: Workload,
+    pub(super) cpu: CpuModel,
+    cpu_event: Option<(EventId, Nanos)>,
+    /// By task, ascending.
+    roles: Vec<(TaskId, Role)>,
+    ticks: Vec<TaskId>,
+    pub(super) applications: Vec<Application>,
+    pub(super) sessions: Vec<Session>,
+    monitor: Option<TaskId>,
+    pub(super) plan: FaultPlan,
+    pub(super) failures: Vec<Failure>,
+    finished: Vec<Finished>,
+    payload: Vec<u8>,
+}
+
+impl Node {
+    pub(super) fn new(scenario: &Scenario, memory: NodeMemory, streams: &Streams) -> Result<Self, CpuError> {
+        let mut cpu = CpuModel::new(scenario.cpu)?;
+        cpu.set_load(Nanos::ZERO, scenario.load);
+        let work = scenario.workload.clone();
+        let mut roles = Vec::new();
+        let mut task = |affinity, role| -> Result<TaskId, CpuError> {
+            let task = cpu.add_task(affinity)?;
+            roles.push((task, role));
+            Ok(task)
+        };
+        let cores = scenario.cpu.cores;
+        let affinities = (0..cores).map(Affinity::Pinned).chain([Affinity::Free]);
+        let ticks = affinities.enumerate().map(|(i, a)| task(a, Role::Tick(i))).collect::<Result<_, _>>()?;
+        let mut applications = Vec::new();
+        for index in 0..work.applications {
+            applications.push(Application {
+                task: task(Affinity::Free, Role::Loop(index))?,
+                paused: false,
+                failed: false,
+                jitter: streams.indexed("loop jitter", index as u64),
+                pauses: streams.indexed("pauses", index as u64),
+            });
+        }
+        let mut sessions = Vec::new();
+        for index in 0..work.total_sessions() {
+            sessions.push(Session {
+                task: task(Affinity::Free, Role::Handler(index))?,
+                stuck: false,
+                pending: 0,
+                served: 0,
+                committed: 0,
+                served_at_commit: 0,
+                arrivals: streams.indexed("arrivals", index as u64),
+                service: streams.indexed("service", index as u64),
+            });
+        }
+        let monitor = if scenario.monitor_shares_cpu { Some(task(Affinity::Free, Role::Monitor)?) } else { None };
+        let plan = FaultPlan::new(scenario.faults.clone(), streams.stream("faults"), streams.stream("damage"));
+        let slots = Slots::of(scenario);
+        Ok(Node {
+            memory,
+            slots,
+            work,
+            cpu,
+            cpu_event: None,
+            roles,
+            ticks,
+            applications,
+            sessions,
+            monitor,
+            plan,
+            failures: Vec::new(),
+            finished: Vec::new(),
+            payload: Vec::new(),
+        })
+    }
+
+    /// Schedules what happens first of each kind.
+    pub(super) fn start(&mut self, warm_up: Nanos, agenda: &mut Agenda<'_>) {
+        // Counters tick out of step with each other, but the same in every run: only what is random needs a stream.
+        let spread = |interval: Nanos, index: usize, of: usize| interval * index as u64 / of.max(1) as u64;
+        for index in 0..self.ticks.len() {
+            agenda.at(spread(self.work.tick_interval, index, self.ticks.len()), What::Tick(index as u32));
+        }
+        for index in 0..self.applications.len() {
+            let of = self.applications.len() * 2;
+            agenda.at(spread(self.work.loop_interval, 2 * index + 1, of), What::Loop(index as u32));
+            if let Some(pauses) = self.work.pauses {
+                let first = pauses.interval.sample(&mut self.applications[index].pauses);
+                agenda.at(first, What::PauseBegin(index as u32));
+            }
+        }
+        for session in 0..self.sessions.len() {
+            let first = self.work.request_interval.sample(&mut self.sessions[session].arrivals);
+            agenda.at(first, What::Arrival(session as u32));
+        }
+        if let Some(at) = self.plan.first(warm_up) {
+            agenda.at(at, What::Strike);
+        }
+    }
+
+    /// The timer of an OS counter. A tick whose predecessor is not done yet is lost, as timers coalesce.
+    pub(super) fn tick(&mut self, index: usize, agenda: &mut Agenda<'_>) {
+        agenda.after(self.work.tick_interval, What::Tick(index as u32));
+        if self.cpu.remaining(self.ticks[index]) == Nanos::ZERO {
+            self.cpu.wake(agenda.now(), self.ticks[index], at_least(self.work.tick_work));
+        }
+    }
+
+    /// An application's loop wakes up.
+    pub(super) fn turn(&mut self, application: usize, agenda: &mut Agenda<'_>) {
+        self.cpu.wake(agenda.now(), self.applications[application].task, at_least(self.work.loop_work));
+    }
+
+    /// A request arrives from the network.
+    pub(super) fn arrive(&mut self, index: usize, agenda: &mut Agenda<'_>) {
+        let session = &mut self.sessions[index];
+        agenda.after(self.work.request_interval.sample(&mut session.arrivals), What::Arrival(index as u32));
+        session.pending += 1;
+        if session.pending > 1 {
+            return;
+        }
+        let slot = self.slots.session(index);
+        // The kernel's receive path; a frozen kernel has none, and its NIC keeps the request.
+        if !self.cpu.is_frozen() {
+            self.memory.counters[slot].advance();
+        }
+        self.serve(index, agenda.now());
+        if self.sessions[index].stuck {
+            self.takes_effect(slot, agenda.now());
+        }
+    }
+
+    /// Gives the handler its next request.
+    fn serve(&mut self, index: usize, now: Nanos) {
+        let session = &mut self.sessions[index];
+        let mut work = self.work.service_work.sample(&mut session.service);
+        if (session.served + 1).is_multiple_of(self.work.commit_every) {
+            work += self.work.commit_cost();
+        }
+        self.cpu.wake(now, session.task, at_least(work));
+    }
+
+    /// The monitor wants to step, and has to wait for a core like anybody else. `None`: it has a machine of its own.
+    pub(super) fn wake_monitor(&mut self, now: Nanos, work: Nanos) -> Option<()> {
+        let task = self.monitor?;
+        if self.cpu.remaining(task) == Nanos::ZERO {
+            self.cpu.wake(now, task, at_least(work));
+        }
+        Some(())
+    }
+
+    /// Lets the processors' past catch up with now; answers whether the monitor's task got its turn.
+    pub(super) fn run(&mut self, agenda: &mut Agenda<'_>) -> bool {
+        let now = agenda.now();
+        self.cpu.advance(now);
+        let mut monitor = false;
+        let mut finished = std::mem::take(&mut self.finished);
+        loop {
+            finished.clear();
+            finished.extend(self.cpu.drain_finished());
+            if finished.is_empty() {
+                break;
+            }
+            for done in &finished {
+                monitor |= self.finish(done.task, agenda);
+            }
+        }
+        self.finished = finished;
+        monitor
+    }
+
+    /// Schedules the processors' next change.
+    pub(super) fn plan_cpu(&mut self, agenda: &mut Agenda<'_>) {
+        let next = self.cpu.next_change();
+        agenda.keep(&mut self.cpu_event, next, What::Cpu);
+    }
+
+    /// The scheduled change has come.
+    pub(super) fn cpu_event_came(&mut self) {
+        self.cpu_event = None;
+    }
+
+    fn finish(&mut self, task: TaskId, agenda: &mut Agenda<'_>) -> bool {
+        let Ok(at) = self.roles.binary_search_by_key(&task, |(task, _)| *task) else { return false };
+        match self.roles[at].1 {
+            Role::Tick(index) => self.memory.counters[index].advance(),
+            Role::Loop(index) => {
+                self.memory.counters[self.slots.application(index)].advance();
+                let jitter = self.work.loop_jitter.sample(&mut self.applications[index].jitter);
+                agenda.after(self.work.loop_interval + jitter, What::Loop(index as u32));
+            }
+            Role::Handler(index) => self.answer(index, agenda.now()),
+            Role::Monitor => return true,
+        }
+        false
+    }
+
+    /// A request has been served.
+    fn answer(&mut self, index: usize, now: Nanos) {
+        let session = &mut self.sessions[index];
+        session.pending -= 1;
+        session.served += 1;
+        if session.served.is_multiple_of(self.work.commit_every)
+            && let (Some(state_box), Some(bytes)) = (self.memory.boxes.get_mut(index), self.work.state_bytes)
+        {
+            payload(index as u64 + 1, session.committed + 1, bytes, &mut self.payload);
+            // Neither claimed nor too large: nobody claims here, and the box was made for this size.
+            if let Ok(sequence) = state_box.commit(&self.payload) {
+                session.committed = sequence;
+                session.served_at_commit = session.served;
+            }
+        }
+        let counter = &mut self.memory.counters[self.slots.session(index)];
+        if session.pending > 0 {
+            counter.advance();
+            self.serve(index, now);
+        } else {
+            counter.idle();
+        }
+    }
+
+    /// Stops or continues an application's tasks, as its state and that of its sessions wants it.
+    pub(super) fn apply_stops(&mut self, application: usize, now: Nanos) {
+        let Application { task, paused, failed, .. } = self.applications[application];
+        let all = paused || failed;
+        let first = application * self.work.sessions;
+        let handlers = self.sessions[first..first + self.work.sessions].iter().map(|s| (s.task, all || s.stuck));
+        for (task, stop) in std::iter::once((task, all)).chain(handlers) {
+            match (stop, self.cpu.is_stopped(task)) {
+                (true, false) => self.cpu.stop(now, task),
+                (false, true) => self.cpu.resume(now, task),
+                _ => {}
+            }
+        }
+    }
+
+    /// A pause begins.
+    pub(super) fn pause(&mut self, index: usize, agenda: &mut Agenda<'_>) {
+        let Some(pauses) = self.work.pauses else { return };
+        let length = pauses.length.sample(&mut self.applications[index].pauses);
+        self.applications[index].paused = true;
+        self.apply_stops(index, agenda.now());
+        agenda.after(length, What::PauseEnd(index as u32));
+    }
+
+    /// A pause ends.
+    pub(super) fn unpause(&mut self, index: usize, agenda: &mut Agenda<'_>) {
+        let Some(pauses) = self.work.pauses else { return };
+        let interval = pauses.interval.sample(&mut self.applications[index].pauses);
+        self.applications[index].paused = false;
+        self.apply_stops(index, agenda.now());
+        agenda.after(interval, What::PauseBegin(index as u32));
+    }
+
+    /// A thawed kernel takes in the requests that its NIC has kept.
+    pub(super) fn take_in_kept_requests(&mut self) {
+        for (index, session) in self.sessions.iter().enumerate() {
+            let counter = &mut self.memory.counters[self.slots.session(index)];
+            if session.pending > 0 && counter.liveness().state() == EntityState::Idle {
+                counter.advance();
+            }
+        }
+    }
+}
+
+/// Work of no length would finish at the instant of waking, before anything else at that instant.
+fn at_least(work: Nanos) -> Nanos {
+    work.max(Nanos(1))
+}

@@ -1,0 +1,272 @@
+//! Everything that can be set about a simulated cluster, in one place.
+
+use backdoor_core::Nanos;
+use backdoor_core::monitor::MonitorConfig;
+use backdoor_core::progress_box::{FailureLevel, MAX_ENTITIES};
+use backdoor_core::state_box::MAX_PAYLOAD_BYTES;
+use backdoor_transports::sim_nic::{SimNicConfig, SimNicConfigError};
+
+use crate::cpu::{CpuError, CpuParams};
+use crate::dist::Dist;
+use crate::faults::{Arrivals, FaultOptions};
+use crate::workload::Workload;
+
+/// Detection deadlines, by the level of the entity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadlines {
+    /// Of the operating system's counters.
+    pub os: Nanos,
+    /// Of each application.
+    pub application: Nanos,
+    /// Of each session.
+    pub session: Nanos,
+}
+
+impl Deadlines {
+    /// The same for all levels.
+    pub const fn all(deadline: Nanos) -> Self {
+        Deadlines { os: deadline, application: deadline, session: deadline }
+    }
+
+    /// That of entities of `level`.
+    pub const fn of(&self, level: FailureLevel) -> Nanos {
+        match level {
+            FailureLevel::Os => self.os,
+            FailureLevel::Application => self.application,
+            FailureLevel::Session => self.session,
+        }
+    }
+}
+
+/// A cluster of alike nodes, each watched by a monitor of its own.
+///
+/// Nodes share nothing, so ten nodes for a minute tell as much as one node for ten.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scenario {
+    /// Number of monitored nodes.
+    pub nodes: usize,
+    /// The processors of each.
+    pub cpu: CpuParams,
+    /// Always-busy tasks on each, besides what its workload does.
+    pub load: usize,
+    /// What each does.
+    pub workload: Workload,
+    /// What the Progress Box says each entity's deadline is. Not looked at when silences are recorded.
+    pub deadlines: Deadlines,
+    /// How the monitor polls.
+    pub monitor: MonitorConfig,
+    /// The monitor is a task on the node's own run queue, as in a live experiment on one machine: it polls late under
+    /// load, and stops when the node freezes. Otherwise it has a machine of its own.
+    pub monitor_shares_cpu: bool,
+    /// CPU time of each step of such a monitor (posting a poll, looking at what came back).
+    pub monitor_work: Nanos,
+    /// Time that a message takes from monitor to node, or back.
+    pub network_delay: Dist,
+    /// Fraction of messages that are lost; the card sends them again.
+    pub network_loss: f64,
+    /// The network card.
+    pub nic: SimNicConfig,
+    /// What goes wrong.
+    pub faults: FaultOptions,
+    /// Time from the start during which nothing is measured.
+    pub warm_up: Nanos,
+    /// When the run ends, warm-up included.
+    pub duration: Nanos,
+}
+
+impl Default for Scenario {
+    /// One node of two cores without load or faults, polled every millisecond through a network of 2 µs, for 60 s.
+    fn default() -> Self {
+        Scenario {
+            nodes: 1,
+            cpu: CpuParams::default(),
+            load: 0,
+            workload: Workload::default(),
+            deadlines: Deadlines::all(Nanos::from_millis(50)),
+            monitor: MonitorConfig::polling_every(Nanos::from_millis(1)),
+            monitor_shares_cpu: false,
+            monitor_work: Nanos::from_micros(5),
+            network_delay: Dist::constant(Nanos::from_micros(2)),
+            network_loss: 0.0,
+            nic: SimNicConfig::default(),
+            faults: FaultOptions::default(),
+            warm_up: Nanos::from_secs(1),
+            duration: Nanos::from_secs(60),
+        }
+    }
+}
+
+/// Why a scenario can't be: each is one sentence to show to whoever wrote it.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ScenarioError {
+    /// The processors.
+    #[error(transparent)]
+    Cpu(#[from] CpuError),
+    /// The network card.
+    #[error(transparent)]
+    Nic(#[from] SimNicConfigError),
+    /// A count that must not be zero.
+    #[error("{0} must be at least 1")]
+    Zero(&'static str),
+    /// A span that must not be zero, or the simulation would not advance.
+    #[error("{0} must be more than zero, or the simulation would stand still")]
+    NoTime(&'static str),
+    /// A fraction outside its range.
+    #[error("{name} must lie from 0 to {below}, not {value}")]
+    Fraction {
+        /// Which.
+        name: &'static str,
+        /// Upper end.
+        below: &'static str,
+        /// What it is.
+        value: f64,
+    },
+    /// More entities than a Progress Box holds.
+    #[error("{entities} entities per node do not fit a Progress Box, which holds {MAX_ENTITIES}")]
+    TooMany {
+        /// How many.
+        entities: usize,
+    },
+    /// A State Box of impossible size.
+    #[error("a session's state must have 1 to {MAX_PAYLOAD_BYTES} bytes, not {0}")]
+    StateSize(usize),
+    /// Nothing would be measured.
+    #[error("the run ends at {duration}, before its warm-up of {warm_up} does")]
+    WarmUp {
+        /// The warm-up.
+        warm_up: Nanos,
+        /// The end.
+        duration: Nanos,
+    },
+    /// A negative or infinite rate, or weights that weigh nothing.
+    #[error("{0} must be finite and not negative, and not all zero")]
+    Rate(&'static str),
+    /// Faults of sessions or applications that don't exist.
+    #[error("faults strike at level '{0}', and the workload has none of those")]
+    NoVictim(FailureLevel),
+    /// More work than the cores can do.
+    #[error("the workload needs {utilisation:.2} cores and the node has {cores}: requests would pile up without end")]
+    Overload {
+        /// CPU time per time.
+        utilisation: f64,
+        /// Cores.
+        cores: usize,
+    },
+}
+
+impl Scenario {
+    /// Entities of one node: a counter per core, the migrating one, applications, sessions.
+    pub fn entities_per_node(&self) -> usize {
+        self.cpu.cores + 1 + self.workload.applications + self.workload.total_sessions()
+    }
+
+    /// Whether it can be simulated.
+    pub fn check(&self) -> Result<(), ScenarioError> {
+        use ScenarioError as E;
+        self.cpu.check()?;
+        self.nic.validate()?;
+        let work = &self.workload;
+        at_least_one("the number of nodes", self.nodes)?;
+        at_least_one("commit_every", usize::try_from(work.commit_every).unwrap_or(usize::MAX))?;
+        for (name, span) in [
+            ("tick_interval", work.tick_interval),
+            ("loop_interval", work.loop_interval),
+            ("the mean of request_interval", work.request_interval.mean()),
+            ("poll_interval", self.monitor.poll_interval),
+            ("retry_interval", self.monitor.retry_interval),
+            ("read_timeout", self.monitor.read_timeout),
+        ] {
+            more_than_zero(name, span)?;
+        }
+        if let Some(pauses) = work.pauses {
+            more_than_zero("the mean interval of pauses", pauses.interval.mean())?;
+        }
+        let entities = self.entities_per_node();
+        if entities > MAX_ENTITIES {
+            return Err(E::TooMany { entities });
+        }
+        if let Some(bytes) = work.state_bytes.filter(|bytes| !(1..=MAX_PAYLOAD_BYTES).contains(bytes)) {
+            return Err(E::StateSize(bytes));
+        }
+        if !(0.0..1.0).contains(&self.network_loss) {
+            return Err(E::Fraction { name: "network_loss", below: "less than 1", value: self.network_loss });
+        }
+        if self.warm_up >= self.duration {
+            return Err(E::WarmUp { warm_up: self.warm_up, duration: self.duration });
+        }
+        let (utilisation, cores) = (work.utilisation(self.cpu.cores), self.cpu.cores);
+        if utilisation >= cores as f64 {
+            return Err(E::Overload { utilisation, cores });
+        }
+        self.check_faults()
+    }
+
+    fn check_faults(&self) -> Result<(), ScenarioError> {
+        use ScenarioError as E;
+        let faults = &self.faults;
+        if !(0.0..=1.0).contains(&faults.corrupt_fraction) {
+            return Err(E::Fraction { name: "corrupt_fraction", below: "1", value: faults.corrupt_fraction });
+        }
+        match faults.arrivals {
+            Arrivals::Never => return Ok(()),
+            Arrivals::Poisson { per_second } if !(per_second.is_finite() && per_second >= 0.0) => {
+                return Err(E::Rate("the rate of faults"));
+            }
+            Arrivals::OneAtATime { gap } => {
+                let repair = faults.repair_after.map_or(Nanos::MAX, |dist| dist.mean());
+                more_than_zero("the mean time from fault to fault", gap.mean() + repair)?;
+            }
+            _ => {}
+        }
+        let weights = faults.level_weights;
+        if weights.iter().any(|w| !(w.is_finite() && *w >= 0.0)) || weights.iter().sum::<f64>() <= 0.0 {
+            return Err(E::Rate("the weights of the fault levels"));
+        }
+        let there = [1, self.workload.applications, self.workload.total_sessions()];
+        for ((level, weight), count) in FailureLevel::ALL.into_iter().zip(weights).zip(there) {
+            if weight > 0.0 && count == 0 {
+                return Err(E::NoVictim(level));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn at_least_one(name: &'static str, count: usize) -> Result<(), ScenarioError> {
+    if count == 0 { Err(ScenarioError::Zero(name)) } else { Ok(()) }
+}
+
+fn more_than_zero(name: &'static str, span: Nanos) -> Result<(), ScenarioError> {
+    if span == Nanos::ZERO { Err(ScenarioError::NoTime(name)) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(change: impl FnOnce(&mut Scenario)) -> String {
+        let mut scenario = Scenario::default();
+        change(&mut scenario);
+        scenario.check().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_default_is_possible() {
+        assert_eq!(Scenario::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn the_impossible_is_refused_with_a_sentence() {
+        assert_eq!(refused(|s| s.nodes = 0), "the number of nodes must be at least 1");
+        assert!(refused(|s| s.cpu.cores = 0).contains("core"));
+        assert!(refused(|s| s.monitor.poll_interval = Nanos::ZERO).starts_with("poll_interval"));
+        assert!(refused(|s| s.network_loss = 1.0).starts_with("network_loss must lie from 0 to less than 1"));
+        assert!(refused(|s| s.workload.sessions = 70_000).contains("70004 entities"));
+        assert!(refused(|s| s.workload.state_bytes = Some(0)).contains("bytes, not 0"));
+        assert!(refused(|s| s.warm_up = s.duration).contains("warm-up"));
+        assert!(refused(|s| s.workload.service_work = Dist::constant(Nanos::from_millis(50))).contains("pile up"));
+        let struck = |s: &mut Scenario| s.faults.arrivals = Arrivals::Poisson { per_second: 1.0 };
+        assert!(refused(|s| (struck(s), s.workload.sessions = 0).0).contains("level 'session'"));
+        assert!(refused(|s| (struck(s), s.faults.level_weights = [0.0; 3]).0).contains("not all zero"));
+    }
+}

@@ -1,0 +1,110 @@
+//! What a fault does to a node, and what its repair undoes.
+
+use backdoor_core::Nanos;
+use backdoor_core::progress_box::{FailureLevel, Slot};
+
+use super::memory::damage;
+use super::node::Node;
+use super::{Agenda, What};
+use crate::faults::Failure;
+
+impl Node {
+    /// The next fault strikes.
+    pub(super) fn strike(&mut self, agenda: &mut Agenda<'_>) {
+        let now = agenda.now();
+        let draw = self.plan.draw();
+        let repair_at = now + draw.repair_after;
+        if let Some(at) = self.plan.next(now, repair_at) {
+            agenda.at(at, What::Strike);
+        }
+        let victim = |count: usize| (draw.victim % count.max(1) as u64) as usize;
+        let (roots, affected) = match draw.level {
+            FailureLevel::Os => {
+                if self.cpu.is_frozen() {
+                    return;
+                }
+                self.cpu.freeze(now);
+                (self.slots.os().collect(), (0..self.slots.count()).collect())
+            }
+            FailureLevel::Application => {
+                let index = victim(self.applications.len());
+                if self.cpu.is_frozen() || self.applications[index].failed {
+                    return;
+                }
+                self.applications[index].failed = true;
+                self.apply_stops(index, now);
+                let root = self.slots.application(index);
+                let sessions = index * self.work.sessions..(index + 1) * self.work.sessions;
+                let affected = std::iter::once(root).chain(sessions.map(|s| self.slots.session(s))).collect();
+                (vec![root], affected)
+            }
+            FailureLevel::Session => {
+                let index = victim(self.sessions.len());
+                let application = index / self.work.sessions;
+                if self.cpu.is_frozen() || self.applications[application].failed || self.sessions[index].stuck {
+                    return;
+                }
+                self.sessions[index].stuck = true;
+                self.apply_stops(application, now);
+                (vec![self.slots.session(index)], vec![self.slots.session(index)])
+            }
+        };
+        let at_once = draw.level != FailureLevel::Session || self.sessions[victim(self.sessions.len())].pending > 0;
+        self.damage_boxes(&affected);
+        let slots = |list: Vec<usize>| list.into_iter().map(|index| Slot(index as u32)).collect();
+        self.failures.push(Failure {
+            level: draw.level,
+            struck: now,
+            effective: at_once.then_some(now),
+            repaired: None,
+            roots: slots(roots),
+            affected: slots(affected),
+        });
+        if repair_at < Nanos::MAX {
+            agenda.at(repair_at, What::Repair(self.failures.len() as u32 - 1));
+        }
+    }
+
+    /// The first request comes to a session whose handler got stuck while it was idle.
+    pub(super) fn takes_effect(&mut self, slot: usize, now: Nanos) {
+        let open = |f: &&mut Failure| f.repaired.is_none() && f.effective.is_none();
+        if let Some(failure) = self.failures.iter_mut().filter(open).find(|f| f.roots == [Slot(slot as u32)]) {
+            failure.effective = Some(now);
+        }
+    }
+
+    /// A failure is mended.
+    pub(super) fn repair(&mut self, failure: usize, agenda: &mut Agenda<'_>) {
+        let now = agenda.now();
+        let failure = &mut self.failures[failure];
+        failure.repaired = Some(now);
+        let root = failure.roots.first().map_or(0, |slot| slot.index());
+        match failure.level {
+            FailureLevel::Os => {
+                self.take_in_kept_requests();
+                self.cpu.thaw(now);
+            }
+            FailureLevel::Application => {
+                let index = root - self.slots.application(0);
+                self.applications[index].failed = false;
+                self.apply_stops(index, now);
+            }
+            FailureLevel::Session => {
+                let index = root - self.slots.session(0);
+                self.sessions[index].stuck = false;
+                self.apply_stops(index / self.work.sessions, now);
+            }
+        }
+    }
+
+    fn damage_boxes(&mut self, affected: &[usize]) {
+        let Some(bytes) = self.work.state_bytes else { return };
+        for index in 0..self.memory.boxes.len() {
+            if affected.contains(&self.slots.session(index))
+                && let Some(bit) = self.plan.damage(bytes)
+            {
+                damage(&self.memory.boxes[index], bit);
+            }
+        }
+    }
+}

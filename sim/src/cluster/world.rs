@@ -1,0 +1,183 @@
+//! The event loop: nodes, their monitors, and the channels between them, on one clock.
+
+use backdoor_core::Nanos;
+use backdoor_core::detector::Detector;
+use backdoor_core::monitor::{Event as Noticed, Monitor};
+use backdoor_core::transport::RegionKey;
+use backdoor_transports::sim_nic::SimChannel;
+
+use super::memory::NodeMemory;
+use super::node::Node;
+use super::path::RandomPath;
+use super::scenario::{Scenario, ScenarioError};
+use super::{Agenda, Event, What};
+use crate::engine::{Engine, EventId};
+use crate::streams::Streams;
+
+/// A monitor and its connection.
+pub(super) struct Watch<D> {
+    pub(super) monitor: Monitor<D>,
+    channel: SimChannel<RandomPath>,
+    nic_event: Option<(EventId, Nanos)>,
+    due_event: Option<(EventId, Nanos)>,
+    /// What the monitor noticed in its last step.
+    pub(super) noticed: Vec<Noticed>,
+}
+
+/// What came of one event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Happening {
+    /// The monitor of this node took a step.
+    Stepped(usize),
+    /// An event of whoever drives the world.
+    Driver(u32),
+    Other,
+}
+
+/// Everything that is simulated.
+pub(super) struct World<D> {
+    pub(super) scenario: Scenario,
+    engine: Engine<Event>,
+    pub(super) nodes: Vec<Node>,
+    pub(super) watches: Vec<Watch<D>>,
+    pub(super) events: u64,
+}
+
+impl<D: Detector> World<D> {
+    pub(super) fn new(
+        scenario: &Scenario,
+        streams: &Streams,
+        mut monitor: impl FnMut(RegionKey) -> Monitor<D>,
+    ) -> Result<Self, ScenarioError> {
+        scenario.check()?;
+        let mut world = World {
+            scenario: scenario.clone(),
+            engine: Engine::new(),
+            nodes: Vec::new(),
+            watches: Vec::new(),
+            events: 0,
+        };
+        for index in 0..scenario.nodes {
+            let streams = streams.nested("node", index as u64);
+            // The scenario was checked: its boxes have possible sizes, and keys and slots suffice.
+            let memory = NodeMemory::new(scenario, index).expect("a checked scenario fits the formats");
+            let path = RandomPath::new(scenario.network_delay, scenario.network_loss, streams.stream("network"));
+            let channel = SimChannel::connect(&memory.nic, path, scenario.nic.clone())?;
+            let monitor = monitor(memory.hook_table);
+            world.watches.push(Watch { monitor, channel, nic_event: None, due_event: None, noticed: Vec::new() });
+            world.nodes.push(Node::new(scenario, memory, &streams)?);
+            world.act(index, |node, agenda| node.start(scenario.warm_up, agenda));
+            world.plan_monitor(index);
+        }
+        Ok(world)
+    }
+
+    pub(super) fn now(&self) -> Nanos {
+        self.engine.now()
+    }
+
+    /// Lets the driver be called at an instant.
+    pub(super) fn call_driver(&mut self, at: Nanos, token: u32) {
+        self.agenda(0).at(at, What::Driver(token));
+    }
+
+    /// Lets the next event happen; `None` when the run has ended.
+    pub(super) fn next(&mut self) -> Option<Happening> {
+        let (now, Event { node, what }) = self.engine.next()?;
+        if now > self.scenario.duration {
+            return None;
+        }
+        self.events += 1;
+        let index = node as usize;
+        let stepped = match what {
+            What::Driver(token) => return Some(Happening::Driver(token)),
+            What::Nic => self.nic_event(index),
+            What::Monitor => {
+                self.watches[index].due_event = None;
+                self.wake_monitor(index)
+            }
+            What::Cpu => self.act(index, |node, _| node.cpu_event_came()),
+            What::Tick(tick) => self.act(index, |node, agenda| node.tick(tick as usize, agenda)),
+            What::Loop(application) => self.act(index, |node, agenda| node.turn(application as usize, agenda)),
+            What::Arrival(session) => self.act(index, |node, agenda| node.arrive(session as usize, agenda)),
+            What::PauseBegin(application) => self.act(index, |node, agenda| node.pause(application as usize, agenda)),
+            What::PauseEnd(application) => self.act(index, |node, agenda| node.unpause(application as usize, agenda)),
+            What::Strike => self.act(index, |node, agenda| node.strike(agenda)),
+            What::Repair(failure) => self.act(index, |node, agenda| node.repair(failure as usize, agenda)),
+        };
+        Some(if stepped { Happening::Stepped(index) } else { Happening::Other })
+    }
+
+    /// Does something to a node, and lets its processors catch up before and after; answers whether the monitor, being a
+    /// task there, took a step.
+    fn act(&mut self, index: usize, work: impl FnOnce(&mut Node, &mut Agenda<'_>)) -> bool {
+        let end = self.scenario.duration;
+        let mut agenda = Agenda { engine: &mut self.engine, node: index as u32, end };
+        let node = &mut self.nodes[index];
+        let before = node.run(&mut agenda);
+        work(node, &mut agenda);
+        let stepped = before | node.run(&mut agenda);
+        if stepped {
+            self.step_monitor(index);
+        }
+        let mut agenda = Agenda { engine: &mut self.engine, node: index as u32, end };
+        self.nodes[index].plan_cpu(&mut agenda);
+        stepped
+    }
+
+    fn agenda(&mut self, index: usize) -> Agenda<'_> {
+        Agenda { engine: &mut self.engine, node: index as u32, end: self.scenario.duration }
+    }
+
+    fn nic_event(&mut self, index: usize) -> bool {
+        let now = self.now();
+        let watch = &mut self.watches[index];
+        watch.nic_event = None;
+        watch.channel.advance_to(now);
+        // Everything due is done, so what is due now is to be polled.
+        if watch.channel.next_event().is_some_and(|at| at <= now) {
+            return self.wake_monitor(index);
+        }
+        self.plan_channel(index);
+        false
+    }
+
+    /// The monitor has something to do: at once, or when its task gets a core.
+    fn wake_monitor(&mut self, index: usize) -> bool {
+        if !self.scenario.monitor_shares_cpu {
+            self.step_monitor(index);
+            return true;
+        }
+        let work = self.scenario.monitor_work;
+        self.act(index, |node, agenda| {
+            node.wake_monitor(agenda.now(), work);
+        })
+    }
+
+    fn step_monitor(&mut self, index: usize) {
+        let now = self.now();
+        let Watch { monitor, channel, noticed, .. } = &mut self.watches[index];
+        noticed.clear();
+        channel.advance_to(now);
+        monitor.step(now, channel, noticed);
+        self.plan_channel(index);
+        self.plan_monitor(index);
+    }
+
+    fn plan_channel(&mut self, index: usize) {
+        let now = self.now();
+        let mut event = self.watches[index].nic_event.take();
+        let next = self.watches[index].channel.next_event().filter(|at| *at > now);
+        self.agenda(index).keep(&mut event, next, What::Nic);
+        self.watches[index].nic_event = event;
+    }
+
+    fn plan_monitor(&mut self, index: usize) {
+        let mut event = self.watches[index].due_event.take();
+        // A step at its due time moves the due time on; should one ever not, time goes on all the same.
+        let due = self.watches[index].monitor.due();
+        let next = if self.events == 0 { due } else { due.max(self.now() + Nanos(1)) };
+        self.agenda(index).keep(&mut event, Some(next), What::Monitor);
+        self.watches[index].due_event = event;
+    }
+}

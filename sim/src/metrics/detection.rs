@@ -1,0 +1,243 @@
+//! Detection accuracy of every deadline, from one record.
+
+use backdoor_core::Nanos;
+use backdoor_core::diagnosis::{Symptom, diagnose_symptoms};
+use backdoor_core::monitor::Standing;
+use backdoor_core::progress_box::FailureLevel;
+
+use super::truth::{DownTimes, down_times};
+use crate::cluster::{Deadlines, NodeRecord, Record};
+use crate::faults::Failure;
+
+/// How good the monitors of a run would have been under some deadlines.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Detection {
+    /// The deadlines.
+    pub deadlines: Deadlines,
+    /// By level: OS, application, session.
+    pub levels: [LevelQos; 3],
+}
+
+impl Detection {
+    /// Of one level.
+    pub fn of(&self, level: FailureLevel) -> &LevelQos {
+        &self.levels[level as usize]
+    }
+}
+
+/// Quality of service at one failure level. The [module](super) says what counts as what.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LevelQos {
+    /// Entities of this level, over all nodes.
+    pub entities: u64,
+    /// Failures that took effect after the warm-up: the sum of the next three.
+    pub failures: u64,
+    /// Failures detected.
+    pub detected: u64,
+    /// Failures mended before they were detected.
+    pub missed: u64,
+    /// Failures neither detected nor mended when the run ended.
+    pub undecided: u64,
+    /// T_D of each detected failure.
+    pub detection_times: Vec<Nanos>,
+    /// Detected failures that core's diagnosis, at the moment of detection, put at their level and root.
+    pub diagnosed_right: u64,
+    /// Alarms for what was down.
+    pub right_alarms: u64,
+    /// Alarms for what had been down, and was mended.
+    pub stale_alarms: u64,
+    /// Alarms for what was up.
+    pub false_positives: u64,
+    /// False positives during which the entity really failed.
+    pub overtaken: u64,
+    /// T_M of each false positive that ended within the run, in trust or in failure.
+    pub mistake_durations: Vec<Nanos>,
+    /// T_MR: times from one false positive of an entity to its next.
+    pub mistake_recurrences: Vec<Nanos>,
+    /// Time that entities were wrongly suspected, summed over entities.
+    pub mistake_time: Nanos,
+    /// Time that entities were up, summed over entities.
+    pub up_time: Nanos,
+}
+
+impl LevelQos {
+    /// λ_M: false positives per entity and second of its up time.
+    pub fn mistakes_per_entity_second(&self) -> f64 {
+        self.false_positives as f64 / self.up_time.as_secs_f64()
+    }
+    /// False positives per entity and hour of its up time.
+    pub fn mistakes_per_entity_hour(&self) -> f64 {
+        self.mistakes_per_entity_second() * 3600.0
+    }
+    /// P_A: probability that an entity is trusted, at a random moment at which it is up.
+    pub fn query_accuracy(&self) -> f64 {
+        1.0 - self.mistake_time.as_secs_f64() / self.up_time.as_secs_f64()
+    }
+    /// Share of the alarms that were right, stale ones left out; `None` without alarms.
+    pub fn precision(&self) -> Option<f64> {
+        ratio(self.right_alarms, self.right_alarms + self.false_positives)
+    }
+    /// Share of the decided failures that were detected; `None` without failures.
+    pub fn recall(&self) -> Option<f64> {
+        ratio(self.detected, self.detected + self.missed)
+    }
+    /// Adds another run's (or node's) outcome under the same deadlines.
+    pub fn merge(&mut self, other: &LevelQos) {
+        self.entities += other.entities;
+        self.failures += other.failures;
+        self.detected += other.detected;
+        self.missed += other.missed;
+        self.undecided += other.undecided;
+        self.detection_times.extend(&other.detection_times);
+        self.diagnosed_right += other.diagnosed_right;
+        self.right_alarms += other.right_alarms;
+        self.stale_alarms += other.stale_alarms;
+        self.false_positives += other.false_positives;
+        self.overtaken += other.overtaken;
+        self.mistake_durations.extend(&other.mistake_durations);
+        self.mistake_recurrences.extend(&other.mistake_recurrences);
+        self.mistake_time += other.mistake_time;
+        self.up_time += other.up_time;
+    }
+}
+
+fn ratio(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+/// Judges every one of `deadlines` on one record.
+///
+/// # Panics
+/// If a deadline is below the record's floor: the silences that it would need were not kept.
+pub fn detection(record: &Record, deadlines: &[Deadlines]) -> Vec<Detection> {
+    let new = |deadlines: &Deadlines| Detection { deadlines: *deadlines, levels: Default::default() };
+    let mut all: Vec<Detection> = deadlines.iter().map(new).collect();
+    for detection in &all {
+        let Deadlines { os, application, session } = detection.deadlines;
+        let shortest = os.min(application).min(session);
+        assert!(shortest >= record.floor, "a deadline of {shortest} on a record from {} on", record.floor);
+    }
+    for node in &record.nodes {
+        let down = down_times(node);
+        for detection in &mut all {
+            Judge { record, node, down: &down, deadlines: detection.deadlines }.judge(&mut detection.levels);
+        }
+    }
+    all
+}
+
+/// A suspicion that would have been.
+#[derive(Clone, Copy, Debug)]
+struct Suspicion {
+    /// When progress had last been seen.
+    since: Nanos,
+    from: Nanos,
+    /// [`Nanos::MAX`] if the run ended first.
+    to: Nanos,
+}
+
+struct Judge<'a> {
+    record: &'a Record,
+    node: &'a NodeRecord,
+    down: &'a [DownTimes],
+    deadlines: Deadlines,
+}
+
+impl Judge<'_> {
+    fn judge(&self, levels: &mut [LevelQos; 3]) {
+        let suspicions: Vec<Vec<Suspicion>> = (0..self.node.entities.len()).map(|e| self.suspicions(e)).collect();
+        for (index, entity) in self.node.entities.iter().enumerate() {
+            let qos = &mut levels[entity.record.level as usize];
+            qos.entities += 1;
+            qos.up_time += self.down[index].up_time(self.record);
+            self.judge_alarms(&suspicions[index], &self.down[index], qos);
+        }
+        for failure in &self.node.failures {
+            let Some(effective) = failure.effective.filter(|at| *at >= self.record.warm_up) else { continue };
+            let qos = &mut levels[failure.level as usize];
+            qos.failures += 1;
+            let noticed = self.noticed(failure, effective, &suspicions);
+            match noticed.filter(|at| *at < failure.repaired.unwrap_or(Nanos::MAX)) {
+                Some(at) => {
+                    qos.detected += 1;
+                    qos.detection_times.push(at - effective);
+                    qos.diagnosed_right += u64::from(self.diagnosed_right(failure, at, &suspicions));
+                }
+                None if failure.repaired.is_some() => qos.missed += 1,
+                None => qos.undecided += 1,
+            }
+        }
+    }
+
+    fn suspicions(&self, entity: usize) -> Vec<Suspicion> {
+        let entity = &self.node.entities[entity];
+        let deadline = self.deadlines.of(entity.record.level);
+        let of = |silence| {
+            let (from, to) = self.node.suspicion(silence, deadline)?;
+            Some(Suspicion { since: silence.since, from, to: to.unwrap_or(Nanos::MAX) })
+        };
+        entity.silences.iter().filter_map(of).collect()
+    }
+
+    fn judge_alarms(&self, suspicions: &[Suspicion], down: &DownTimes, qos: &mut LevelQos) {
+        let mut last_mistake = None;
+        for suspicion in suspicions.iter().filter(|s| s.since >= self.record.warm_up) {
+            let next_down = down.ending_after(suspicion.from);
+            if next_down.is_some_and(|(from, _)| from <= suspicion.from) {
+                qos.right_alarms += 1;
+                continue;
+            }
+            if down.ending_after(suspicion.since).is_some_and(|(_, to)| to <= suspicion.from) {
+                qos.stale_alarms += 1;
+                continue;
+            }
+            qos.false_positives += 1;
+            let failure = next_down.map(|(from, _)| from).filter(|from| *from < suspicion.to);
+            qos.overtaken += u64::from(failure.is_some());
+            let end = failure.unwrap_or(suspicion.to);
+            if end != Nanos::MAX {
+                qos.mistake_durations.push(end - suspicion.from);
+            }
+            qos.mistake_time += end.min(self.record.duration) - suspicion.from;
+            if let Some(last) = last_mistake.replace(suspicion.from) {
+                qos.mistake_recurrences.push(suspicion.from - last);
+            }
+        }
+    }
+
+    /// When all roots of a failure were suspected, be it before it or after its repair; `None`: never.
+    fn noticed(&self, failure: &Failure, effective: Nanos, suspicions: &[Vec<Suspicion>]) -> Option<Nanos> {
+        let mut noticed = effective;
+        for root in &failure.roots {
+            let at = self.node.entities.binary_search_by_key(root, |entity| entity.slot).ok()?;
+            let list = &suspicions[at];
+            let first = list.get(list.partition_point(|s| s.to <= effective))?;
+            noticed = noticed.max(first.from);
+        }
+        Some(noticed)
+    }
+
+    /// Asks core's diagnosis, with what the monitor knew at `at`.
+    fn diagnosed_right(&self, failure: &Failure, at: Nanos, suspicions: &[Vec<Suspicion>]) -> bool {
+        let samples = &self.node.samples;
+        let sample = samples.partition_point(|sample| sample.at <= at).saturating_sub(1);
+        let evidence = samples.get(sample).map_or(Nanos::ZERO, |sample| sample.begin);
+        let symptoms: Vec<Symptom> = (self.node.entities.iter().zip(suspicions))
+            .map(|(entity, suspicions)| {
+                let mut record = entity.record;
+                record.deadline = self.deadlines.of(record.level);
+                let suspicion = suspicions.get(suspicions.partition_point(|s| s.to <= at));
+                let suspected = suspicion.is_some_and(|s| s.from <= at);
+                let standing = if suspected { Standing::Suspected } else { Standing::Trusted };
+                // A silence too short to be on record is as good as none.
+                let silence = entity.silences.get(entity.silences.partition_point(|s| s.ended <= sample));
+                let last_progress = silence.map_or(evidence, |s| s.start.min(evidence));
+                Symptom { slot: entity.slot, record, standing, last_progress }
+            })
+            .collect();
+        let right = |found: &backdoor_core::diagnosis::Failure| {
+            found.cause.level() == Some(failure.level) && found.roots.iter().any(|root| failure.roots.contains(root))
+        };
+        diagnose_symptoms(&symptoms).iter().any(right)
+    }
+}
