@@ -37,6 +37,12 @@ impl Estimate {
         Estimate { value, low: bound(low), high: bound(high) }
     }
 
+    /// The same with its bounds kept within what is possible, such as 0 to 1 for a probability.
+    pub fn within(self, least: f64, most: f64) -> Self {
+        let clamp = |bound: f64| bound.clamp(least, most);
+        Estimate { value: self.value, low: self.low.map(clamp), high: self.high.map(clamp) }
+    }
+
     /// The same in another unit, for example from nanoseconds to seconds. `factor` must be positive.
     pub fn scaled(self, factor: f64) -> Self {
         let scale = |bound: f64| bound * factor;

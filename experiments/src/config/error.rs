@@ -45,7 +45,7 @@ impl ConfigError {
     }
 
     /// A value that makes no sense together with others.
-    pub(super) fn invalid(file: &str, text: &str, key: &str, message: String) -> Self {
+    pub(crate) fn invalid(file: &str, text: &str, key: &str, message: String) -> Self {
         Self::content(file, find(text, key).map(|start| line_of(text, start)), format!("{key}: {message}"))
     }
 

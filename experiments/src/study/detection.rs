@@ -1,0 +1,283 @@
+//! How well failures are detected, for every deadline at once, in simulation.
+//!
+//! Each replication is simulated once; all deadlines are judged on its record. A row of the table is one combination of
+//! the swept values, one failure level (or all together), and one deadline.
+
+use super::row::row;
+use super::scenario::{FaultConfig, ScenarioConfig, Swept};
+use super::{Context, Full, Presentation, Profile, StudyError};
+use crate::config::{self, Axis as Values, ConfigError, Span};
+use crate::figures::{Axis, Figure, Heatmap, Panel, Point, Series};
+use crate::results::{ResultsDir, Table};
+use crate::runner::{Run, Stopped, Task, TaskError, run_points};
+use crate::stats::{self, Estimate};
+use backdoor_core::Nanos;
+use backdoor_core::progress_box::FailureLevel;
+use backdoor_sim::cluster::{Deadlines, Scenario, record};
+use backdoor_sim::metrics::{Detection, LevelQos, detection};
+use backdoor_sim::streams::{StreamKey, Streams};
+use rayon::prelude::*;
+use serde::Deserialize;
+
+/// What the figure shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum FigureKind {
+    /// False positives against detection time, a curve over the deadlines for each load.
+    TradeOff,
+    /// Precision and recall over failure rate and deadline.
+    Accuracy,
+}
+
+/// A detection study.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Config {
+    /// The kind; looked at before.
+    #[serde(rename = "study")]
+    _study: String,
+    pub(super) title: String,
+    pub(super) summary: String,
+    figure: FigureKind,
+    replications: u64,
+    deadlines: Values<Span>,
+    #[serde(default)]
+    scenario: ScenarioConfig,
+    #[serde(default)]
+    faults: FaultConfig,
+    full: Option<Full>,
+}
+
+row! {
+    /// A row of the table. Times are in milliseconds, rates per entity and hour of its up time.
+    struct Row {
+        load: u64,
+        failures_per_minute: f64,
+        sessions: u64,
+        poll_ms: f64,
+        network_loss: f64,
+        monitor_shares_cpu: bool,
+        level: String,
+        deadline_ms: f64,
+        replications: u64,
+        entity_hours: f64,
+        failures: u64,
+        detected: u64,
+        missed: u64,
+        diagnosed_right: u64,
+        false_positives: u64,
+    }
+    estimates {
+        false_positives_per_hour,
+        detection_ms,
+        detection_p99_ms,
+        mistake_duration_ms,
+        query_accuracy,
+        precision,
+        recall,
+    }
+}
+
+const ALL_LEVELS: &str = "all";
+
+impl Config {
+    pub(super) fn parse(file: &str, text: &str) -> Result<Self, ConfigError> {
+        let config: Self = config::parse(file, text)?;
+        let invalid = |key: &str, message: String| ConfigError::invalid(file, text, key, message);
+        if config.replications == 0 {
+            return Err(invalid("replications", "must be at least 1".into()));
+        }
+        if config.deadlines.iter().any(|deadline| deadline.0 == Nanos::ZERO) {
+            return Err(invalid("deadlines", "must be more than zero".into()));
+        }
+        for profile in [Profile::Quick, Profile::Full] {
+            for swept in config.points() {
+                let scenario = config.scenario.scenario(&config.faults, &swept, config.full, profile);
+                scenario.check().map_err(|error| invalid("scenario", error.to_string()))?;
+            }
+        }
+        Ok(config)
+    }
+
+    pub(super) fn points(&self) -> Vec<Swept> {
+        self.scenario.points(&self.faults)
+    }
+
+    pub(super) fn run(&self, name: &str, context: Context<'_>) -> Result<(), StudyError> {
+        let points = self.points();
+        let replications = match (context.profile, self.full) {
+            (Profile::Full, Some(Full { replications: Some(replications), .. })) => replications,
+            _ => self.replications,
+        };
+        let journal = context.dir.journal(name, points.len())?;
+        let bar = context.progress.experiment(name, points.len());
+        let run = Run {
+            journal: &journal,
+            bar: &bar,
+            interrupt: context.interrupt,
+            threads: context.threads,
+            replications,
+        };
+        let seed = context.dir.manifest().seed;
+        let rows = run_points(&points, run, |task| {
+            let scenario = self.scenario.scenario(&self.faults, task.point, self.full, context.profile);
+            self.point(name, seed, &scenario, &task)
+        })?;
+        bar.finish();
+        let rows: Vec<Row> = rows.into_iter().flatten().collect();
+        context.dir.write_csv(name, &Row::table(&rows))?;
+        Ok(())
+    }
+
+    fn point(&self, name: &str, seed: u64, scenario: &Scenario, task: &Task<'_, Swept>) -> Result<Vec<Row>, TaskError> {
+        let deadlines: Vec<Deadlines> = self.deadlines.iter().map(|d| Deadlines::all(d.0)).collect();
+        let floor = self.deadlines.iter().map(|d| d.0).min().unwrap_or(Nanos::ZERO);
+        let point = task.point.stream_point();
+        // Collected in order of replication, so that the number of threads changes nothing.
+        let runs: Vec<Vec<Detection>> = task
+            .replications
+            .clone()
+            .into_par_iter()
+            .map(|replication| {
+                task.check()?;
+                let streams = Streams::new(StreamKey { seed, experiment: name, point: &point, replication });
+                Ok(detection(&record(scenario, &streams, floor)?, &deadlines))
+            })
+            .collect::<Result<_, TaskError>>()?;
+        task.check().map_err(|stopped: Stopped| Box::new(stopped) as TaskError)?;
+        let mut rows = Vec::new();
+        for level in FailureLevel::ALL.map(Some).into_iter().chain([None]) {
+            for (index, deadline) in self.deadlines.iter().enumerate() {
+                let of_runs: Vec<LevelQos> = runs.iter().map(|run| of_level(&run[index], level)).collect();
+                rows.push(row(task.point, level.map_or(ALL_LEVELS, FailureLevel::name), deadline.0, &of_runs));
+            }
+        }
+        Ok(rows)
+    }
+
+    pub(super) fn present(&self, name: &str, dir: &ResultsDir) -> Result<Presentation, StudyError> {
+        let table = dir.read_csv(name)?;
+        let figure = match self.figure {
+            FigureKind::TradeOff => trade_off(name, &table),
+            FigureKind::Accuracy => accuracy(name, &table),
+        };
+        let figure = figure.ok_or_else(|| StudyError::Table(name.to_owned(), "detection"))?;
+        Ok(Presentation { figures: vec![figure], tables: vec![(format!("{name}.csv"), table)] })
+    }
+}
+
+fn of_level(run: &Detection, level: Option<FailureLevel>) -> LevelQos {
+    match level {
+        Some(level) => run.of(level).clone(),
+        None => run.levels.iter().fold(LevelQos::default(), |mut all, level| {
+            all.merge(level);
+            all
+        }),
+    }
+}
+
+/// Pools the replications of one point, level and deadline.
+fn row(swept: &Swept, level: &str, deadline: Nanos, runs: &[LevelQos]) -> Row {
+    let mut all = LevelQos::default();
+    runs.iter().for_each(|run| all.merge(run));
+    let millis = |times: &[Nanos]| -> Vec<f64> { times.iter().map(|time| time.as_millis_f64()).collect() };
+    let entity_hours = all.up_time.as_secs_f64() / 3600.0;
+    let mut detection = millis(&all.detection_times);
+    let accuracy: Vec<f64> = runs.iter().map(LevelQos::query_accuracy).filter(|p| p.is_finite()).collect();
+    Row {
+        load: swept.load,
+        failures_per_minute: swept.failures_per_minute,
+        sessions: swept.sessions,
+        poll_ms: swept.poll_interval.as_millis_f64(),
+        network_loss: swept.network_loss,
+        monitor_shares_cpu: swept.monitor_shares_cpu,
+        level: level.to_owned(),
+        deadline_ms: deadline.as_millis_f64(),
+        replications: runs.len() as u64,
+        entity_hours,
+        failures: all.failures,
+        detected: all.detected,
+        missed: all.missed,
+        diagnosed_right: all.diagnosed_right,
+        false_positives: all.false_positives,
+        false_positives_per_hour: mistakes_per_hour(runs, all.false_positives, entity_hours),
+        detection_ms: stats::mean(&detection),
+        detection_p99_ms: stats::quantile(&mut detection, 0.99),
+        mistake_duration_ms: stats::mean(&millis(&all.mistake_durations)),
+        // The mean of probabilities has an interval that ends where probabilities do.
+        query_accuracy: stats::mean(&accuracy).map(|mean| mean.within(0.0, 1.0)),
+        precision: stats::proportion(all.right_alarms, all.right_alarms + all.false_positives),
+        recall: stats::proportion(all.detected, all.detected + all.missed),
+    }
+}
+
+/// False positives come in bursts, so their interval comes from the spread between replications, which are independent.
+/// Where none was seen there is no spread; then it is that of a Poisson process, which says how rare they must be.
+fn mistakes_per_hour(runs: &[LevelQos], false_positives: u64, entity_hours: f64) -> Option<Estimate> {
+    if false_positives == 0 || runs.len() < 2 {
+        return stats::rate(false_positives, entity_hours);
+    }
+    let rates: Vec<f64> = runs.iter().map(LevelQos::mistakes_per_entity_hour).filter(|r| r.is_finite()).collect();
+    stats::mean(&rates).map(|mean| mean.within(0.0, f64::INFINITY))
+}
+
+fn trade_off(name: &str, table: &Table) -> Option<Figure> {
+    let mut figure = Figure::new(name)
+        .title("False positives against detection time")
+        .caption(
+            "Each curve runs over the deadlines, from short (left) to long. Vertical: false positives per entity and \
+             hour; horizontal: mean time from failure to verdict. Bars and bands: 95% intervals. Open markers on the \
+             lowest line: none was seen; their bar ends where the rate lies with 97.5% confidence.",
+        )
+        .columns(3);
+    for level in FailureLevel::ALL {
+        let rows = table.filter("level", level.name());
+        let x = Axis::log("detection time").seconds();
+        let y = Axis::log("false positives").unit("1/h");
+        let mut panel = Panel::new(x, y).title(format!("{level} level"));
+        for (load, rows) in rows.groups("load") {
+            let points = trade_off_points(&rows)?;
+            panel = panel.series(Series::line(format!("{load} busy processes"), points).band());
+        }
+        figure = figure.panel(panel);
+    }
+    Some(figure)
+}
+
+fn trade_off_points(rows: &Table) -> Option<Vec<Point>> {
+    let detection = rows.numbers("detection_ms")?;
+    let mistakes = rows.estimates("false_positives_per_hour")?;
+    let points = detection.iter().zip(mistakes).filter_map(|(x, y)| {
+        let (x, y) = ((*x)? / 1e3, y?);
+        let point = Point::new(x, y.value);
+        Some(match (y.low, y.high) {
+            (Some(low), Some(high)) => point.between(low, high),
+            _ => point,
+        })
+    });
+    Some(points.collect())
+}
+
+fn accuracy(name: &str, table: &Table) -> Option<Figure> {
+    let rows = table.filter("level", ALL_LEVELS);
+    let mut figure = Figure::new(name)
+        .title("Accuracy over failure rate and deadline")
+        .caption(
+            "All failure levels together. Left: share of the alarms that were right; right: share of the failures that \
+             were noticed before they were over. Rows: failures per node and minute; columns: deadline.",
+        )
+        .columns(2);
+    for (column, title) in [("precision", "alarms that were right"), ("recall", "failures that were detected")] {
+        for (load, rows) in rows.groups("load") {
+            let deadlines: Vec<String> =
+                rows.groups("deadline_ms").into_iter().map(|(deadline, _)| format!("{deadline} ms")).collect();
+            let mut map = Heatmap::new("deadline", "failures per minute").columns(deadlines);
+            for (rate, rows) in rows.groups("failures_per_minute") {
+                let cells = rows.numbers(column)?;
+                map = map.row(rate, cells.iter().map(|cell| cell.map(|share| (share, format!("{:.0}%", share * 100.0)))));
+            }
+            figure = figure.panel(Panel::heatmap(map).title(format!("{title}, {load} busy processes")));
+        }
+    }
+    Some(figure)
+}

@@ -1,0 +1,214 @@
+//! Studies: what one config asks for, from points to tables, figures and a section of the report.
+//!
+//! ```text
+//!  config (TOML) ──> Study ──> run: points × replications ──> CSV ──> figures, report section
+//! ```
+//!
+//! Figures and report are made from the CSV alone, so that they can be redrawn without the run. A study is of one kind:
+//!
+//! | kind | measures | by |
+//! |---|---|---|
+//! | [`detection`] | false positives, detection times, accuracy, for any number of deadlines | simulation |
+//! | [`recovery`] | sessions saved and lost, outage and its parts, bytes read | simulation |
+//! | [`live`] | detection and extraction on this machine, beside what the simulation says of it | real processes |
+
+pub mod detection;
+pub mod live;
+pub mod recovery;
+mod row;
+mod scenario;
+
+use crate::config::{self, ConfigError};
+use crate::figures::Figure;
+use crate::interrupt::Interrupt;
+use crate::progress::Progress;
+use crate::report::Section;
+use crate::results::{ResultsDir, ResultsError};
+use crate::runner::RunError;
+use serde::Deserialize;
+use std::path::Path;
+
+/// How much to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Profile {
+    /// Minutes: few replications, every effect visible.
+    #[default]
+    Quick,
+    /// Hours: narrow intervals. Takes what a config's `[full]` table says instead.
+    Full,
+}
+
+impl Profile {
+    fn name(self) -> &'static str {
+        match self {
+            Profile::Quick => "quick",
+            Profile::Full => "full",
+        }
+    }
+}
+
+/// What a study runs in.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// Where results go.
+    pub dir: &'a ResultsDir,
+    /// Where progress is shown.
+    pub progress: &'a Progress,
+    /// Whether to stop.
+    pub interrupt: &'a Interrupt,
+    /// Threads; 0 for one per processor.
+    pub threads: usize,
+    /// How much to run.
+    pub profile: Profile,
+}
+
+/// Why a study failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StudyError {
+    /// The config.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A point, the journal, or an interruption.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The results directory.
+    #[error(transparent)]
+    Results(#[from] ResultsError),
+    /// A table that is not what this program writes.
+    #[error("{0}.csv lacks the columns of a {1} study: run it again")]
+    Table(String, &'static str),
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Detection(Box<detection::Config>),
+    Recovery(Box<recovery::Config>),
+    Live(Box<live::Config>),
+}
+
+/// A study, read and checked.
+#[derive(Clone, Debug)]
+pub struct Study {
+    name: String,
+    text: String,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum KindName {
+    Detection,
+    Recovery,
+    Live,
+}
+
+/// The first look at a config: which kind it is. Unknown keys are the second look's business.
+#[derive(Debug, Deserialize)]
+struct Header {
+    study: KindName,
+}
+
+impl Study {
+    /// Reads the config at `path`; the study is named after the file.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, StudyError> {
+        let path = path.as_ref();
+        let header = config::load_with_text::<Header>(path)?;
+        let name = path.file_stem().map_or("sweep".into(), |stem| stem.to_string_lossy().into_owned());
+        Self::of_kind(header.value.study, name, &path.display().to_string(), header.text)
+    }
+
+    /// Reads a config given as text; `file` is what complaints call it.
+    pub fn parse(name: &str, file: &str, text: &str) -> Result<Self, StudyError> {
+        let header = config::parse::<Header>(file, text)?;
+        Self::of_kind(header.study, name.to_owned(), file, text.to_owned())
+    }
+
+    fn of_kind(kind: KindName, name: String, file: &str, text: String) -> Result<Self, StudyError> {
+        let kind = match kind {
+            KindName::Detection => Kind::Detection(Box::new(detection::Config::parse(file, &text)?)),
+            KindName::Recovery => Kind::Recovery(Box::new(recovery::Config::parse(file, &text)?)),
+            KindName::Live => Kind::Live(Box::new(live::Config::parse(file, &text)?)),
+        };
+        Ok(Study { name, text, kind })
+    }
+
+    /// Its name: that of its CSV.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Name and config text for the manifest; another profile is another config.
+    pub fn identity(&self, profile: Profile) -> (String, String) {
+        (self.name.clone(), format!("# profile: {}\n{}", profile.name(), self.text))
+    }
+
+    /// Number of points, for progress.
+    pub fn points(&self) -> usize {
+        match &self.kind {
+            Kind::Detection(config) => config.points().len(),
+            Kind::Recovery(config) => config.points().len(),
+            Kind::Live(config) => config.points().len(),
+        }
+    }
+
+    /// Runs every point that is not in the journal yet, and writes the tables.
+    pub fn run(&self, context: Context<'_>) -> Result<(), StudyError> {
+        match &self.kind {
+            Kind::Detection(config) => config.run(&self.name, context),
+            Kind::Recovery(config) => config.run(&self.name, context),
+            Kind::Live(config) => config.run(&self.name, context),
+        }
+    }
+
+    /// Draws its figures from its tables, writes them, and fills its section of the report.
+    pub fn present(&self, dir: &ResultsDir, section: &mut Section) -> Result<(), StudyError> {
+        let tables = match &self.kind {
+            Kind::Detection(config) => config.present(&self.name, dir)?,
+            Kind::Recovery(config) => config.present(&self.name, dir)?,
+            Kind::Live(config) => config.present(&self.name, dir)?,
+        };
+        section.paragraph(self.summary());
+        for figure in &tables.figures {
+            figure.write(dir)?;
+            section.figure(figure);
+        }
+        for (caption, table) in &tables.tables {
+            section.table(caption, table);
+        }
+        Ok(())
+    }
+
+    /// Its title.
+    pub fn title(&self) -> &str {
+        match &self.kind {
+            Kind::Detection(config) => &config.title,
+            Kind::Recovery(config) => &config.title,
+            Kind::Live(config) => &config.title,
+        }
+    }
+
+    /// What it asks, in a sentence or two.
+    pub fn summary(&self) -> &str {
+        match &self.kind {
+            Kind::Detection(config) => &config.summary,
+            Kind::Recovery(config) => &config.summary,
+            Kind::Live(config) => &config.summary,
+        }
+    }
+}
+
+/// What a study shows.
+#[derive(Debug, Default)]
+struct Presentation {
+    figures: Vec<Figure>,
+    tables: Vec<(String, crate::results::Table)>,
+}
+
+/// What `[full]` sets instead, where a study has replications of a given length.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Full {
+    replications: Option<u64>,
+    duration: Option<config::Span>,
+}

@@ -1,0 +1,302 @@
+//! What a recovery costs, in simulation: sessions saved and lost, their outage and its parts, bytes read.
+//!
+//! Each replication is one failure of one node, recovered onto another. A row of the table is one combination of level,
+//! number of sessions and state size.
+
+use super::row::row;
+use super::scenario::{FaultConfig, ScenarioConfig};
+use super::{Context, Full, Presentation, Profile, StudyError};
+use crate::config::{self, Axis as Values, ConfigError, Grid, OneOrMany, Span};
+use crate::figures::{Axis, Figure, Panel, Series};
+use crate::results::{ResultsDir, Table};
+use crate::runner::{Run, Task, TaskError, run_points};
+use crate::stats::{self, Estimate};
+use backdoor_core::Nanos;
+use backdoor_core::progress_box::FailureLevel;
+use backdoor_sim::cluster::{
+    Deadlines, RecoveryOptions, RecoveryOutcome, Scenario, SessionFate, Timeline, recovery_run,
+};
+use backdoor_sim::streams::{StreamKey, Streams};
+use rayon::prelude::*;
+use serde::Deserialize;
+
+/// A failure level in a config.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    Os,
+    Application,
+    Session,
+}
+
+impl From<Level> for FailureLevel {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Os => FailureLevel::Os,
+            Level::Application => FailureLevel::Application,
+            Level::Session => FailureLevel::Session,
+        }
+    }
+}
+
+/// A recovery study.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Config {
+    /// The kind; looked at before.
+    #[serde(rename = "study")]
+    _study: String,
+    pub(super) title: String,
+    pub(super) summary: String,
+    replications: u64,
+    deadline: Span,
+    levels: OneOrMany<Level>,
+    sessions: Values<u64>,
+    state_bytes: Values<u64>,
+    #[serde(default)]
+    scenario: ScenarioConfig,
+    full: Option<Full>,
+}
+
+/// One combination of the swept values.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Swept {
+    level: FailureLevel,
+    sessions: u64,
+    state_bytes: u64,
+}
+
+row! {
+    /// A row of the table. Times are in milliseconds: means over the saved sessions of a run, then over the runs.
+    struct Row {
+        level: String,
+        sessions: u64,
+        state_bytes: u64,
+        deadline_ms: f64,
+        replications: u64,
+        failures: u64,
+        diagnosed_right: u64,
+        affected: u64,
+        saved: u64,
+        intact: u64,
+        lost: u64,
+        requests_lost: u64,
+        requests_waiting: u64,
+    }
+    estimates {
+        bytes_read,
+        outage_ms,
+        outage_max_ms,
+        detection_ms,
+        planning_ms,
+        extraction_ms,
+        reinstatement_ms,
+        first_service_ms,
+    }
+}
+
+impl Config {
+    pub(super) fn parse(file: &str, text: &str) -> Result<Self, ConfigError> {
+        let config: Self = config::parse(file, text)?;
+        let invalid = |key: &str, message: String| ConfigError::invalid(file, text, key, message);
+        if config.replications == 0 {
+            return Err(invalid("replications", "must be at least 1".into()));
+        }
+        if config.deadline.0 == Nanos::ZERO {
+            return Err(invalid("deadline", "must be more than zero".into()));
+        }
+        for swept in config.points() {
+            let scenario = config.scenario(&swept, Profile::Quick);
+            scenario.check().map_err(|error| invalid("scenario", error.to_string()))?;
+        }
+        Ok(config)
+    }
+
+    pub(super) fn points(&self) -> Vec<Swept> {
+        let grid = Grid::new()
+            .axis("level", self.levels.len())
+            .axis("sessions", self.sessions.len())
+            .axis("state", self.state_bytes.len());
+        grid.points()
+            .map(|point| Swept {
+                level: self.levels[point.at("level")].into(),
+                sessions: self.sessions[point.at("sessions")],
+                state_bytes: self.state_bytes[point.at("state")],
+            })
+            .collect()
+    }
+
+    fn scenario(&self, swept: &Swept, profile: Profile) -> Scenario {
+        let faults = FaultConfig::default();
+        // The first combination of what is no axis here; `sessions` and `state_bytes` are this study's own.
+        let mut scenario = match self.scenario.points(&faults).first() {
+            Some(point) => self.scenario.scenario(&faults, point, self.full, profile),
+            None => Scenario::default(),
+        };
+        scenario.workload.sessions = swept.sessions as usize;
+        scenario.workload.state_bytes = Some(swept.state_bytes as usize);
+        scenario.deadlines = Deadlines::all(self.deadline.0);
+        scenario
+    }
+
+    pub(super) fn run(&self, name: &str, context: Context<'_>) -> Result<(), StudyError> {
+        let points = self.points();
+        let replications = match (context.profile, self.full) {
+            (Profile::Full, Some(Full { replications: Some(replications), .. })) => replications,
+            _ => self.replications,
+        };
+        let journal = context.dir.journal(name, points.len())?;
+        let bar = context.progress.experiment(name, points.len());
+        let run = Run {
+            journal: &journal,
+            bar: &bar,
+            interrupt: context.interrupt,
+            threads: context.threads,
+            replications,
+        };
+        let seed = context.dir.manifest().seed;
+        let rows = run_points(&points, run, |task| self.point(name, seed, context.profile, &task))?;
+        bar.finish();
+        context.dir.write_csv(name, &Row::table(&rows))?;
+        Ok(())
+    }
+
+    fn point(&self, name: &str, seed: u64, profile: Profile, task: &Task<'_, Swept>) -> Result<Row, TaskError> {
+        let swept = task.point;
+        let scenario = self.scenario(swept, profile);
+        let options = RecoveryOptions { level: swept.level, ..RecoveryOptions::default() };
+        // State size is left out of the key: other sizes, same requests.
+        let point = format!("level={} sessions={}", swept.level, swept.sessions);
+        let outcomes: Vec<RecoveryOutcome> = task
+            .replications
+            .clone()
+            .into_par_iter()
+            .map(|replication| {
+                task.check()?;
+                let streams = Streams::new(StreamKey { seed, experiment: name, point: &point, replication });
+                Ok(recovery_run(&scenario, &streams, &options)?)
+            })
+            .collect::<Result<_, TaskError>>()?;
+        Ok(row(swept, self.deadline.0, &outcomes))
+    }
+
+    pub(super) fn present(&self, name: &str, dir: &ResultsDir) -> Result<Presentation, StudyError> {
+        let table = dir.read_csv(name)?;
+        let lacking = || StudyError::Table(name.to_owned(), "recovery");
+        let figures = vec![cost(name, &table).ok_or_else(lacking)?, parts(name, &table).ok_or_else(lacking)?];
+        Ok(Presentation { figures, tables: vec![(format!("{name}.csv"), table)] })
+    }
+}
+
+/// The saved sessions of a run.
+fn timelines(outcome: &RecoveryOutcome) -> impl Iterator<Item = (Timeline, bool)> {
+    outcome.sessions.iter().filter_map(|session| match session.fate {
+        SessionFate::Saved { timeline, intact } => Some((timeline, intact)),
+        _ => None,
+    })
+}
+
+fn row(swept: &Swept, deadline: Nanos, outcomes: &[RecoveryOutcome]) -> Row {
+    let failed: Vec<&RecoveryOutcome> = outcomes.iter().filter(|outcome| outcome.effective.is_some()).collect();
+    let count = |of: &dyn Fn(&RecoveryOutcome) -> u64| failed.iter().map(|outcome| of(outcome)).sum::<u64>();
+    // Sessions of one run share its failure, so the runs are the sample.
+    let over_runs = |of: &dyn Fn(&RecoveryOutcome) -> Option<f64>| -> Option<Estimate> {
+        stats::mean(&failed.iter().filter_map(|outcome| of(outcome)).collect::<Vec<f64>>())
+    };
+    let mean_ms = |part: fn(&Timeline) -> Nanos| {
+        over_runs(&|outcome| {
+            let times: Vec<f64> = timelines(outcome).map(|(timeline, _)| part(&timeline).as_millis_f64()).collect();
+            stats::mean(&times).map(|mean| mean.value)
+        })
+    };
+    Row {
+        level: swept.level.name().to_owned(),
+        sessions: swept.sessions,
+        state_bytes: swept.state_bytes,
+        deadline_ms: deadline.as_millis_f64(),
+        replications: outcomes.len() as u64,
+        failures: failed.len() as u64,
+        diagnosed_right: failed.iter().filter(|outcome| outcome.diagnosed_right(swept.level)).count() as u64,
+        affected: count(&|outcome| outcome.sessions.len() as u64),
+        saved: count(&|outcome| outcome.saved() as u64),
+        intact: count(&|outcome| timelines(outcome).filter(|(_, intact)| *intact).count() as u64),
+        lost: count(&|outcome| outcome.lost() as u64),
+        requests_lost: count(&|outcome| outcome.sessions.iter().map(|s| s.requests_lost).sum()),
+        requests_waiting: count(&|outcome| outcome.sessions.iter().map(|s| s.requests_waiting).sum()),
+        bytes_read: over_runs(&|outcome| Some(outcome.extraction.bytes_read as f64)),
+        outage_ms: mean_ms(Timeline::outage),
+        outage_max_ms: over_runs(&|outcome| {
+            timelines(outcome).map(|(timeline, _)| timeline.outage()).max().map(Nanos::as_millis_f64)
+        }),
+        detection_ms: mean_ms(|timeline| timeline.detection),
+        planning_ms: mean_ms(|timeline| timeline.planning),
+        extraction_ms: mean_ms(|timeline| timeline.extraction),
+        reinstatement_ms: mean_ms(|timeline| timeline.reinstatement),
+        first_service_ms: mean_ms(|timeline| timeline.first_service),
+    }
+}
+
+/// Bytes in the unit in which people think of a state's size.
+fn size(bytes: &str) -> String {
+    match bytes.parse::<u64>() {
+        Ok(bytes) if bytes >= 1 << 10 && bytes.is_multiple_of(1 << 10) => format!("{} KiB of state", bytes >> 10),
+        _ => format!("{bytes} B of state"),
+    }
+}
+
+/// Outage by number of sessions, a curve for each state size, a panel for each level.
+fn cost(name: &str, table: &Table) -> Option<Figure> {
+    let mut figure = Figure::new(name)
+        .title("Outage of a session by number of sessions")
+        .caption(
+            "Mean time without service of a saved session, from the failure to its being able to serve elsewhere, with \
+             95% intervals. All sessions of the failed node, application or session are recovered at once.",
+        )
+        .columns(3);
+    for (level, rows) in table.groups("level") {
+        let mut panel = Panel::new(Axis::log("sessions"), Axis::log("outage").seconds());
+        panel = panel.title(format!("{level} level"));
+        for (bytes, rows) in rows.groups("state_bytes") {
+            panel = panel.series(in_seconds(Series::line(size(&bytes), []), &rows, "outage_ms")?.bars());
+        }
+        figure = figure.panel(panel);
+    }
+    Some(figure)
+}
+
+/// The parts of the outage, for the largest state.
+fn parts(name: &str, table: &Table) -> Option<Figure> {
+    let sizes = table.groups("state_bytes");
+    let (bytes, largest) = sizes.last()?;
+    let mut figure = Figure::new(format!("{name}-parts"))
+        .title("Parts of the outage")
+        .caption(format!(
+            "What the outage of a session consists of, with {} per session; means with 95% intervals.",
+            size(bytes)
+        ))
+        .columns(3);
+    for (level, rows) in largest.groups("level") {
+        let mut panel = Panel::new(Axis::log("sessions"), Axis::log("time").seconds());
+        panel = panel.title(format!("{level} level"));
+        for part in ["detection", "planning", "extraction", "reinstatement"] {
+            panel = panel.series(in_seconds(Series::line(part, []), &rows, &format!("{part}_ms"))?.bars());
+        }
+        figure = figure.panel(panel);
+    }
+    Some(figure)
+}
+
+/// A column of milliseconds over `sessions`, as points in seconds.
+fn in_seconds(mut series: Series, rows: &Table, column: &str) -> Option<Series> {
+    use crate::figures::Point;
+    let sessions = rows.numbers("sessions")?;
+    for (x, y) in sessions.into_iter().zip(rows.estimates(column)?) {
+        let (Some(x), Some(y)) = (x, y.map(|y| y.scaled(1e-3))) else { continue };
+        let point = Point::new(x, y.value);
+        series.points.push(match (y.low, y.high) {
+            (Some(low), Some(high)) => point.between(low.max(0.0), high),
+            _ => point,
+        });
+    }
+    Some(series)
+}
