@@ -112,7 +112,7 @@ fn every_failure_that_lasts_is_detected_in_time() {
         let bound = deadline + scenario.workload.tick_interval + ms(2);
         assert!(qos.detection_times.iter().all(|t| *t <= bound), "{level}: {:?}", qos.detection_times.iter().max());
         assert!(qos.detection_times.iter().all(|t| *t > ms(15)), "{level}: {:?}", qos.detection_times.iter().min());
-        assert_eq!(qos.right_alarms >= qos.detected, true);
+        assert!(qos.right_alarms >= qos.detected);
         assert_eq!(false_positives(&judged[0]), 0, "{level}");
         let diagnosed = qos.diagnosed_right as f64 / qos.detected as f64;
         assert!(diagnosed > 0.9, "{level}: {} of {} diagnosed", qos.diagnosed_right, qos.detected);
@@ -138,13 +138,13 @@ fn a_session_that_hangs_while_idle_fails_with_its_next_request() {
 
 #[test]
 fn false_positives_grow_with_load_and_never_with_the_deadline() {
-    let deadlines: Vec<Nanos> = (8..60).step_by(2).map(ms).collect();
+    let deadlines: Vec<Nanos> = (100..600).step_by(10).map(|n| Nanos::from_micros(n * 100)).collect();
     let mut by_load = Vec::new();
-    for load in [0, 4, 12] {
+    for load in [0, 12, 40] {
         let (_, judged) = judge(&Scenario { load, ..seconds(12) }, &deadlines);
         let counts: Vec<u64> = judged.iter().map(false_positives).collect();
         assert!(counts.is_sorted_by(|a, b| a >= b), "load {load}: {counts:?}");
-        by_load.push(counts[3]);
+        by_load.push(counts.iter().sum::<u64>());
     }
     assert!(by_load.is_sorted_by(|a, b| a < b), "{by_load:?}");
     let (_, judged) = judge(&troubled(), &deadlines);

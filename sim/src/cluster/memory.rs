@@ -5,9 +5,7 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use backdoor_core::hook_table::{Hook, Purpose, hook_table_words, write_hook_table};
-use backdoor_core::progress_box::{
-    Counter, EntityRecord, FailureLevel, Geometry, ProgressBox, Slot, StateBoxLocation,
-};
+use backdoor_core::progress_box::{Counter, EntityRecord, FailureLevel, Geometry, ProgressBox, Slot, StateBoxLocation};
 use backdoor_core::state_box::{BoxLayout, StateBox, words_needed};
 use backdoor_core::transport::{RegionKey, Rights};
 use backdoor_core::words::{AtomicU64, Ordering, copy_of, zeroed};
@@ -120,10 +118,8 @@ impl NodeMemory {
         for record in records_of(scenario, box_words) {
             owner.add(record).map_err(text)?;
         }
-        let counters = geometry
-            .liveness()
-            .map(|index| Counter::resume(Word { region: progress.clone(), index }))
-            .collect();
+        let counters =
+            geometry.liveness().map(|index| Counter::resume(Word { region: progress.clone(), index })).collect();
         let boxes = (0..if box_words > 0 { sessions } else { 0 })
             .map(|session| {
                 let range = session * box_words..(session + 1) * box_words;
@@ -164,8 +160,7 @@ fn records_of(scenario: &Scenario, box_words: usize) -> Vec<EntityRecord> {
         record.session = session as u64 + 1;
         if box_words > 0 {
             let offset = (session * box_words) as u64;
-            record.state_box =
-                Some(StateBoxLocation { offset, words: box_words as u64, claim: session as u32 });
+            record.state_box = Some(StateBoxLocation { offset, words: box_words as u64, claim: session as u32 });
         }
         records.push(record);
     }

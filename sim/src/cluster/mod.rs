@@ -41,14 +41,15 @@ mod memory;
 mod node;
 mod path;
 mod record;
-//mod recovery;
+mod recovery;
 mod scenario;
 mod strikes;
+mod target;
 mod world;
 
 pub use path::RandomPath;
 pub use record::{EntityRecording, Mark, NodeRecord, Record, RecordedSilence, Sample, VerdictLog, record, verdicts};
-//pub use recovery::{RecoveryOptions, RecoveryOutcome, SessionFate, SessionOutcome, recovery_run};
+pub use recovery::{RecoveryOptions, RecoveryOutcome, SessionFate, SessionOutcome, Timeline, recovery_run};
 pub use scenario::{Deadlines, Scenario, ScenarioError};
 
 use backdoor_core::Nanos;

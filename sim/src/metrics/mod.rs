@@ -25,6 +25,7 @@
 //! no alarms. Of one record, a longer deadline never has more false positives: each silence raises at most one alarm,
 //! and waiting longer can only turn a false one into a right or a stale one, or into none.
 
+pub mod cost;
 mod detection;
 mod truth;
 

@@ -1,0 +1,163 @@
+//! From a failure to its sessions being served elsewhere.
+
+use backdoor_core::Nanos;
+use backdoor_core::progress_box::FailureLevel;
+use backdoor_core::recovery::{NodeAction, StateError};
+use backdoor_core::state_box::StateBoxError;
+use backdoor_sim::cluster::{Deadlines, RecoveryOptions, RecoveryOutcome, Scenario, SessionFate, recovery_run};
+use backdoor_sim::streams::{StreamKey, Streams};
+
+const DEADLINE: Nanos = Nanos::from_millis(30);
+
+fn scenario() -> Scenario {
+    let mut scenario = Scenario { deadlines: Deadlines::all(DEADLINE), ..Scenario::default() };
+    scenario.workload.applications = 2;
+    scenario.workload.sessions = 12;
+    scenario
+}
+
+fn options(level: FailureLevel) -> RecoveryOptions {
+    RecoveryOptions { level, ..RecoveryOptions::default() }
+}
+
+fn run(scenario: &Scenario, options: &RecoveryOptions, replication: u64) -> RecoveryOutcome {
+    let key = StreamKey { seed: 9, experiment: "recovery tests", point: "", replication };
+    recovery_run(scenario, &Streams::new(key), options).unwrap()
+}
+
+/// What holds of every recovery, whatever happened.
+fn check(outcome: &RecoveryOutcome) {
+    for session in &outcome.sessions {
+        match session.fate {
+            SessionFate::Saved { timeline, intact } => {
+                assert!(intact, "session {} came back with a state that it never committed", session.session);
+                assert!(session.state_bytes > 0);
+                assert_eq!(Some(timeline.detection), outcome.detection);
+                assert!(timeline.reinstatement > Nanos::ZERO && timeline.first_service > Nanos::ZERO);
+            }
+            _ => assert_eq!(session.state_bytes, 0),
+        }
+    }
+    assert_eq!(outcome.saved() + outcome.lost(), outcome.sessions.len());
+}
+
+#[test]
+fn each_level_loses_and_saves_its_own_sessions() {
+    let expected = [
+        (FailureLevel::Os, 24, NodeAction::RebootNode),
+        (FailureLevel::Application, 12, NodeAction::None),
+        (FailureLevel::Session, 1, NodeAction::None),
+    ];
+    for (level, sessions, action) in expected {
+        for replication in 0..10 {
+            let outcome = run(&scenario(), &options(level), replication);
+            check(&outcome);
+            assert_eq!((outcome.sessions.len(), outcome.saved()), (sessions, sessions), "{level} {replication}");
+            assert!(outcome.diagnosed_right(level), "{level} {replication}: {:?}", outcome.causes);
+            match level {
+                FailureLevel::Application => {
+                    assert!(matches!(outcome.actions[..], [NodeAction::RestartApplication(_)]));
+                }
+                _ => assert_eq!(outcome.actions, [action]),
+            }
+            let detection = outcome.detection.unwrap();
+            assert!(detection <= DEADLINE + Nanos::from_millis(12), "{level} {replication}: {detection}");
+            assert!(outcome.extraction.bytes_read >= 4096 * sessions as u64);
+        }
+    }
+}
+
+#[test]
+fn a_larger_state_takes_longer_to_extract_and_to_reinstate() {
+    let parts = |bytes| {
+        let mut scenario = scenario();
+        scenario.workload.state_bytes = Some(bytes);
+        let outcome = run(&scenario, &options(FailureLevel::Application), 0);
+        check(&outcome);
+        assert!(outcome.sessions.iter().all(|session| session.state_bytes == bytes as u64));
+        let mut sum = (Nanos::ZERO, Nanos::ZERO);
+        for session in &outcome.sessions {
+            let SessionFate::Saved { timeline, .. } = session.fate else { panic!("{:?}", session.fate) };
+            sum = (sum.0 + timeline.extraction, sum.1 + timeline.reinstatement);
+        }
+        sum
+    };
+    let sizes = [1 << 10, 32 << 10, 512 << 10].map(parts);
+    assert!(sizes.is_sorted_by(|small, large| small.0 < large.0 && small.1 < large.1), "{sizes:?}");
+}
+
+#[test]
+fn damaged_boxes_are_lost_and_never_taken_for_whole() {
+    let mut scenario = scenario();
+    scenario.faults.corrupt_fraction = 0.4;
+    let (mut saved, mut lost) = (0, 0);
+    for replication in 0..10 {
+        let outcome = run(&scenario, &options(FailureLevel::Os), replication);
+        check(&outcome);
+        saved += outcome.saved();
+        for session in outcome.sessions.iter().filter(|s| !matches!(s.fate, SessionFate::Saved { .. })) {
+            let corrupt = SessionFate::NoState(StateError::StateBox(StateBoxError::NoWholeVersion { commit: 0 }));
+            assert_eq!(std::mem::discriminant(&session.fate), std::mem::discriminant(&corrupt));
+            lost += 1;
+        }
+    }
+    let fraction = f64::from(lost) / (f64::from(lost) + saved as f64);
+    assert!((0.3..0.5).contains(&fraction), "{lost} lost, {saved} saved");
+}
+
+#[test]
+fn without_state_boxes_every_session_is_lost() {
+    let mut scenario = scenario();
+    scenario.workload.state_bytes = None;
+    let outcome = run(&scenario, &options(FailureLevel::Application), 0);
+    check(&outcome);
+    assert_eq!((outcome.saved(), outcome.lost()), (0, 12));
+    assert!(outcome.sessions.iter().all(|session| session.fate == SessionFate::NoStateBox));
+    assert!(outcome.detection.is_some());
+}
+
+#[test]
+fn only_what_was_not_committed_is_lost() {
+    let mut scenario = scenario();
+    let lost = |scenario: &Scenario| -> u64 {
+        let outcome = run(scenario, &options(FailureLevel::Application), 1);
+        check(&outcome);
+        outcome.sessions.iter().map(|session| session.requests_lost).sum()
+    };
+    assert_eq!(lost(&scenario), 0);
+    scenario.workload.commit_every = 5;
+    assert!(lost(&scenario) > 0);
+}
+
+#[test]
+fn to_diagnose_at_once_takes_a_dead_node_for_something_smaller() {
+    let hasty = RecoveryOptions { settle: Nanos::ZERO, ..options(FailureLevel::Os) };
+    let wrong = (0..20).filter(|r| !run(&scenario(), &hasty, *r).diagnosed_right(FailureLevel::Os)).count();
+    assert!(wrong > 0);
+}
+
+#[test]
+fn a_busy_target_and_a_lossy_network_only_cost_time() {
+    let mut scenario = scenario();
+    let quick = run(&scenario, &options(FailureLevel::Os), 2);
+    scenario.network_loss = 0.05;
+    let busy = RecoveryOptions { target_load: 8, ..options(FailureLevel::Os) };
+    let slow = run(&scenario, &busy, 2);
+    check(&slow);
+    assert_eq!((quick.saved(), slow.saved()), (24, 24));
+    let outage = |outcome: &RecoveryOutcome| -> Nanos {
+        let timelines = outcome.sessions.iter().filter_map(|s| match s.fate {
+            SessionFate::Saved { timeline, .. } => Some(timeline.outage()),
+            _ => None,
+        });
+        timelines.max().unwrap()
+    };
+    assert!(outage(&slow) > outage(&quick));
+}
+
+#[test]
+fn the_same_key_gives_the_same_recovery_on_any_thread() {
+    let digest = || format!("{:?}", run(&scenario(), &options(FailureLevel::Os), 7));
+    let there = std::thread::scope(|scope| [scope.spawn(digest), scope.spawn(digest)].map(|t| t.join().unwrap()));
+    assert!(there.iter().all(|other| *other == digest()));
+}
