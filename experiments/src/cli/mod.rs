@@ -1,6 +1,6 @@
 //! The command line: one file per command, each from arguments to an exit code by way of the library.
 //!
-//! Exit codes: 0 done; 1 failed, with one sentence on standard error; 2 wrong usage; 130 interrupted.
+//! Exit codes: 0 done; 1 failed, with one sentence on standard error; 2 wrong usage; 130 interrupted (143 by SIGTERM).
 
 mod inspect;
 mod live;
@@ -8,6 +8,7 @@ mod monitor;
 mod node;
 mod plot;
 mod reproduce;
+mod run;
 mod sweep;
 
 use std::process::ExitCode;
@@ -39,8 +40,13 @@ enum Command {
 pub enum Failure {
     /// One sentence for the user.
     Message(String),
-    /// The user interrupted it; the sentence says how to go on.
-    Interrupted(String),
+    /// The user interrupted it.
+    Interrupted {
+        /// One sentence that says how to go on.
+        message: String,
+        /// Exit code: 128 plus the signal's number.
+        code: u8,
+    },
 }
 
 impl<E: std::error::Error> From<E> for Failure {
@@ -76,9 +82,9 @@ pub fn run() -> ExitCode {
             eprintln!("backdoor: {message}");
             ExitCode::FAILURE
         }
-        Err(Failure::Interrupted(message)) => {
+        Err(Failure::Interrupted { message, code }) => {
             eprintln!("backdoor: {message}");
-            ExitCode::from(130)
+            ExitCode::from(code)
         }
     }
 }

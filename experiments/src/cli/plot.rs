@@ -1,11 +1,30 @@
-//! `backdoor plot`.
+//! `backdoor plot`: figures and report again, from the CSV alone.
 
-use super::Failure;
+use super::{Failure, reproduce, run};
+use crate::results::ResultsDir;
+use crate::study::{Study, StudyError};
+use std::path::PathBuf;
 
-/// Draw the figures of a results directory again, from its CSV alone.
+/// Draw the figures and write the report of a results directory again, from its CSV alone.
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {}
+pub(super) struct Arguments {
+    /// The results directory.
+    dir: PathBuf,
+}
 
-pub(super) fn run(_arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let dir = ResultsDir::open(&arguments.dir)?;
+    let manifest = dir.manifest().clone();
+    let studies = manifest
+        .experiments
+        .iter()
+        .map(|experiment| Study::parse(&experiment.name, "manifest.json", &experiment.config))
+        .collect::<Result<Vec<Study>, StudyError>>()?;
+    let title = match &studies[..] {
+        [only] => only.title().to_owned(),
+        _ => reproduce::TITLE.to_owned(),
+    };
+    run::present(&studies, &title, &dir)?;
+    println!("{}", run::summary(&arguments.dir));
     Ok(())
 }

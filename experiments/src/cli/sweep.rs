@@ -1,11 +1,21 @@
-//! `backdoor sweep`.
+//! `backdoor sweep`: one study from a config file.
 
-use super::Failure;
+use super::{Failure, run};
+use crate::study::Study;
+use std::path::PathBuf;
 
-/// Run one sweep: every combination of a config's lists.
+/// Run one study: every combination of a config's lists.
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {}
+pub(super) struct Arguments {
+    /// The config, such as experiments/configs/false-positives.toml.
+    config: PathBuf,
+    #[command(flatten)]
+    options: run::Options,
+}
 
-pub(super) fn run(_arguments: &Arguments) -> Result<(), Failure> {
-    Ok(())
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let study = Study::load(&arguments.config)?;
+    let title = study.title().to_owned();
+    let default_out = format!("results-{}", study.name());
+    run::run(&[study], &title, &default_out, &arguments.options)
 }
