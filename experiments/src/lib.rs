@@ -18,6 +18,7 @@ pub mod cli;
 pub mod config;
 pub mod figures;
 pub mod interrupt;
+pub mod live;
 pub mod progress;
 pub mod report;
 pub mod results;

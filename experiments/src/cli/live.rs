@@ -1,11 +1,178 @@
 //! `backdoor live`.
 
+use std::io::Write;
+use std::process::ExitCode;
+
+use backdoor_core::Nanos;
+
 use super::Failure;
+use crate::interrupt::Interrupt;
+use crate::live::detect::{self, DetectConfig, DetectError, DetectReport, FailureKind};
+use crate::live::parts;
+use crate::progress::Progress;
 
 /// Live experiments with real processes and real faults.
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {}
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    experiment: Experiment,
+}
 
-pub(super) fn run(_arguments: Arguments) -> Result<(), Failure> {
+#[derive(Debug, clap::Subcommand)]
+enum Experiment {
+    Detect(Box<Detect>),
+    /// One process of an experiment.
+    #[command(hide = true)]
+    Part {
+        task: String,
+    },
+}
+
+/// Make a real process fail, and measure how long a monitor takes to notice that reads nothing but its memory.
+///
+/// Everything is started for the experiment and ended with it: an agent, a worker that serves sessions to clients over
+/// TCP, busy processes, a monitor. After each detection the sessions' states are read out of the failed worker and
+/// compared with what the clients know.
+#[derive(Debug, clap::Args)]
+struct Detect {
+    /// How the worker fails; several, separated by commas, run one after the other.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "sigstop", value_name = "KIND")]
+    failure: Vec<FailureKind>,
+    /// Silence longer than this is a failure.
+    #[arg(long, default_value = "20ms", value_name = "DURATION")]
+    deadline: Nanos,
+    /// Time between the monitor's polls.
+    #[arg(long, default_value = "1ms", value_name = "DURATION")]
+    poll: Nanos,
+    /// Number of busy processes; several, separated by commas, run one after the other.
+    #[arg(long, value_delimiter = ',', default_value = "0", value_name = "N")]
+    load: Vec<u32>,
+    /// Runs of each combination, each with a fresh worker. [default: 50; 1 for --failure none]
+    #[arg(long, value_name = "N")]
+    runs: Option<u32>,
+    /// How long the worker is healthy before it fails. [default: 100ms; 5s for --failure none]
+    #[arg(long, value_name = "DURATION")]
+    duration: Option<Nanos>,
+    /// Sessions of the worker, each with a client of its own.
+    #[arg(long, default_value_t = 8, value_name = "K")]
+    sessions: u64,
+    /// Bytes of each session's state.
+    #[arg(long, default_value_t = 1024, value_name = "BYTES")]
+    state_size: usize,
+    /// What the monitor reads through.
+    #[arg(long, value_enum, default_value_t = TransportKind::Shm)]
+    transport: TransportKind,
+    /// What a stuck session does instead of going on.
+    #[arg(long, value_enum, default_value_t = Stuck::Block)]
+    stuck: Stuck,
+    /// Let the monitor spin just before each poll: it wakes up more exactly, and takes a processor.
+    #[arg(long)]
+    spin: bool,
+    /// Seed of the moments of failure, the clients' pauses, and the states.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    seed: u64,
+    /// A row per run as CSV, or a summary for people.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// No progress on standard error.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum TransportKind {
+    /// Memory shared between processes.
+    Shm,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Stuck {
+    /// Waits for what never comes.
+    Block,
+    /// Computes for ever.
+    Spin,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Text,
+    Csv,
+}
+
+pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
+    match arguments.experiment {
+        Experiment::Detect(arguments) => detect(&arguments),
+        Experiment::Part { task } => match parts::play(&task) {
+            code if code == ExitCode::SUCCESS => Ok(()),
+            _ => Err(Failure::Message("a part of a live experiment failed".into())),
+        },
+    }
+}
+
+impl Detect {
+    fn configs(&self) -> Result<Vec<DetectConfig>, Failure> {
+        // The only one so far; named, so that a script says what it measured.
+        let TransportKind::Shm = self.transport;
+        let mut configs = Vec::new();
+        for failure in &self.failure {
+            for load in &self.load {
+                let default = DetectConfig::of(*failure)?;
+                configs.push(DetectConfig {
+                    deadline: self.deadline,
+                    poll: self.poll,
+                    load: *load,
+                    runs: self.runs.unwrap_or(default.runs),
+                    healthy: self.duration.unwrap_or(default.healthy),
+                    sessions: self.sessions,
+                    state_bytes: self.state_size,
+                    seed: self.seed,
+                    spin: self.spin,
+                    stuck_spins: self.stuck == Stuck::Spin,
+                    ..default
+                });
+            }
+        }
+        Ok(configs)
+    }
+}
+
+fn detect(arguments: &Detect) -> Result<(), Failure> {
+    let configs = arguments.configs()?;
+    let interrupt = Interrupt::listen()?;
+    let runs = configs.iter().map(|config| config.runs as usize).sum();
+    let progress = if arguments.quiet { Progress::hidden() } else { Progress::new(runs) };
+    let mut reports = Vec::new();
+    let mut outcome = Ok(());
+    for config in &configs {
+        let bar = progress.experiment(config.failure.name(), config.runs as usize);
+        match detect::run(config, &interrupt, &mut |_| bar.point_finished()) {
+            Ok(report) => {
+                bar.finish();
+                reports.push(report);
+            }
+            Err(error) => {
+                outcome = Err(error);
+                break;
+            }
+        }
+    }
+    progress.finish();
+    print(&reports, arguments.format)?;
+    outcome.map_err(|error| match error {
+        DetectError::Interrupted { .. } => Failure::Interrupted(error.to_string()),
+        error => error.into(),
+    })
+}
+
+/// What was finished is printed even if something else was not.
+fn print(reports: &[DetectReport], format: Format) -> Result<(), Failure> {
+    if reports.is_empty() {
+        return Ok(());
+    }
+    let text = match format {
+        Format::Csv => DetectReport::table(reports)?.to_csv(),
+        Format::Text => reports.iter().map(DetectReport::to_text).collect::<Vec<_>>().join("\n"),
+    };
+    std::io::stdout().lock().write_all(text.as_bytes())?;
     Ok(())
 }

@@ -1,11 +1,93 @@
 //! `backdoor node`.
 
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use backdoor_core::Nanos;
+use backdoor_host::agent::{Agent, AgentConfig, default_socket};
+
 use super::Failure;
+use crate::interrupt::Interrupt;
 
 /// Run a node's agent.
+///
+/// It owns the memory that monitors read, keeps the operating system's counters, and gives services and their sessions
+/// their places. It serves until Ctrl-C, and takes its socket away when it ends.
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {}
+pub(super) struct Arguments {
+    /// Where its socket is made. [default: backdoor.sock in $XDG_RUNTIME_DIR or the temporary directory]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Room for entities: processors, applications, sessions.
+    #[arg(long, default_value_t = 1024, value_name = "N")]
+    capacity: usize,
+    /// Memory for the states of all sessions together.
+    #[arg(long, default_value = "8MiB", value_name = "SIZE", value_parser = size)]
+    arena: usize,
+    /// How often the operating system's counters advance.
+    #[arg(long, default_value = "1ms", value_name = "DURATION")]
+    tick: Nanos,
+    /// Silence of those counters longer than this is a failure.
+    #[arg(long, default_value = "100ms", value_name = "DURATION")]
+    os_deadline: Nanos,
+    /// How long what has died is kept for recovery, before its room may be used again.
+    #[arg(long, default_value = "60s", value_name = "DURATION")]
+    retain: Nanos,
+}
 
-pub(super) fn run(_arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let socket = arguments.socket.clone().unwrap_or_else(default_socket);
+    let mut config = AgentConfig::at(&socket);
+    config.capacity = arguments.capacity;
+    config.claims = arguments.capacity;
+    config.state_words = arguments.arena / 8;
+    config.tick = arguments.tick;
+    config.os_deadline = arguments.os_deadline;
+    config.retain = arguments.retain;
+    let interrupt = Interrupt::listen()?;
+    let agent = Agent::start(config)?;
+    // The line may be what somebody waits for; without a reader the agent serves all the same.
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "agent ready at {}", socket.display()).and_then(|()| out.flush());
+    drop(out);
+    while !interrupt.requested() {
+        if !agent.is_running() {
+            return Err(Failure::Message("the agent failed".into()));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    agent.stop();
     Ok(())
+}
+
+/// Bytes from a number with or without a unit.
+fn size(text: &str) -> Result<usize, String> {
+    let text = text.trim();
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let factor: usize = match unit.trim() {
+        "" | "B" => 1,
+        "KiB" | "K" => 1 << 10,
+        "MiB" | "M" => 1 << 20,
+        "GiB" | "G" => 1 << 30,
+        _ => return Err("write a number of bytes, KiB, MiB or GiB, such as 8MiB".into()),
+    };
+    let number: usize = number.parse().map_err(|_| "write a whole number first, such as 8MiB".to_string())?;
+    number.checked_mul(factor).ok_or_else(|| "more than this machine can address".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(size("8MiB"), Ok(8 << 20));
+        assert_eq!(size("4096"), Ok(4096));
+        assert_eq!(size("2 K"), Ok(2048));
+        for bad in ["", "MiB", "1.5GiB", "8MB", "99999999999GiB"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
 }

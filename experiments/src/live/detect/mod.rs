@@ -1,0 +1,300 @@
+//! How long until a real failure of a real process is noticed, and what can still be read out of it?
+//!
+//! One run: start a fresh worker, let clients work with it for a while, make it fail at a random moment, and wait until
+//! the monitor (a process that has nothing but the worker's memory to look at) says so. What it then reads out of the
+//! failed worker must be what the clients know: no state older than the last answer a client got, none newer than its
+//! last request, and each byte as derived from the seed.
+//!
+//! # The moment of failure
+//! *SIGSTOP, SIGKILL:* the clock right after `kill` has returned; from then on the kernel runs no more of the process's
+//! own code, but for the microseconds that a thread on another processor needs to see the signal. How long the call
+//! itself took is in the column `injection_ms`: a starved experiment shows there. *Deadlock, stuck session:* the thread
+//! that fails stores the clock just before its last step. All processes read one monotonic clock.
+//!
+//! ```no_run
+//! use backdoor_experiments::interrupt::Interrupt;
+//! use backdoor_experiments::live::detect::{DetectConfig, FailureKind, run};
+//!
+//! // In the `backdoor` binary; elsewhere, set `program` to that binary.
+//! let config = DetectConfig { runs: 10, ..DetectConfig::of(FailureKind::Sigstop)? };
+//! let report = run(&config, &Interrupt::new(), &mut |row| eprintln!("{:?}", row.detection_ms))?;
+//! assert!(report.keeps_bound() == Some(true));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod clients;
+mod one_run;
+mod report;
+mod stage;
+mod verify;
+
+pub use report::{DetectReport, DetectRow};
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use backdoor_core::Nanos;
+use backdoor_sim::streams::{StreamKey, Streams};
+use rand::Rng;
+
+use super::parts::PartError;
+use super::wakeups;
+use crate::interrupt::Interrupt;
+use one_run::OneRun;
+use stage::Stage;
+
+/// Smallest state of a session: its client and its number.
+pub const MIN_STATE_BYTES: usize = 16;
+/// Largest state of a session; the monitor sends each whole through a pipe.
+pub const MAX_STATE_BYTES: usize = 1 << 20;
+/// Most sessions; each has a thread here and one in the worker.
+pub const MAX_SESSIONS: u64 = 512;
+/// How long the loop that never sleeps is measured.
+const SPIN_FOR: Nanos = Nanos::from_millis(200);
+
+/// How the worker fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum)]
+pub enum FailureKind {
+    /// The kernel stops all threads of the worker.
+    Sigstop,
+    /// The kernel ends the worker.
+    Sigkill,
+    /// The worker's event loop and another thread wait for each other for ever.
+    Deadlock,
+    /// The handler of one client's request never ends; everything else goes on.
+    SessionStuck,
+    /// It doesn't: whoever is suspected is suspected wrongly.
+    None,
+}
+
+impl FailureKind {
+    /// Every kind.
+    pub const ALL: [FailureKind; 5] = [
+        FailureKind::Sigstop,
+        FailureKind::Sigkill,
+        FailureKind::Deadlock,
+        FailureKind::SessionStuck,
+        FailureKind::None,
+    ];
+
+    /// The name used on the command line and in files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            FailureKind::Sigstop => "sigstop",
+            FailureKind::Sigkill => "sigkill",
+            FailureKind::Deadlock => "deadlock",
+            FailureKind::SessionStuck => "session-stuck",
+            FailureKind::None => "none",
+        }
+    }
+
+    /// The level at which it is a failure; `none` if it is none.
+    pub const fn level(self) -> &'static str {
+        match self {
+            FailureKind::Sigstop | FailureKind::Sigkill | FailureKind::Deadlock => "application",
+            FailureKind::SessionStuck => "session",
+            FailureKind::None => "none",
+        }
+    }
+}
+
+/// One configuration of the experiment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DetectConfig {
+    /// The `backdoor` binary.
+    pub program: PathBuf,
+    /// How the worker fails.
+    pub failure: FailureKind,
+    /// Deadline of the worker, of its sessions, and of the operating system's counters.
+    pub deadline: Nanos,
+    /// Time between the monitor's polls.
+    pub poll: Nanos,
+    /// Busy processes beside everything.
+    pub load: u32,
+    /// Runs, each with a fresh worker.
+    pub runs: u32,
+    /// Sessions of the worker.
+    pub sessions: u64,
+    /// Bytes of each session's state.
+    pub state_bytes: usize,
+    /// Length of the healthy part of a run. A failure comes up to 50 ms later, at random.
+    pub healthy: Nanos,
+    /// Seed of the moments of failure, of the clients' pauses and of the states.
+    pub seed: u64,
+    /// Whether the monitor spins just before each poll.
+    pub spin: bool,
+    /// Whether a stuck session spins instead of blocking.
+    pub stuck_spins: bool,
+}
+
+impl DetectConfig {
+    /// Defaults: 20 ms deadline, 1 ms polls, no load, 50 runs (one of 5 s for [`FailureKind::None`]), 8 sessions of
+    /// 1 KiB. Fails if this program can't tell where its binary is.
+    pub fn of(failure: FailureKind) -> Result<Self, std::io::Error> {
+        let healthy = failure == FailureKind::None;
+        Ok(DetectConfig {
+            program: std::env::current_exe()?,
+            failure,
+            deadline: Nanos::from_millis(20),
+            poll: Nanos::from_millis(1),
+            load: 0,
+            runs: if healthy { 1 } else { 50 },
+            sessions: 8,
+            state_bytes: 1024,
+            healthy: if healthy { Nanos::from_secs(5) } else { Nanos::from_millis(100) },
+            seed: 1,
+            spin: false,
+            stuck_spins: false,
+        })
+    }
+
+    /// What the method promises without load: a deadline of silence, a poll to see it, 1 ms for the machine.
+    pub fn bound(&self) -> Nanos {
+        self.deadline + self.poll + Nanos::from_millis(1)
+    }
+
+    /// How long a failure is waited for.
+    fn limit(&self) -> Nanos {
+        self.deadline * 5 + self.poll * 10 + Nanos::from_millis(500)
+    }
+
+    fn check(&self) -> Result<(), DetectError> {
+        let error = |what: String| Err(DetectError::Config(what));
+        let (least, most) = (Nanos::from_millis(2), Nanos::from_secs(600));
+        if self.deadline < least || self.deadline > most {
+            return error(format!(
+                "the deadline is {}, must be from {least} (the worker ticks every 1ms) to {most}",
+                self.deadline
+            ));
+        }
+        if self.poll < Nanos::from_micros(10) || self.poll > self.deadline {
+            return error(format!("the poll interval is {}, must be from 10us to the deadline", self.poll));
+        }
+        if self.sessions == 0 || self.sessions > MAX_SESSIONS {
+            return error(format!("{} sessions: must be from 1 to {MAX_SESSIONS}", self.sessions));
+        }
+        if !(MIN_STATE_BYTES..=MAX_STATE_BYTES).contains(&self.state_bytes) {
+            return error(format!(
+                "states of {} bytes: must be from {MIN_STATE_BYTES} to {MAX_STATE_BYTES}",
+                self.state_bytes
+            ));
+        }
+        if self.runs == 0 || self.load > 1024 {
+            return error(format!("{} runs under a load of {}: at least 1 run, at most 1024", self.runs, self.load));
+        }
+        if self.healthy > Nanos::from_secs(24 * 3600) {
+            return error(format!("a healthy part of {}: at most a day", self.healthy));
+        }
+        Ok(())
+    }
+}
+
+/// Why the experiment ended early. All its processes have ended.
+#[derive(Debug, thiserror::Error)]
+pub enum DetectError {
+    /// A setting that can't be.
+    #[error("{0}")]
+    Config(String),
+    /// Somebody asked to stop.
+    #[error("stopped after {finished} of {runs} runs")]
+    Interrupted {
+        /// Runs whose rows were handed out.
+        finished: u32,
+        /// All runs.
+        runs: u32,
+    },
+    /// The worker was sent a signal and did not mind.
+    #[error("the worker goes on after {signal}")]
+    Unharmed {
+        /// The signal.
+        signal: &'static str,
+    },
+    /// A process did not play its part.
+    #[error(transparent)]
+    Part(#[from] PartError),
+    /// The worker could not be talked to.
+    #[error("can't talk to the worker: {0}")]
+    Client(#[source] std::io::Error),
+    /// The monitor did not see what it should have seen at the start of a run.
+    #[error("the monitor did not {what} within {} s", waited.as_secs_f64())]
+    Blind {
+        /// What it did not do.
+        what: &'static str,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+}
+
+/// Runs one configuration. `finished` gets each row as soon as there is one.
+///
+/// The calling thread starts the processes and must live until this returns; it does so within the time that the runs
+/// take: at most a few deadlines and about a second each, besides the healthy part.
+pub fn run(
+    config: &DetectConfig,
+    interrupt: &Interrupt,
+    finished: &mut dyn FnMut(&DetectRow),
+) -> Result<DetectReport, DetectError> {
+    config.check()?;
+    let mut stage = Stage::set(config)?;
+    let spin = wakeups::spin(config.poll, SPIN_FOR);
+    let mut rows = Vec::new();
+    for number in 0..config.runs {
+        if interrupt.requested() {
+            return Err(DetectError::Interrupted { finished: number, runs: config.runs });
+        }
+        let streams = streams(config.seed, u64::from(number));
+        let row = OneRun::start(config, number, streams, &mut stage)?.play(interrupt)?;
+        let Some(row) = row else {
+            return Err(DetectError::Interrupted { finished: number, runs: config.runs });
+        };
+        finished(&row);
+        rows.push(row);
+    }
+    let monitor = stage.end()?;
+    Ok(DetectReport { config: config.clone(), rows, monitor, spin })
+}
+
+fn streams(seed: u64, run: u64) -> Streams {
+    // Neither failure nor load are in the key: alternatives are compared under the same random numbers.
+    Streams::new(StreamKey { seed, experiment: "live-detect", point: "", replication: run })
+}
+
+/// The state of a client's session after its `request`th request: what the worker commits and the clients expect.
+pub fn content(seed: u64, client: u64, request: u64, bytes: usize) -> Vec<u8> {
+    let key = StreamKey { seed, experiment: "live-state", point: "", replication: request };
+    let mut content = vec![0; bytes.max(MIN_STATE_BYTES)];
+    content[..8].copy_from_slice(&client.to_le_bytes());
+    content[8..16].copy_from_slice(&request.to_le_bytes());
+    Streams::new(key).indexed("client", client).fill_bytes(&mut content[MIN_STATE_BYTES..]);
+    content
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_differ_in_everything_they_depend_on() {
+        let state = content(1, 2, 3, 64);
+        assert_eq!(state, content(1, 2, 3, 64));
+        for other in [content(2, 2, 3, 64), content(1, 3, 3, 64), content(1, 2, 4, 64)] {
+            assert_ne!(state[MIN_STATE_BYTES..], other[MIN_STATE_BYTES..]);
+        }
+    }
+
+    #[test]
+    fn settings_that_cannot_be_are_named() {
+        let good = DetectConfig::of(FailureKind::Sigstop).unwrap();
+        assert!(good.check().is_ok());
+        for (bad, word) in [
+            (DetectConfig { deadline: Nanos::from_millis(1), ..good.clone() }, "deadline"),
+            (DetectConfig { poll: Nanos::from_millis(21), ..good.clone() }, "poll"),
+            (DetectConfig { sessions: 0, ..good.clone() }, "sessions"),
+            (DetectConfig { state_bytes: 15, ..good.clone() }, "states"),
+            (DetectConfig { runs: 0, ..good.clone() }, "runs"),
+        ] {
+            let message = bad.check().unwrap_err().to_string();
+            assert!(message.contains(word), "{message}");
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! Real processes, real faults, real time: the monitor of the simulations over memory shared between processes.
+//!
+//! ```text
+//!  detect ── starts ──> agent    owns the memory                      (a process of its own, as are the next three)
+//!    │       ├────────> worker   serves sessions over TCP; this is what fails
+//!    │       ├────────> load     busy loops
+//!    │       └────────> monitor  reads that memory, and nothing else
+//!    └─ clients: threads that keep the sessions busy and remember what they were answered
+//! ```
+//!
+//! * [`watch`] drives the monitor of `backdoor-core` in real time: finds the agent, sleeps until a poll is due, says
+//!   what was noticed. `backdoor monitor` and the monitor of the experiments are the same code.
+//! * [`notice`] is what it says, for machines and for people.
+//! * [`snapshot`] reads a node once, for `backdoor inspect`.
+//! * [`parts`] are the processes of an experiment, and how they are kept from outliving it.
+//! * [`detect`] is the experiment: how long until a real failure is noticed, and is the state that is then read out of
+//!   the failed process the one that the clients know?
+
+pub mod detect;
+pub mod notice;
+pub mod parts;
+
+pub mod wakeups;
+pub mod watch;

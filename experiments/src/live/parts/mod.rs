@@ -1,0 +1,138 @@
+//! The processes of an experiment: this same program, told by a hidden subcommand which part to play.
+//!
+//! No part outlives who started it, however that ends. Each asks the kernel at its start to be killed with its parent,
+//! and then looks whether the parent had died before that; the agent instead ends by itself when the pipe to its
+//! standard input closes, because it has a directory to remove. A part is a process group of its own, so that a Ctrl-C
+//! in a terminal reaches only the parent, which then ends its parts in order.
+
+mod agent;
+mod load;
+mod monitor;
+mod process;
+mod worker;
+
+pub use agent::Ready;
+pub use process::{Part, PartError};
+pub use worker::{Order, Report, WORKER_NAME, session_name};
+
+use std::io::Read;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::process::{Pid, Signal};
+use serde::{Deserialize, Serialize};
+
+use crate::config::Span;
+
+/// Name of the hidden subcommand of `backdoor live`.
+pub const SUBCOMMAND: &str = "part";
+
+/// Which part to play, and how.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "part", rename_all = "snake_case")]
+pub enum Role {
+    /// The agent, in a temporary directory of its own. Reports `{"socket": …}`.
+    Agent {
+        /// Room for entities.
+        capacity: usize,
+        /// Words for State Boxes.
+        state_words: usize,
+        /// Deadline of the operating system's counters.
+        os_deadline: Span,
+        /// How long what died is kept.
+        retain: Span,
+    },
+    /// The service that fails. Takes [`Order`]s, makes [`Report`]s.
+    Worker {
+        /// The agent's socket.
+        socket: String,
+        /// Deadline of the application and of each session.
+        deadline: Span,
+        /// Bytes of each session's state.
+        state_bytes: usize,
+        /// Seed of the states' contents.
+        seed: u64,
+        /// Whether a stuck session spins instead of blocking.
+        stuck_spins: bool,
+    },
+    /// A busy loop.
+    Load {
+        /// How long at most.
+        lifetime: Span,
+    },
+    /// The monitor. Makes [`Notice`](super::notice::Notice)s.
+    Monitor {
+        /// The agent's socket.
+        socket: String,
+        /// Time between polls.
+        poll: Span,
+        /// Whether to spin instead of sleeping the last bit.
+        spin: bool,
+    },
+}
+
+/// What a part is told on its command line.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Task {
+    /// Who started it.
+    pub parent: u32,
+    /// What to do.
+    pub role: Role,
+}
+
+/// Plays the part that `task` describes, to its end.
+pub fn play(task: &str) -> ExitCode {
+    let task: Task = match serde_json::from_str(task) {
+        Ok(task) => task,
+        Err(error) => return failed(&format!("this subcommand is for the program itself: {error}")),
+    };
+    let dies_with_parent = !matches!(task.role, Role::Agent { .. });
+    if dies_with_parent && rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).is_err() {
+        return failed("the kernel does not offer to end a process with its parent");
+    }
+    if rustix::process::getppid().map(Pid::as_raw_nonzero).map(|pid| pid.get() as u32) != Some(task.parent) {
+        return failed("who started this part has ended");
+    }
+    let outcome = match task.role {
+        Role::Agent { capacity, state_words, os_deadline, retain } => {
+            agent::play(capacity, state_words, os_deadline.0, retain.0)
+        }
+        Role::Worker { socket, deadline, state_bytes, seed, stuck_spins } => {
+            worker::play(&socket, worker::Settings { deadline: deadline.0, state_bytes, seed, stuck_spins })
+        }
+        Role::Load { lifetime } => {
+            load::play(lifetime.0);
+            Ok(())
+        }
+        Role::Monitor { socket, poll, spin } => monitor::play(&socket, poll.0, spin),
+    };
+    outcome.map_or_else(|error| failed(&error.to_string()), |()| ExitCode::SUCCESS)
+}
+
+fn failed(why: &str) -> ExitCode {
+    eprintln!("backdoor live part: {why}");
+    ExitCode::FAILURE
+}
+
+/// A flag that is set once the parent closes the pipe to standard input, be it by dying.
+fn parent_gone() -> Arc<AtomicBool> {
+    let gone = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&gone);
+    std::thread::spawn(move || {
+        let mut rest = [0; 64];
+        while std::io::stdin().read(&mut rest).is_ok_and(|bytes| bytes > 0) {}
+        flag.store(true, Ordering::Release);
+    });
+    gone
+}
+
+/// Writes one line for the parent.
+fn tell(message: &impl Serialize) -> std::io::Result<()> {
+    use std::io::Write;
+    let mut line = serde_json::to_string(message)?;
+    line.push('\n');
+    let mut out = std::io::stdout().lock();
+    out.write_all(line.as_bytes())?;
+    out.flush()
+}

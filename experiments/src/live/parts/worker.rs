@@ -1,0 +1,220 @@
+//! The service that fails: one event loop, and a thread for each client's session.
+//!
+//! What makes its sessions recoverable is the order of things: change the state, commit it, and only then answer. The
+//! event loop ticks every millisecond and takes new clients; its counter speaks for the application. Every request
+//! passes through a lock that the event loop takes, too, so when the loop hangs in a deadlock, the sessions hang soon
+//! after, each at its next request.
+
+use std::error::Error;
+use std::io::{self, BufRead, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use backdoor_core::Nanos;
+use backdoor_host::app::{App, Node, Session};
+use backdoor_host::clock;
+use serde::{Deserialize, Serialize};
+
+use crate::live::detect::content;
+
+/// The application's name in the Progress Box.
+pub const WORKER_NAME: &str = "worker";
+/// Period of the event loop.
+const TICK: Nanos = Nanos::from_millis(1);
+/// No session is to get stuck.
+const NOBODY: u64 = u64::MAX;
+
+/// The name of a client's session.
+pub fn session_name(client: u64) -> String {
+    format!("client {client}")
+}
+
+/// How it is told to fail. (By signals it fails untold.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "snake_case")]
+pub enum Order {
+    /// The event loop and another thread each wait for a lock that the other holds.
+    Deadlock,
+    /// The handler of a client's next request never ends.
+    Stick {
+        /// The client.
+        client: u64,
+    },
+}
+
+/// What it tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "report", rename_all = "snake_case")]
+pub enum Report {
+    /// Clients may come.
+    Ready {
+        /// TCP port on the loopback interface.
+        port: u16,
+    },
+    /// It has failed as it was told.
+    Failed {
+        /// When the thread in question made its last step, in monotonic nanoseconds.
+        at_ns: u64,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    pub(super) deadline: Nanos,
+    pub(super) state_bytes: usize,
+    pub(super) seed: u64,
+    pub(super) stuck_spins: bool,
+}
+
+/// What the threads share.
+#[derive(Debug)]
+struct Shared {
+    settings: Settings,
+    /// Two things with a lock each, as any service has them. In good order `requests` is taken first.
+    requests: Mutex<u64>,
+    journal: Mutex<u64>,
+    deadlock: AtomicBool,
+    partner_holds_journal: AtomicBool,
+    stuck_client: AtomicU64,
+    /// When the failure began; 0 before it.
+    failed_at: AtomicU64,
+}
+
+pub(super) fn play(socket: &str, settings: Settings) -> Result<(), Box<dyn Error>> {
+    let shared = Arc::new(Shared {
+        settings,
+        requests: Mutex::new(0),
+        journal: Mutex::new(0),
+        deadlock: AtomicBool::new(false),
+        partner_holds_journal: AtomicBool::new(false),
+        stuck_client: AtomicU64::new(NOBODY),
+        failed_at: AtomicU64::new(0),
+    });
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    listener.set_nonblocking(true)?;
+    let port = listener.local_addr()?.port();
+    let app = Node::connect(socket)?.register(WORKER_NAME, settings.deadline)?;
+    let for_loop = Arc::clone(&shared);
+    std::thread::Builder::new().name("event-loop".into()).spawn(move || {
+        if let Err(error) = event_loop(app, &listener, &for_loop) {
+            eprintln!("the worker's event loop ended: {error}");
+            std::process::exit(1);
+        }
+    })?;
+    super::tell(&Report::Ready { port })?;
+    for line in io::stdin().lock().lines() {
+        match serde_json::from_str(&line?)? {
+            Order::Deadlock => shared.deadlock.store(true, Ordering::Release),
+            Order::Stick { client } => shared.stuck_client.store(client, Ordering::Release),
+        }
+        // The failing thread only stores the time; to tell it is left to this one, which goes on.
+        let at_ns = loop {
+            match shared.failed_at.load(Ordering::Acquire) {
+                0 => std::thread::sleep(Duration::from_micros(200)),
+                at_ns => break at_ns,
+            }
+        };
+        super::tell(&Report::Failed { at_ns })?;
+    }
+    // The parent closed the pipe. Threads that hang can't be joined; the end of the process ends them.
+    std::process::exit(0);
+}
+
+fn event_loop(mut app: App, listener: &TcpListener, shared: &Arc<Shared>) -> Result<(), Box<dyn Error>> {
+    clock::use_exact_timers();
+    let mut clients = 0;
+    let mut next = clock::now();
+    loop {
+        if shared.deadlock.load(Ordering::Acquire) {
+            deadlock(shared);
+        }
+        match listener.accept() {
+            Ok((stream, _)) => {
+                welcome(&app, clients, stream, shared)?;
+                clients += 1;
+                continue;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
+        {
+            let requests = lock(&shared.requests);
+            *lock(&shared.journal) = *requests;
+        }
+        app.progress().advance();
+        // Ticks that were missed are gone; to make up for them would look like progress that did not happen.
+        next = (next + TICK).max(clock::now());
+        clock::sleep_until(next);
+    }
+}
+
+/// Waits for a lock that a thread holds which waits for a lock held here.
+fn deadlock(shared: &Arc<Shared>) {
+    let requests = lock(&shared.requests);
+    let partner = Arc::clone(shared);
+    std::thread::spawn(move || {
+        let journal = lock(&partner.journal);
+        partner.partner_holds_journal.store(true, Ordering::Release);
+        *lock(&partner.requests) += *journal;
+    });
+    while !shared.partner_holds_journal.load(Ordering::Acquire) {
+        std::thread::yield_now();
+    }
+    shared.failed_at.store(clock::now().0, Ordering::Release);
+    *lock(&shared.journal) = *requests;
+}
+
+fn lock(mutex: &Mutex<u64>) -> MutexGuard<'_, u64> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn welcome(app: &App, client: u64, stream: TcpStream, shared: &Arc<Shared>) -> Result<(), Box<dyn Error>> {
+    let Settings { deadline, state_bytes, .. } = shared.settings;
+    stream.set_nonblocking(false)?;
+    stream.set_nodelay(true)?;
+    let session = app.open_session(&session_name(client), deadline, state_bytes)?;
+    let shared = Arc::clone(shared);
+    std::thread::Builder::new().name(session_name(client)).spawn(move || {
+        // A client that leaves ends its session, and the session's end is told by dropping it.
+        let _ = serve(session, client, stream, &shared);
+    })?;
+    Ok(())
+}
+
+/// Request and answer are the number of the request, 8 bytes; the first answer, unasked for, is the client's number.
+fn serve(mut session: Session, client: u64, mut stream: TcpStream, shared: &Shared) -> Result<(), Box<dyn Error>> {
+    let Settings { state_bytes, seed, stuck_spins, .. } = shared.settings;
+    session.commit(&content(seed, client, 0, state_bytes))?;
+    stream.write_all(&client.to_le_bytes())?;
+    let mut done = 0;
+    loop {
+        session.idle();
+        let mut request = [0; 8];
+        stream.read_exact(&mut request)?;
+        session.progress();
+        if shared.stuck_client.load(Ordering::Acquire) == client {
+            shared.failed_at.store(clock::now().0, Ordering::Release);
+            stick(stuck_spins);
+        }
+        let request = u64::from_le_bytes(request);
+        if request != done + 1 {
+            return Err("the requests are not in order".into());
+        }
+        *lock(&shared.requests) += 1;
+        session.commit(&content(seed, client, request, state_bytes))?;
+        stream.write_all(&request.to_le_bytes())?;
+        done = request;
+    }
+}
+
+fn stick(spins: bool) -> ! {
+    loop {
+        if spins {
+            std::hint::spin_loop();
+        } else {
+            std::thread::park();
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! The monitor in real time: the pure monitor of `backdoor-core`, given a clock and shared memory.
+//!
+//! The agent may come late, go, and come again; a [`Watch`] waits, goes on with what a dead agent left (services still
+//! write into it), and turns to the next agent as soon as there is one.
+//!
+//! # When is a diagnosis due?
+//! The counters of one failure do not fall silent at the same instant: a session that was being served stood still a
+//! little before the loop of its application did. So a diagnosis waits until suspicion has *settled*: no verdict for
+//! [`settle`] since the last. Detection is the verdict itself and does not wait.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use backdoor_core::Nanos;
+use backdoor_core::detector::DeadlineDetector;
+use backdoor_core::diagnosis::{Cause, Failure, diagnose};
+use backdoor_core::hook_table::Purpose;
+use backdoor_core::monitor::{Event, Monitor, MonitorConfig, MonitorStats, Standing};
+use backdoor_core::recovery::{Extraction, ExtractionConfig, RecoveryPlan, plan};
+use backdoor_host::attach::{AgentLink, attach};
+use backdoor_host::clock;
+use backdoor_transports::shm::ShmTransport;
+
+use super::notice::{Entity, Notice, RecoveredState, Recovery, Summary, What, action_name, cause_name, to_hex};
+use super::wakeups::Wakeups;
+
+/// Pause between two looks for an agent, or at whether it is still there.
+const LOOK_EVERY: Nanos = Nanos::from_millis(50);
+/// How long before its time a spinning monitor stops to sleep.
+const SPIN_MARGIN: Nanos = Nanos::from_micros(200);
+/// An extraction over shared memory takes microseconds; one that takes this long is given up.
+const EXTRACTION_LIMIT: Nanos = Nanos::from_secs(5);
+
+/// How to watch.
+#[derive(Clone, Debug)]
+pub struct WatchConfig {
+    /// The agent's socket.
+    pub socket: PathBuf,
+    /// How to poll.
+    pub monitor: MonitorConfig,
+    /// Whether to spend a processor on waking up in time.
+    pub spin: bool,
+    /// Whether to read the state of the sessions that a failure affects, and to hand it out with the notice.
+    pub recover: bool,
+}
+
+/// A node being watched.
+struct Node {
+    monitor: Monitor<DeadlineDetector>,
+    transport: ShmTransport,
+    link: AgentLink,
+    gone: bool,
+    /// Failures reported and not resolved.
+    reported: Vec<(Cause, Vec<Entity>)>,
+    settled_at: Option<Nanos>,
+    /// Where each entity stood when it was first looked at by [`Watch::everybody_judged`].
+    first_look: HashMap<(u32, u32), Nanos>,
+}
+
+/// A monitor in real time.
+pub struct Watch {
+    config: WatchConfig,
+    node: Option<Node>,
+    look_at: Nanos,
+    waiting_for: Option<String>,
+    started: Nanos,
+    summary: Summary,
+    /// Of the agents before this one.
+    past: MonitorStats,
+    wakeups: Wakeups,
+    events: Vec<Event>,
+}
+
+/// Time without a verdict after which a diagnosis is made.
+pub fn settle(config: &MonitorConfig) -> Nanos {
+    (config.poll_interval * 4).max(Nanos::from_millis(5))
+}
+
+impl Watch {
+    /// A watch that begins with its first [`turn`](Self::turn), in the calling thread, whose timers become exact.
+    pub fn new(config: WatchConfig) -> Self {
+        clock::use_exact_timers();
+        Watch {
+            config,
+            node: None,
+            look_at: Nanos::ZERO,
+            waiting_for: None,
+            started: clock::now(),
+            summary: Summary::default(),
+            past: MonitorStats::default(),
+            wakeups: Wakeups::default(),
+            events: Vec::new(),
+        }
+    }
+
+    /// Whether an agent has been found.
+    pub fn is_connected(&self) -> bool {
+        self.node.is_some()
+    }
+
+    /// Sleeps until something is due, at most until `until`, does it, and appends what was noticed.
+    pub fn turn(&mut self, until: Nanos, notices: &mut Vec<Notice>) {
+        let poll_due = self.node.as_ref().map(|node| node.monitor.due().min(node.settled_at.unwrap_or(Nanos::MAX)));
+        self.sleep(poll_due.unwrap_or(Nanos::MAX).min(self.look_at).min(until));
+        self.poll(notices);
+        // After the poll, which is the more urgent.
+        if clock::now() >= self.look_at {
+            self.look_for_agent(notices);
+            self.look_at = clock::now() + LOOK_EVERY;
+        }
+    }
+
+    fn sleep(&self, until: Nanos) {
+        if !self.config.spin {
+            return clock::sleep_until(until);
+        }
+        clock::sleep_until(until - SPIN_MARGIN);
+        while clock::now() < until {
+            std::hint::spin_loop();
+        }
+    }
+
+    fn look_for_agent(&mut self, notices: &mut Vec<Notice>) {
+        if let Some(node) = &mut self.node {
+            if !node.link.gone() {
+                return;
+            }
+            if !std::mem::replace(&mut node.gone, true) {
+                notices.push(notice(What::AgentGone));
+            }
+        }
+        match attach(&self.config.socket) {
+            Ok(attachment) => {
+                let (transport, link) = attachment.into_parts();
+                let again = self.forget();
+                self.waiting_for = None;
+                self.summary.attached += 1;
+                notices.push(notice(What::Connected { incarnation: link.incarnation(), again }));
+                let monitor = Monitor::by_deadline(self.config.monitor, link.hook_table());
+                self.node = Some(Node {
+                    monitor,
+                    transport,
+                    link,
+                    gone: false,
+                    reported: Vec::new(),
+                    settled_at: None,
+                    first_look: HashMap::new(),
+                });
+            }
+            Err(error) => {
+                let why = error.to_string();
+                if self.waiting_for.as_ref() != Some(&why) {
+                    notices.push(notice(What::Waiting { why: why.clone() }));
+                    self.waiting_for = Some(why);
+                }
+            }
+        }
+    }
+
+    /// Lets go of the node watched so far; answers whether there was one.
+    fn forget(&mut self) -> bool {
+        let Some(node) = self.node.take() else { return false };
+        let stats = node.monitor.stats();
+        self.past.samples += stats.samples;
+        self.past.late_samples += stats.late_samples;
+        true
+    }
+
+    fn poll(&mut self, notices: &mut Vec<Notice>) {
+        let Some(node) = &mut self.node else { return };
+        let (now, due) = (clock::now(), node.monitor.due());
+        if now >= due || node.monitor.is_waiting() {
+            if due > Nanos::ZERO && node.monitor.hooks().is_some() {
+                self.wakeups.record(due, now);
+            }
+            node.monitor.step(now, &mut node.transport, &mut self.events);
+            // The verdict is reached when the step is done, not when it began.
+            let at = clock::now();
+            for event in self.events.drain(..) {
+                count(&mut self.summary, &event);
+                if matches!(
+                    event,
+                    Event::Suspected(_) | Event::Trusted(_) | Event::Left { .. } | Event::Restarted { .. }
+                ) {
+                    node.settled_at = Some(at + settle(&self.config.monitor));
+                }
+                notices.push(Notice { at_ns: at.0, what: What::of(&event) });
+            }
+        }
+        if node.settled_at.is_some_and(|settled| clock::now() >= settled) && !node.monitor.is_waiting() {
+            node.settled_at = None;
+            self.summary.failures += node.report_failures(self.config.recover, notices);
+        }
+    }
+
+    /// Whether every entity has been judged since the first call of this: made progress, waits, ended, or is suspected.
+    pub fn everybody_judged(&mut self) -> bool {
+        let Some(node) = &mut self.node else { return false };
+        let mut entities = 0;
+        let mut judged = 0;
+        for entity in node.monitor.entities() {
+            let key = (entity.slot.0, entity.record.generation);
+            let first = *node.first_look.entry(key).or_insert(entity.last_progress);
+            entities += 1;
+            judged += usize::from(entity.standing != Standing::Trusted || entity.last_progress > first);
+        }
+        entities > 0 && entities == judged && node.settled_at.is_none()
+    }
+
+    /// What was done so far.
+    pub fn summary(&self) -> Summary {
+        let mut summary = self.summary.clone();
+        let mut stats = self.past;
+        if let Some(node) = &self.node {
+            stats.samples += node.monitor.stats().samples;
+            stats.late_samples += node.monitor.stats().late_samples;
+            summary.suspected =
+                node.monitor.entities().filter(|entity| entity.standing == Standing::Suspected).count() as u64;
+        }
+        summary.samples = stats.samples;
+        summary.late_samples = stats.late_samples;
+        summary.ran_s = (clock::now() - self.started).as_secs_f64();
+        summary.wakeups = self.wakeups.summary();
+        summary
+    }
+}
+
+impl Node {
+    /// Reports failures that are new and those that are over; answers how many are new.
+    fn report_failures(&mut self, recover: bool, notices: &mut Vec<Notice>) -> u64 {
+        let mut failures = diagnose(&self.monitor);
+        for failure in &mut failures {
+            // An agent that closed its socket shows that the system runs: only who kept its counters has ended.
+            if failure.cause == Cause::OperatingSystem && self.link.gone() {
+                *failure = Failure { cause: Cause::Reporter, sessions: Vec::new(), ..failure.clone() };
+            }
+        }
+        let found: Vec<(Cause, Vec<Entity>)> = failures.iter().map(|f| (f.cause, self.entities_of(f))).collect();
+        self.reported.retain(|old| {
+            let lasts = found.contains(old);
+            if !lasts {
+                let (cause, roots) = (cause_name(old.0).into(), old.1.clone());
+                notices.push(notice(What::Resolved { cause, roots }));
+            }
+            lasts
+        });
+        let mut new = 0;
+        for (failure, known) in failures.iter().zip(found) {
+            if self.reported.contains(&known) {
+                continue;
+            }
+            new += 1;
+            let plan = plan(&self.monitor, failure);
+            let recovery = (recover && !plan.recoverable.is_empty()).then(|| self.recover(&plan));
+            notices.push(notice(What::Failure {
+                cause: cause_name(failure.cause).into(),
+                roots: known.1.clone(),
+                sessions: failure.sessions.len(),
+                recoverable: plan.recoverable.len(),
+                action: action_name(plan.action).into(),
+                recovery,
+            }));
+            self.reported.push(known);
+        }
+        new
+    }
+
+    fn entities_of(&self, failure: &Failure) -> Vec<Entity> {
+        let roots = self.monitor.entities().filter(|entity| failure.roots.contains(&entity.slot));
+        roots.map(|entity| Entity::new(entity.slot, entity.record)).collect()
+    }
+
+    /// Reads the sessions' states. The channel is the monitor's own, which has no work under way meanwhile.
+    fn recover(&mut self, plan: &RecoveryPlan) -> Recovery {
+        let Some(hook) = self.monitor.hooks().and_then(|hooks| hooks.find(Purpose::Recovery)) else {
+            return Recovery::default();
+        };
+        let sessions = plan.recoverable.iter().copied();
+        let mut extraction = Extraction::new(ExtractionConfig::default(), hook.memory, sessions);
+        // Text is made of the states after the clock has stopped.
+        let mut answers = Vec::with_capacity(plan.recoverable.len());
+        let start = clock::now();
+        while !extraction.is_done() && clock::now() < start + EXTRACTION_LIMIT {
+            extraction.step(&mut self.transport, &mut |session, state| {
+                let state = state.map(|state| (state.committed.sequence, state.committed.payload.to_vec()));
+                answers.push((*session, state));
+            });
+        }
+        let took = clock::now() - start;
+        let states = answers.into_iter().map(|(session, state)| {
+            let entity = Entity::new(session.slot, &session.record);
+            match state {
+                Ok((sequence, bytes)) => RecoveredState { entity, sequence, state_hex: to_hex(&bytes), error: None },
+                Err(error) => {
+                    RecoveredState { entity, sequence: 0, state_hex: String::new(), error: Some(error.to_string()) }
+                }
+            }
+        });
+        let stats = extraction.stats();
+        Recovery { states: states.collect(), took_ns: took.0, reads: stats.reads, bytes_read: stats.bytes_read }
+    }
+}
+
+fn notice(what: What) -> Notice {
+    Notice { at_ns: clock::now().0, what }
+}
+
+fn count(summary: &mut Summary, event: &Event) {
+    match event {
+        Event::Joined { .. } => summary.entities += 1,
+        Event::Suspected(_) => summary.suspicions += 1,
+        Event::Trusted(_) => summary.withdrawn += 1,
+        _ => {}
+    }
+}
