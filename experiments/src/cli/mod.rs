@@ -1,6 +1,6 @@
 //! The command line: one file per command, each from arguments to an exit code by way of the library.
 //!
-//! Exit codes: 0 done; 1 failed, with one sentence on standard error; 2 wrong usage; 130 interrupted (143 by SIGTERM).
+//! Exit codes: 0 done; 1 failed, with one sentence on standard error; 2 wrong usage; 130 interrupted.
 
 mod inspect;
 mod live;
@@ -8,12 +8,14 @@ mod monitor;
 mod node;
 mod plot;
 mod reproduce;
-mod run;
+mod studies;
 mod sweep;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::interrupt::EXIT_INTERRUPTED;
 
 /// Watch a machine from outside by one-sided remote memory access, notice within milliseconds that something in it
 /// stopped making progress, and read its sessions' state out of it.
@@ -40,13 +42,8 @@ enum Command {
 pub enum Failure {
     /// One sentence for the user.
     Message(String),
-    /// The user interrupted it.
-    Interrupted {
-        /// One sentence that says how to go on.
-        message: String,
-        /// Exit code: 128 plus the signal's number.
-        code: u8,
-    },
+    /// The user interrupted it; the sentence says how to go on.
+    Interrupted(String),
 }
 
 impl<E: std::error::Error> From<E> for Failure {
@@ -82,9 +79,9 @@ pub fn run() -> ExitCode {
             eprintln!("backdoor: {message}");
             ExitCode::FAILURE
         }
-        Err(Failure::Interrupted { message, code }) => {
+        Err(Failure::Interrupted(message)) => {
             eprintln!("backdoor: {message}");
-            ExitCode::from(code)
+            ExitCode::from(EXIT_INTERRUPTED)
         }
     }
 }

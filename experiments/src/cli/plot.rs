@@ -1,6 +1,6 @@
 //! `backdoor plot`: figures and report again, from the CSV alone.
 
-use super::{Failure, reproduce, run};
+use super::{Failure, reproduce, studies};
 use crate::results::ResultsDir;
 use crate::study::{Study, StudyError};
 use std::path::PathBuf;
@@ -15,16 +15,16 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let dir = ResultsDir::open(&arguments.dir)?;
     let manifest = dir.manifest().clone();
-    let studies = manifest
+    let found = manifest
         .experiments
         .iter()
         .map(|experiment| Study::parse(&experiment.name, "manifest.json", &experiment.config))
         .collect::<Result<Vec<Study>, StudyError>>()?;
-    let title = match &studies[..] {
+    let title = match &found[..] {
         [only] => only.title().to_owned(),
         _ => reproduce::TITLE.to_owned(),
     };
-    run::present(&studies, &title, &dir)?;
-    println!("{}", run::summary(&arguments.dir));
+    studies::present(&found, &title, &dir)?;
+    println!("{}", studies::summary(&arguments.dir));
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `backdoor reproduce`: every study that comes with the program.
 
-use super::{Failure, run};
+use super::{Failure, studies};
 use crate::study::Study;
 
 /// Run every experiment: tables, figures, report.
@@ -10,7 +10,7 @@ use crate::study::Study;
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    options: run::Options,
+    options: studies::Options,
     /// Leave out the experiments with real processes.
     #[arg(long)]
     no_live: bool,
@@ -28,8 +28,8 @@ pub(super) const TITLE: &str = "Back-Doors: results";
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let wanted = CONFIGS.iter().filter(|(name, _)| !(arguments.no_live && *name == "live"));
-    let studies = wanted
+    let wanted = wanted
         .map(|(name, text)| Study::parse(name, &format!("experiments/configs/{name}.toml"), text))
         .collect::<Result<Vec<_>, _>>()?;
-    run::run(&studies, TITLE, "results", &arguments.options)
+    studies::run(&wanted, TITLE, "results", &arguments.options)
 }

@@ -1,6 +1,6 @@
 //! `backdoor sweep`: one study from a config file.
 
-use super::{Failure, run};
+use super::{Failure, studies};
 use crate::study::Study;
 use std::path::PathBuf;
 
@@ -10,12 +10,12 @@ pub(super) struct Arguments {
     /// The config, such as experiments/configs/false-positives.toml.
     config: PathBuf,
     #[command(flatten)]
-    options: run::Options,
+    options: studies::Options,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let study = Study::load(&arguments.config)?;
     let title = study.title().to_owned();
     let default_out = format!("results-{}", study.name());
-    run::run(&[study], &title, &default_out, &arguments.options)
+    studies::run(&[study], &title, &default_out, &arguments.options)
 }

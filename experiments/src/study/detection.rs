@@ -111,13 +111,8 @@ impl Config {
         };
         let journal = context.dir.journal(name, points.len())?;
         let bar = context.progress.experiment(name, points.len());
-        let run = Run {
-            journal: &journal,
-            bar: &bar,
-            interrupt: context.interrupt,
-            threads: context.threads,
-            replications,
-        };
+        let run =
+            Run { journal: &journal, bar: &bar, interrupt: context.interrupt, threads: context.threads, replications };
         let seed = context.dir.manifest().seed;
         let rows = run_points(&points, run, |task| {
             let scenario = self.scenario.scenario(&self.faults, task.point, self.full, context.profile);
@@ -274,7 +269,8 @@ fn accuracy(name: &str, table: &Table) -> Option<Figure> {
             let mut map = Heatmap::new("deadline", "failures per minute").columns(deadlines);
             for (rate, rows) in rows.groups("failures_per_minute") {
                 let cells = rows.numbers(column)?;
-                map = map.row(rate, cells.iter().map(|cell| cell.map(|share| (share, format!("{:.0}%", share * 100.0)))));
+                map =
+                    map.row(rate, cells.iter().map(|cell| cell.map(|share| (share, format!("{:.0}%", share * 100.0)))));
             }
             figure = figure.panel(Panel::heatmap(map).title(format!("{title}, {load} busy processes")));
         }

@@ -81,8 +81,8 @@ row! {
         recovered_ok: u64,
         false_positives: u64,
         bound_ms: f64,
-        monitor_wakeup_p99_us: f64,
-        spin_wakeup_p99_us: f64,
+        monitor_wakeup_p99_ms: f64,
+        spin_wakeup_p99_ms: f64,
     }
     estimates {
         detection_median_ms,
@@ -221,8 +221,8 @@ impl Config {
             recovered_ok: sum(|row| row.recovered_ok),
             false_positives: sum(|row| row.false_positives),
             bound_ms: config.bound().as_millis_f64(),
-            monitor_wakeup_p99_us: report.monitor.wakeups.p99_us,
-            spin_wakeup_p99_us: report.spin.p99_us,
+            monitor_wakeup_p99_ms: report.monitor.wakeups.p99_ms,
+            spin_wakeup_p99_ms: report.spin.p99_ms,
             detection_median_ms: report.median_ms(),
             simulated_detection_median_ms: stats::quantile(&mut simulated_ms, 0.5),
             extraction_median_ms: stats::quantile(&mut extraction, 0.5),
@@ -294,7 +294,8 @@ fn distributions(name: &str, runs: &Table, simulated: &Table, earliest: Nanos) -
         for (style, (load, runs)) in runs.groups("load").into_iter().enumerate() {
             let simulated = simulated.filter("failure", &failure).filter("load", &load);
             for (kind, table, style) in [("live", &runs, 2 * style), ("simulated", &simulated, 2 * style + 1)] {
-                let seconds: Vec<f64> = table.numbers("detection_ms")?.into_iter().flatten().map(|ms| ms / 1e3).collect();
+                let seconds: Vec<f64> =
+                    table.numbers("detection_ms")?.into_iter().flatten().map(|ms| ms / 1e3).collect();
                 panel = panel.series(Series::ecdf(format!("{kind}, load {load}"), &seconds).style(style));
             }
         }

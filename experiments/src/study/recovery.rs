@@ -147,13 +147,8 @@ impl Config {
         };
         let journal = context.dir.journal(name, points.len())?;
         let bar = context.progress.experiment(name, points.len());
-        let run = Run {
-            journal: &journal,
-            bar: &bar,
-            interrupt: context.interrupt,
-            threads: context.threads,
-            replications,
-        };
+        let run =
+            Run { journal: &journal, bar: &bar, interrupt: context.interrupt, threads: context.threads, replications };
         let seed = context.dir.manifest().seed;
         let rows = run_points(&points, run, |task| self.point(name, seed, context.profile, &task))?;
         bar.finish();

@@ -53,7 +53,8 @@ pub const MAX_SESSIONS: u64 = 512;
 const SPIN_FOR: Nanos = Nanos::from_millis(200);
 
 /// How the worker fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum FailureKind {
     /// The kernel stops all threads of the worker.
     Sigstop,

@@ -242,9 +242,9 @@ impl<'a> OneRun<'a> {
         let late = self.notices.iter().filter(|notice| matches!(notice.what, What::Late { .. })).count();
         DetectRow {
             run: self.number,
-            failure: config.failure.name(),
-            level: config.failure.level(),
-            transport: "shm",
+            failure: config.failure.name().into(),
+            level: config.failure.level().into(),
+            transport: "shm".into(),
             deadline_ms: config.deadline.as_millis_f64(),
             poll_ms: config.poll.as_millis_f64(),
             load: config.load,

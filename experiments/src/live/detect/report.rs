@@ -1,8 +1,9 @@
 //! What the experiment found: a row per run, and a summary for people.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{DetectConfig, FailureKind};
 use crate::live::notice::Summary;
@@ -11,16 +12,16 @@ use crate::results::{ResultsError, Table};
 use crate::stats::{self, Estimate};
 
 /// One run. The field names are the columns of the CSV.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DetectRow {
     /// Number of the run, from 0.
     pub run: u32,
     /// How the worker failed.
-    pub failure: &'static str,
+    pub failure: Cow<'static, str>,
     /// Level of that failure.
-    pub level: &'static str,
+    pub level: Cow<'static, str>,
     /// What the monitor read through.
-    pub transport: &'static str,
+    pub transport: Cow<'static, str>,
     /// Deadline, in ms.
     pub deadline_ms: f64,
     /// Time between polls, in ms.

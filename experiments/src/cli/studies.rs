@@ -41,13 +41,17 @@ pub(super) fn run(studies: &[Study], title: &str, default_out: &str, options: &O
     let interrupt = Interrupt::listen()?;
     let progress = Progress::new(studies.iter().map(Study::points).sum());
     for study in studies {
-        let context =
-            Context { dir: &dir, progress: &progress, interrupt: &interrupt, threads: options.threads, profile: options.profile };
+        let context = Context {
+            dir: &dir,
+            progress: &progress,
+            interrupt: &interrupt,
+            threads: options.threads,
+            profile: options.profile,
+        };
         match study.run(context) {
             Err(StudyError::Run(error @ RunError::Interrupted { .. })) => {
                 progress.finish();
-                let again = format!("{}: {error}, --out {}", study.name(), out.display());
-                return Err(Failure::Interrupted { message: again, code: interrupt.exit_code() });
+                return Err(Failure::Interrupted(format!("{}: {error} --out {}", study.name(), out.display())));
             }
             outcome => outcome?,
         }
