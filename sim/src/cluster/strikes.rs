@@ -97,10 +97,11 @@ impl Node {
         }
     }
 
+    /// `affected` is in order.
     fn damage_boxes(&mut self, affected: &[usize]) {
         let Some(bytes) = self.work.state_bytes else { return };
         for index in 0..self.memory.boxes.len() {
-            if affected.contains(&self.slots.session(index))
+            if affected.binary_search(&self.slots.session(index)).is_ok()
                 && let Some(bit) = self.plan.damage(bytes)
             {
                 damage(&self.memory.boxes[index], bit);
