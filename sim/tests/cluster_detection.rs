@@ -27,13 +27,13 @@ fn seconds(n: u64) -> Scenario {
 
 /// Load, pauses, faults at all levels that overlap and are mended soon, two applications, two nodes.
 fn troubled() -> Scenario {
-    let mut scenario = Scenario { nodes: 2, load: 6, ..seconds(12) };
+    let mut scenario = Scenario { nodes: 2, load: 6, ..seconds(8) };
     scenario.workload.applications = 2;
     scenario.workload.sessions = 4;
     scenario.workload.loop_jitter = dist("exp:2ms");
     scenario.workload.pauses = Some(Pauses { interval: dist("exp:1500ms"), length: dist("exp:40ms") });
     scenario.faults = FaultOptions {
-        arrivals: Arrivals::Poisson { per_second: 1.0 },
+        arrivals: Arrivals::Poisson { per_second: 2.0 },
         repair_after: Some(dist("exp:150ms")),
         ..FaultOptions::default()
     };
@@ -63,7 +63,7 @@ fn a_record_tells_what_every_deadline_would_have_said() {
     for (name, scenario) in [("own machine", troubled()), ("lossy", lossy), ("shared CPU", shared)] {
         let run = record(&scenario, &streams(1), ms(4)).unwrap();
         let mut marks = 0;
-        for deadline in [4, 7, 12, 20, 33, 60, 150].map(ms) {
+        for deadline in [4, 9, 15, 33, 100].map(ms) {
             let scenario = Scenario { deadlines: Deadlines::all(deadline), ..scenario.clone() };
             let logs = verdicts(&scenario, &streams(1)).unwrap();
             for (log, node) in logs.iter().zip(&run.nodes) {
@@ -72,7 +72,7 @@ fn a_record_tells_what_every_deadline_would_have_said() {
                 marks += log.marks.len();
             }
         }
-        assert!(marks > 500, "{name}: only {marks} verdicts");
+        assert!(marks > 300, "{name}: only {marks} verdicts");
     }
 }
 
@@ -141,7 +141,7 @@ fn false_positives_grow_with_load_and_never_with_the_deadline() {
     let deadlines: Vec<Nanos> = (100..600).step_by(10).map(|n| Nanos::from_micros(n * 100)).collect();
     let mut by_load = Vec::new();
     for load in [0, 12, 40] {
-        let (_, judged) = judge(&Scenario { load, ..seconds(12) }, &deadlines);
+        let (_, judged) = judge(&Scenario { load, ..seconds(10) }, &deadlines);
         let counts: Vec<u64> = judged.iter().map(false_positives).collect();
         assert!(counts.is_sorted_by(|a, b| a >= b), "load {load}: {counts:?}");
         by_load.push(counts.iter().sum::<u64>());

@@ -97,14 +97,59 @@ impl Node {
         }
     }
 
+    /// `affected` is in order.
     fn damage_boxes(&mut self, affected: &[usize]) {
         let Some(bytes) = self.work.state_bytes else { return };
         for index in 0..self.memory.boxes.len() {
-            if affected.contains(&self.slots.session(index))
+            if affected.binary_search(&self.slots.session(index)).is_ok()
                 && let Some(bit) = self.plan.damage(bytes)
             {
                 damage(&self.memory.boxes[index], bit);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use backdoor_core::monitor::Monitor;
+    use backdoor_core::progress_box::EntityState;
+
+    use super::*;
+    use crate::cluster::Scenario;
+    use crate::cluster::world::World;
+    use crate::dist::Dist;
+    use crate::faults::{Arrivals, FaultOptions};
+    use crate::streams::{StreamKey, Streams};
+
+    #[test]
+    fn requests_that_came_during_a_freeze_are_taken_in_by_the_thaw() {
+        let mut scenario = Scenario { duration: Nanos::from_secs(2), ..Scenario::default() };
+        scenario.faults = FaultOptions {
+            arrivals: Arrivals::Once { at: Nanos::from_secs(1) },
+            repair_after: Some(Dist::constant(Nanos::from_millis(200))),
+            ..FaultOptions::default()
+        }
+        .at_level(FailureLevel::Os);
+        let config = scenario.monitor;
+        let streams = Streams::new(StreamKey { seed: 1, experiment: "", point: "", replication: 0 });
+        let mut world = World::new(&scenario, &streams, |key| Monitor::by_deadline(config, key)).unwrap();
+        let says = |node: &Node, session: usize| node.memory.counters[node.slots.session(session)].liveness().state();
+        let waiting = |node: &Node| -> Vec<EntityState> {
+            let sessions = (0..node.sessions.len()).filter(|s| node.sessions[*s].pending > 0);
+            sessions.map(|session| says(node, session)).collect()
+        };
+        let mut frozen = Vec::new();
+        while world.next().is_some() {
+            let node = &world.nodes[0];
+            match node.failures.first() {
+                Some(failure) if failure.repaired.is_some() => break,
+                Some(_) => frozen = waiting(node),
+                None => {}
+            }
+        }
+        let thawed = waiting(&world.nodes[0]);
+        assert!(frozen.contains(&EntityState::Idle), "a frozen kernel takes nothing in: {frozen:?}");
+        assert!(thawed.len() > 2 && thawed.iter().all(|state| *state == EntityState::Active), "{thawed:?}");
     }
 }

@@ -1,12 +1,14 @@
 //! Detection accuracy of every deadline, from one record.
 
+use std::cmp::Reverse;
+
 use backdoor_core::Nanos;
 use backdoor_core::diagnosis::{Symptom, diagnose_symptoms};
 use backdoor_core::monitor::Standing;
 use backdoor_core::progress_box::FailureLevel;
 
 use super::truth::{DownTimes, down_times};
-use crate::cluster::{Deadlines, NodeRecord, Record};
+use crate::cluster::{Deadlines, EntityRecording, NodeRecord, Record};
 use crate::faults::Failure;
 
 /// How good the monitors of a run would have been under some deadlines.
@@ -118,12 +120,24 @@ pub fn detection(record: &Record, deadlines: &[Deadlines]) -> Vec<Detection> {
         assert!(shortest >= record.floor, "a deadline of {shortest} on a record from {} on", record.floor);
     }
     for node in &record.nodes {
-        let down = down_times(node);
+        let (down, longest) = (down_times(node), longest_first(node));
         for detection in &mut all {
-            Judge { record, node, down: &down, deadlines: detection.deadlines }.judge(&mut detection.levels);
+            let deadlines = detection.deadlines;
+            Judge { record, node, down: &down, longest: &longest, deadlines }.judge(&mut detection.levels);
         }
     }
     all
+}
+
+/// By entity, its silences that count, the longest first: most deadlines have to look at few of them.
+fn longest_first(node: &NodeRecord) -> Vec<Vec<u32>> {
+    let of = |entity: &EntityRecording| {
+        let silences = &entity.silences;
+        let mut places: Vec<u32> = (0..).zip(silences).filter(|(_, s)| s.active).map(|(place, _)| place).collect();
+        places.sort_by_key(|place| Reverse(silences[*place as usize].length));
+        places
+    };
+    node.entities.iter().map(of).collect()
 }
 
 /// A suspicion that would have been.
@@ -140,6 +154,7 @@ struct Judge<'a> {
     record: &'a Record,
     node: &'a NodeRecord,
     down: &'a [DownTimes],
+    longest: &'a [Vec<u32>],
     deadlines: Deadlines,
 }
 
@@ -169,14 +184,20 @@ impl Judge<'_> {
         }
     }
 
+    /// The suspicions of an entity, in order of time.
     fn suspicions(&self, entity: usize) -> Vec<Suspicion> {
+        let longest = &self.longest[entity];
         let entity = &self.node.entities[entity];
         let deadline = self.deadlines.of(entity.record.level);
-        let of = |silence| {
+        let silence = |place: &u32| &entity.silences[*place as usize];
+        let mut places = longest[..longest.partition_point(|place| silence(place).length > deadline)].to_vec();
+        places.sort_unstable();
+        let of = |place| {
+            let silence = silence(place);
             let (from, to) = self.node.suspicion(silence, deadline)?;
             Some(Suspicion { since: silence.since, from, to: to.unwrap_or(Nanos::MAX) })
         };
-        entity.silences.iter().filter_map(of).collect()
+        places.iter().filter_map(of).collect()
     }
 
     fn judge_alarms(&self, suspicions: &[Suspicion], down: &DownTimes, qos: &mut LevelQos) {
