@@ -2,7 +2,8 @@
 //!
 //! A deadline detector makes a mistake exactly when a silence that it observes is longer than the deadline. So a run
 //! watched by this recorder tells what a deadline detector of *any* deadline would have done in the same run, and a
-//! sweep over a hundred deadlines costs one simulation.
+//! sweep over a hundred deadlines costs one simulation. Silence while idle is no mistake at any deadline; whoever
+//! evaluates a record has to leave it out, as a monitor does.
 
 use super::Detector;
 use crate::Nanos;

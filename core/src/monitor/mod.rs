@@ -122,8 +122,23 @@ pub struct Monitor<D> {
 /// The evidence clock.
 #[derive(Clone, Copy, Debug, Default)]
 struct Evidence {
+    /// Of the last sample's posting.
     time: Nanos,
+    /// Of its completion: no later sample begins before.
+    end: Nanos,
     last_posted: Option<Nanos>,
+}
+
+impl Evidence {
+    /// Takes in a sample; answers the gap since the last one if it was too long to be evidence.
+    fn sample(&mut self, posted: Nanos, completed: Nanos, config: &MonitorConfig) -> Option<Nanos> {
+        let gap = self.last_posted.map_or(Nanos::ZERO, |last| posted - last);
+        let late = gap > config.max_gap;
+        self.time = (self.time + if late { config.poll_interval } else { gap }).max(self.end);
+        self.end = self.time + (completed - posted).min(config.max_gap);
+        self.last_posted = Some(posted);
+        late.then_some(gap)
+    }
 }
 
 impl Monitor<DeadlineDetector> {
@@ -293,20 +308,12 @@ impl<D: Detector> Monitor<D> {
             return;
         }
         watch.header = header;
-        if let Some(last) = self.evidence.last_posted {
-            let gap = work.posted - last;
-            if gap > self.config.max_gap {
-                self.stats.late_samples += 1;
-                events.push(Event::Late { gap, at: now });
-                self.evidence.time += self.config.poll_interval;
-            } else {
-                self.evidence.time += gap;
-            }
+        if let Some(gap) = self.evidence.sample(work.posted, now, &self.config) {
+            self.stats.late_samples += 1;
+            events.push(Event::Late { gap, at: now });
         }
-        self.evidence.last_posted = Some(work.posted);
         self.stats.samples += 1;
-        let begin = self.evidence.time;
-        let end = begin + (now - work.posted).min(self.config.max_gap);
+        let Evidence { time: begin, end, .. } = self.evidence;
         watch.table.observe(Sample { words: &words[header.geometry.liveness()], begin, end, now }, events);
     }
 
@@ -452,5 +459,28 @@ impl<D: Detector> Monitor<D> {
         transport.post(&[WorkRequest { id, operation }])?;
         self.under_way.push(UnderWay { id, read, posted: now, version });
         Ok(())
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever the samples' times, evidence never runs backwards, nor faster than time.
+        #[test]
+        fn evidence_time_is_monotonic_and_never_ahead(steps in proptest::collection::vec((0u64..20, 0u64..20), 1..50)) {
+            let config = MonitorConfig { max_gap: Nanos(4), ..MonitorConfig::polling_every(Nanos(1)) };
+            let (mut evidence, mut now) = (Evidence::default(), Nanos::ZERO);
+            let mut last_end = Nanos::ZERO;
+            for (wait, takes) in steps {
+                let (posted, completed) = (now + Nanos(wait), now + Nanos(wait + takes));
+                evidence.sample(posted, completed, &config);
+                prop_assert!(last_end <= evidence.time && evidence.time <= evidence.end);
+                prop_assert!(evidence.time <= posted && evidence.end <= completed);
+                (last_end, now) = (evidence.end, completed);
+            }
+        }
     }
 }

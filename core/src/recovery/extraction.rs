@@ -121,8 +121,8 @@ pub struct Extraction {
     stats: ExtractionStats,
 }
 
-/// Work identifiers of extractions have the highest bit set, so that one can share a transport with a monitor; the rest
-/// is the number of the batch.
+/// Work identifiers of extractions have the highest bit set, which a monitor's never have; the rest is the number of the
+/// batch. Both poll all completions of their transport, so each needs a channel of its own while the other works.
 const EXTRACTION_WORK: u64 = 1 << 63;
 
 impl Extraction {
