@@ -1,11 +1,41 @@
 //! `backdoor inspect`.
 
+use std::io::Write;
+use std::path::PathBuf;
+
+use backdoor_host::agent::default_socket;
+
 use super::Failure;
+use crate::live::snapshot::Snapshot;
 
-/// Show what a node's boxes hold now.
+/// Show what a node's boxes hold now: hooks, gauges, entities, and the State Boxes of sessions.
+///
+/// It reads the node's memory and disturbs nobody; services that hang or have died are shown like the others.
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {}
+pub(super) struct Arguments {
+    /// The agent's socket. [default: backdoor.sock in $XDG_RUNTIME_DIR or the temporary directory]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// A tree for people, or one JSON object for machines.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
 
-pub(super) fn run(_arguments: &Arguments) -> Result<(), Failure> {
-    Ok(())
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let snapshot = Snapshot::take(&arguments.socket.clone().unwrap_or_else(default_socket))?;
+    let text = match arguments.format {
+        Format::Text => snapshot.to_text(),
+        Format::Json => serde_json::to_string_pretty(&snapshot)? + "\n",
+    };
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        // A pager that was left early.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => Ok(outcome?),
+    }
 }

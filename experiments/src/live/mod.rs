@@ -19,6 +19,7 @@
 pub mod detect;
 pub mod notice;
 pub mod parts;
+pub mod snapshot;
 
 pub mod wakeups;
 pub mod watch;

@@ -151,7 +151,7 @@ fn text_of(what: &What) -> (Tone, String) {
         What::Failure { cause, roots, sessions, recoverable, action, recovery } => {
             (Tone::Bad, failure(cause, roots, *sessions, *recoverable, action, recovery.as_ref()))
         }
-        What::Resolved { cause, roots } => (Tone::Good, format!("RESOLVED  {} of {}", words(cause), names(roots))),
+        What::Resolved { cause, roots } => (Tone::Good, format!("RESOLVED  {}: {}", words(cause), names(roots))),
         What::ChannelLost { error } => (Tone::Bad, format!("channel lost, nobody is accused: {error}")),
         What::ChannelRestored => (Tone::Good, "channel restored".into()),
         What::Late { gap_ns } => (Tone::Quiet, format!("late by {}", span(Nanos(*gap_ns)))),
@@ -187,11 +187,9 @@ fn names(entities: &[Entity]) -> String {
 
 fn words(cause: &str) -> &str {
     match cause {
-        "operating_system" => "failure of the operating system",
-        "processor" => "failure of a processor",
-        "reporter" => "failure of the agent that keeps the system's counters",
-        "application" => "failure of the application",
-        "session" => "failure of the session",
+        "operating_system" => "operating system",
+        "processor" => "processor",
+        "reporter" => "agent, which keeps the system's counters",
         other => other,
     }
 }
@@ -229,12 +227,12 @@ fn summary_text(s: &Summary) -> String {
         return format!("watched for {:.1} s: there was no agent", s.ran_s);
     }
     let still = match s.suspected {
-        0 => "nobody is suspected".into(),
-        1 => "1 entity is suspected".into(),
-        n => format!("{n} entities are suspected"),
+        0 => "nobody is suspected now".into(),
+        1 => "1 is suspected now".into(),
+        n => format!("{n} are suspected now"),
     };
     format!(
-        "watched {} entities for {:.1} s: {} samples, {} late; {} suspicions, {} withdrawn; {} failures; {still}\n\
+        "watched {} entities for {:.1} s: {} samples, {} late; {} suspected, {} of them wrongly; {} diagnosed; {still}\n\
          woke up {:.3} ms late in the median, {:.3} ms at 99%, {:.3} ms at worst",
         s.entities,
         s.ran_s,
@@ -242,7 +240,10 @@ fn summary_text(s: &Summary) -> String {
         s.late_samples,
         s.suspicions,
         s.withdrawn,
-        s.failures,
+        match s.failures {
+            1 => "1 failure".into(),
+            failures => format!("{failures} failures"),
+        },
         s.wakeups.median_ms,
         s.wakeups.p99_ms,
         s.wakeups.max_ms
