@@ -221,8 +221,8 @@ fn trade_off(name: &str, table: &Table) -> Option<Figure> {
         .title("False positives against detection time")
         .caption(
             "Each curve runs over the deadlines, from short (left) to long. Vertical: false positives per entity and \
-             hour; horizontal: mean time from failure to verdict. Bars and bands: 95% intervals. Open markers on the \
-             lowest line: none was seen; their bar ends where the rate lies with 97.5% confidence.",
+             hour; horizontal: mean time from failure to verdict. Load: always-busy processes beside the workload. Bars: 95% intervals. An open marker stands at the \
+             shortest deadline from which on none was seen; its bar ends below what the rate may still be.",
         )
         .columns(3);
     for level in FailureLevel::ALL {
@@ -232,17 +232,20 @@ fn trade_off(name: &str, table: &Table) -> Option<Figure> {
         let mut panel = Panel::new(x, y).title(format!("{level} level"));
         for (load, rows) in rows.groups("load") {
             let points = trade_off_points(&rows)?;
-            panel = panel.series(Series::line(format!("{load} busy processes"), points).band());
+            panel = panel.series(Series::line(format!("load {load}"), points).bars());
         }
         figure = figure.panel(panel);
     }
     Some(figure)
 }
 
+/// A load's curve, up to the first deadline from which on no false positive was seen.
 fn trade_off_points(rows: &Table) -> Option<Vec<Point>> {
     let detection = rows.numbers("detection_ms")?;
     let mistakes = rows.estimates("false_positives_per_hour")?;
-    let points = detection.iter().zip(mistakes).filter_map(|(x, y)| {
+    let last_seen = mistakes.iter().rposition(|rate| rate.is_some_and(|rate| rate.value > 0.0));
+    let drawn = last_seen.map_or(1, |last| last + 2);
+    let points = detection.iter().zip(mistakes).take(drawn).filter_map(|(x, y)| {
         let (x, y) = ((*x)? / 1e3, y?);
         let point = Point::new(x, y.value);
         Some(match (y.low, y.high) {
@@ -259,7 +262,8 @@ fn accuracy(name: &str, table: &Table) -> Option<Figure> {
         .title("Accuracy over failure rate and deadline")
         .caption(
             "All failure levels together. Left: share of the alarms that were right; right: share of the failures that \
-             were noticed before they were over. Rows: failures per node and minute; columns: deadline.",
+             were noticed before they were over. Rows: failures per node and minute; columns: deadline. Load: always-busy \
+             processes beside the workload.",
         )
         .columns(2);
     for (column, title) in [("precision", "alarms that were right"), ("recall", "failures that were detected")] {
@@ -272,7 +276,7 @@ fn accuracy(name: &str, table: &Table) -> Option<Figure> {
                 map =
                     map.row(rate, cells.iter().map(|cell| cell.map(|share| (share, format!("{:.0}%", share * 100.0)))));
             }
-            figure = figure.panel(Panel::heatmap(map).title(format!("{title}, {load} busy processes")));
+            figure = figure.panel(Panel::heatmap(map).title(format!("{title}, load {load}")));
         }
     }
     Some(figure)

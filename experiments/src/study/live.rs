@@ -150,7 +150,9 @@ impl Config {
         if let Some(level) = level(swept.failure) {
             // As the live experiment: healthy for a while, then one failure, then the next run.
             scenario.faults = scenario.faults.at_level(level);
-            scenario.faults.arrivals = Arrivals::OneAtATime { gap: Dist::constant(Nanos::from_millis(150)) };
+            let gap = Dist::uniform(Nanos::from_millis(100), Nanos::from_millis(150));
+            let gap = gap.unwrap_or(Dist::constant(Nanos::from_millis(100)));
+            scenario.faults.arrivals = Arrivals::OneAtATime { gap };
             scenario.faults.repair_after = Some(Dist::constant(self.deadline.0 * 5 + Nanos::from_millis(500)));
         }
         scenario
