@@ -1,7 +1,6 @@
 //! `backdoor live`.
 
 use std::io::Write;
-use std::process::ExitCode;
 
 use backdoor_core::Nanos;
 
@@ -102,10 +101,7 @@ enum Format {
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.experiment {
         Experiment::Detect(arguments) => detect(&arguments),
-        Experiment::Part { task } => match parts::play(&task) {
-            code if code == ExitCode::SUCCESS => Ok(()),
-            _ => Err(Failure::Message("a part of a live experiment failed".into())),
-        },
+        Experiment::Part { task } => parts::play(&task).map_err(Failure::Message),
     }
 }
 

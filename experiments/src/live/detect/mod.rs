@@ -11,6 +11,13 @@
 //! itself took is in the column `injection_ms`: a starved experiment shows there. *Deadlock, stuck session:* the thread
 //! that fails stores the clock just before its last step. All processes read one monotonic clock.
 //!
+//! # What is counted against the monitor
+//! Every suspicion of an entity that had not failed is a false positive. It may turn true before it is withdrawn; then
+//! the detection time is 0, and the states were read out of a worker that still worked: nothing here fences it, so they
+//! may be older than what its clients were answered meanwhile. They count as read out, and as not right.
+//!
+//! Whatever else runs on the machine is part of the measurement. Run nothing beside it that is not meant as load.
+//!
 //! ```no_run
 //! use backdoor_experiments::interrupt::Interrupt;
 //! use backdoor_experiments::live::detect::{DetectConfig, FailureKind, run};
@@ -106,7 +113,7 @@ pub struct DetectConfig {
     pub program: PathBuf,
     /// How the worker fails.
     pub failure: FailureKind,
-    /// Deadline of the worker, of its sessions, and of the operating system's counters.
+    /// Deadline of the worker and of its sessions. That of the operating system's counters is at least 100 ms.
     pub deadline: Nanos,
     /// Time between the monitor's polls.
     pub poll: Nanos,

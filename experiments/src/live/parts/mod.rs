@@ -16,7 +16,6 @@ pub use process::{Part, PartError};
 pub use worker::{Order, Report, WORKER_NAME, session_name};
 
 use std::io::Read;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -81,38 +80,32 @@ pub struct Task {
     pub role: Role,
 }
 
-/// Plays the part that `task` describes, to its end.
-pub fn play(task: &str) -> ExitCode {
-    let task: Task = match serde_json::from_str(task) {
-        Ok(task) => task,
-        Err(error) => return failed(&format!("this subcommand is for the program itself: {error}")),
-    };
+/// Plays the part that `task` describes, to its end. Fails with a sentence for the user.
+pub fn play(task: &str) -> Result<(), String> {
+    let task: Task =
+        serde_json::from_str(task).map_err(|error| format!("this subcommand is for the program itself: {error}"))?;
     let dies_with_parent = !matches!(task.role, Role::Agent { .. });
     if dies_with_parent && rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).is_err() {
-        return failed("the kernel does not offer to end a process with its parent");
+        return Err("the kernel does not offer to end a process with its parent".into());
     }
     if rustix::process::getppid().map(Pid::as_raw_nonzero).map(|pid| pid.get() as u32) != Some(task.parent) {
-        return failed("who started this part has ended");
+        return Err("who started this part has ended".into());
     }
-    let outcome = match task.role {
+    let (name, outcome) = match task.role {
         Role::Agent { capacity, state_words, os_deadline, retain } => {
-            agent::play(capacity, state_words, os_deadline.0, retain.0)
+            ("agent", agent::play(capacity, state_words, os_deadline.0, retain.0))
         }
         Role::Worker { socket, deadline, state_bytes, seed, stuck_spins } => {
-            worker::play(&socket, worker::Settings { deadline: deadline.0, state_bytes, seed, stuck_spins })
+            let settings = worker::Settings { deadline: deadline.0, state_bytes, seed, stuck_spins };
+            ("worker", worker::play(&socket, settings))
         }
         Role::Load { lifetime } => {
             load::play(lifetime.0);
-            Ok(())
+            ("load", Ok(()))
         }
-        Role::Monitor { socket, poll, spin } => monitor::play(&socket, poll.0, spin),
+        Role::Monitor { socket, poll, spin } => ("monitor", monitor::play(&socket, poll.0, spin)),
     };
-    outcome.map_or_else(|error| failed(&error.to_string()), |()| ExitCode::SUCCESS)
-}
-
-fn failed(why: &str) -> ExitCode {
-    eprintln!("backdoor live part: {why}");
-    ExitCode::FAILURE
+    outcome.map_err(|error| format!("{name} process: {error}"))
 }
 
 /// A flag that is set once the parent closes the pipe to standard input, be it by dying.
