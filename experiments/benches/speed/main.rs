@@ -18,6 +18,7 @@ use backdoor_core::progress_box::{Counter, EntityRecord, FailureLevel, Geometry,
 use backdoor_core::state_box::{StateBox, words_needed};
 use backdoor_core::transport::{RegionKey, Rights};
 use backdoor_sim::engine::workload::{Workload, compare as compare_engines};
+use backdoor_sim::metrics::cost::sweep_cost;
 use backdoor_transports::shm::{ReadOnlyWords, SealedMemory, SharedWords, ShmTransport};
 use measure::{Table, compare, compare_prepared};
 
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     poll(&mut table);
     state_box(&mut table);
     event_engine(&mut table);
+    deadlines(&mut table);
     table.finish()
 }
 
@@ -155,5 +157,18 @@ fn event_engine(table: &mut Table) {
         1e9 / comparison.engine_events_per_s(),
         1e9 / comparison.heap_events_per_s(),
         comparison.speedup(),
+    );
+}
+
+/// Simulating once and judging 100 deadlines, against judging one.
+fn deadlines(table: &mut Table) {
+    let cost = sweep_cost(11);
+    let ratio = cost.ratio();
+    table.at_most_of(
+        "a sweep over 100 deadlines / over one",
+        1.5,
+        (cost.run_s + cost.hundred_s) * 1e9,
+        (cost.run_s + cost.one_s) * 1e9,
+        ratio,
     );
 }

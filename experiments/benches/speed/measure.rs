@@ -117,6 +117,10 @@ impl Table {
         self.line(what, (ours_ns, baseline_ns, ratio), &quartiles, &format!("≤ {bound}"), ratio <= bound);
     }
 
+    pub(crate) fn at_most_of(&mut self, what: &str, bound: f64, ours_ns: f64, baseline_ns: f64, ratio: f64) {
+        self.line(what, (ours_ns, baseline_ns, ratio), "", &format!("≤ {bound}"), ratio <= bound);
+    }
+
     pub(crate) fn at_least(&mut self, what: &str, bound: f64, ours_ns: f64, baseline_ns: f64, ratio: f64) {
         self.line(what, (ours_ns, baseline_ns, ratio), "", &format!("≥ {bound}"), ratio >= bound);
     }
