@@ -9,7 +9,9 @@
 //! *SIGSTOP, SIGKILL:* the clock right after `kill` has returned; from then on the kernel runs no more of the process's
 //! own code, but for the microseconds that a thread on another processor needs to see the signal. How long the call
 //! itself took is in the column `injection_ms`: a starved experiment shows there. *Deadlock, stuck session:* the thread
-//! that fails stores the clock just before its last step. All processes read one monotonic clock.
+//! that fails stores the clock just before its last step. All processes read one monotonic clock. The
+//! counter of an application moved last up to a tick (1 ms) before it failed, so a detection may take a little less than
+//! the deadline; a deadlock, which begins at a tick, mostly does.
 //!
 //! # What is counted against the monitor
 //! Every suspicion of an entity that had not failed is a false positive. It may turn true before it is withdrawn; then
