@@ -9,7 +9,7 @@ use super::{Context, Full, Presentation, Profile, StudyError};
 use crate::config::{self, Axis as Values, ConfigError, Span};
 use crate::figures::{Axis, Figure, Heatmap, Panel, Point, Series};
 use crate::results::{ResultsDir, Table};
-use crate::runner::{Run, Stopped, Task, TaskError, run_points};
+use crate::runner::{Stopped, Task, TaskError};
 use crate::stats::{self, Estimate};
 use backdoor_core::Nanos;
 use backdoor_core::progress_box::FailureLevel;
@@ -104,21 +104,12 @@ impl Config {
     }
 
     pub(super) fn run(&self, name: &str, context: Context<'_>) -> Result<(), StudyError> {
-        let points = self.points();
-        let replications = match (context.profile, self.full) {
-            (Profile::Full, Some(Full { replications: Some(replications), .. })) => replications,
-            _ => self.replications,
-        };
-        let journal = context.dir.journal(name, points.len())?;
-        let bar = context.progress.experiment(name, points.len());
-        let run =
-            Run { journal: &journal, bar: &bar, interrupt: context.interrupt, threads: context.threads, replications };
+        let replications = Full::replications(self.full, context.profile, self.replications);
         let seed = context.dir.manifest().seed;
-        let rows = run_points(&points, run, |task| {
+        let rows = context.run_points(name, &self.points(), replications, |task| {
             let scenario = self.scenario.scenario(&self.faults, task.point, self.full, context.profile);
             self.point(name, seed, &scenario, &task)
         })?;
-        bar.finish();
         let rows: Vec<Row> = rows.into_iter().flatten().collect();
         context.dir.write_csv(name, &Row::table(&rows))?;
         Ok(())

@@ -9,7 +9,7 @@ use super::{Context, Full, Presentation, Profile, StudyError};
 use crate::config::{self, Axis as Values, ConfigError, Grid, OneOrMany, Span};
 use crate::figures::{Axis, Figure, Panel, Series};
 use crate::results::{ResultsDir, Table};
-use crate::runner::{Run, Task, TaskError, run_points};
+use crate::runner::{Task, TaskError};
 use crate::stats::{self, Estimate};
 use backdoor_core::Nanos;
 use backdoor_core::progress_box::FailureLevel;
@@ -148,18 +148,10 @@ impl Config {
     }
 
     pub(super) fn run(&self, name: &str, context: Context<'_>) -> Result<(), StudyError> {
-        let points = self.points();
-        let replications = match (context.profile, self.full) {
-            (Profile::Full, Some(Full { replications: Some(replications), .. })) => replications,
-            _ => self.replications,
-        };
-        let journal = context.dir.journal(name, points.len())?;
-        let bar = context.progress.experiment(name, points.len());
-        let run =
-            Run { journal: &journal, bar: &bar, interrupt: context.interrupt, threads: context.threads, replications };
+        let replications = Full::replications(self.full, context.profile, self.replications);
         let seed = context.dir.manifest().seed;
-        let rows = run_points(&points, run, |task| self.point(name, seed, context.profile, &task))?;
-        bar.finish();
+        let rows = context
+            .run_points(name, &self.points(), replications, |task| self.point(name, seed, context.profile, &task))?;
         context.dir.write_csv(name, &Row::table(&rows))?;
         Ok(())
     }
