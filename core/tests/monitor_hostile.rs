@@ -331,7 +331,7 @@ fn a_step_ends_without_any_pause_between_reads() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_a_node_does_the_events_tell_one_story(
