@@ -8,9 +8,9 @@ use crate::words::{WORD_BYTES, words_for};
 pub(super) const IDENTITY: Identity = Identity { what: "State Box", magic: *b"BDSTATE1", version: 1 };
 
 /// Words of the header.
-pub const STATE_BOX_HEADER_WORDS: usize = 8;
+pub(super) const STATE_BOX_HEADER_WORDS: usize = 8;
 /// Words before a slot's payload.
-pub const SLOT_HEADER_WORDS: usize = 4;
+pub(super) const SLOT_HEADER_WORDS: usize = 4;
 /// Largest payload; a reader refuses more, so that forged memory can't make it allocate.
 pub const MAX_PAYLOAD_BYTES: usize = 64 << 20;
 
@@ -56,7 +56,7 @@ pub const fn words_needed(payload_bytes: usize) -> usize {
 }
 
 /// The largest payload that a State Box of `words` words can hold, in bytes; 0 if there is no room for any.
-pub const fn capacity_bytes(words: usize) -> usize {
+pub(super) const fn capacity_bytes(words: usize) -> usize {
     let slot = words.saturating_sub(STATE_BOX_HEADER_WORDS) / 2 / LINE_WORDS * LINE_WORDS;
     let capacity = slot.saturating_sub(SLOT_HEADER_WORDS) * WORD_BYTES;
     if capacity > MAX_PAYLOAD_BYTES { MAX_PAYLOAD_BYTES } else { capacity }
