@@ -209,9 +209,9 @@ mod tests {
     fn row(detection_ms: Option<f64>) -> DetectRow {
         DetectRow {
             run: 0,
-            failure: "sigstop",
-            level: "application",
-            transport: "shm",
+            failure: "sigstop".into(),
+            level: "application".into(),
+            transport: "shm".into(),
             deadline_ms: 20.0,
             poll_ms: 1.0,
             load: 0,
