@@ -253,6 +253,7 @@ pub enum ChannelState {
 /// - Work is under way until its completion was polled. A buffer with a READ or WRITE under way can be neither looked
 ///   at, changed, nor released; several operations may use parts of it at the same time.
 /// - The number of a released buffer does not name a later one.
+/// - Operations take effect in the order of posting: what a READ brings is no older than what the one before it brought.
 /// - Work posted as one batch is taken whole or not at all.
 /// - A READ or WRITE of no words succeeds within bounds and rights.
 /// - Nothing blocks.

@@ -14,6 +14,10 @@ pub use loom::sync::atomic::{AtomicU64, Ordering, fence};
 /// Bytes in a word.
 pub const WORD_BYTES: usize = 8;
 
+// Loom's words are larger: they carry their history.
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<AtomicU64>() == WORD_BYTES && align_of::<AtomicU64>() == WORD_BYTES);
+
 /// Words that hold `bytes` bytes, the last one padded.
 pub const fn words_for(bytes: usize) -> usize {
     bytes.div_ceil(WORD_BYTES)

@@ -43,6 +43,17 @@ impl Estimate {
         Estimate { value: self.value, low: self.low.map(clamp), high: self.high.map(clamp) }
     }
 
+    /// The same with bounds as far out as the further of the two, where both have one: for intervals under different
+    /// assumptions, when neither is sure to hold.
+    pub fn widened_by(self, other: Estimate) -> Self {
+        let both = |a: Option<f64>, b: Option<f64>, pick: fn(f64, f64) -> f64| match (a, b) {
+            (Some(a), Some(b)) => Some(pick(a, b)),
+            (a, b) => a.or(b),
+        };
+        let (low, high) = (both(self.low, other.low, f64::min), both(self.high, other.high, f64::max));
+        Estimate { value: self.value, low, high }
+    }
+
     /// The same in another unit, for example from nanoseconds to seconds. `factor` must be positive.
     pub fn scaled(self, factor: f64) -> Self {
         let scale = |bound: f64| bound * factor;
@@ -67,6 +78,25 @@ pub fn mean(samples: &[f64]) -> Option<Estimate> {
     let t = StudentsT::new(0.0, 1.0, n - 1.0).expect("at least one degree of freedom").inverse_cdf(1.0 - TAIL);
     let half = t * (variance / n).sqrt();
     mean.is_finite().then(|| Estimate::between(mean, mean - half, mean + half))
+}
+
+/// Ratio of two sums over independent replications, such as events per exposure, with Student's t interval of the
+/// linearised ratio (Cochran, *Sampling Techniques*, 1977, section 6.4). It holds also where events come in bursts, which
+/// pooled counts don't show. `None` when the denominators sum to nothing; one replication has no interval.
+pub fn ratio(replications: &[(f64, f64)]) -> Option<Estimate> {
+    let (x, y) = replications.iter().fold((0.0, 0.0), |(x, y), (a, b)| (x + a, y + b));
+    let value = x / y;
+    if !value.is_finite() {
+        return None;
+    }
+    let n = replications.len() as f64;
+    if n < 2.0 {
+        return Some(Estimate::exact(value));
+    }
+    let squares: f64 = replications.iter().map(|(a, b)| (a - value * b).powi(2)).sum();
+    let error = (n / (n - 1.0) * squares).sqrt() / y;
+    let t = StudentsT::new(0.0, 1.0, n - 1.0).ok()?.inverse_cdf(1.0 - TAIL);
+    Some(Estimate::between(value, value - t * error, value + t * error))
 }
 
 /// Proportion `successes / trials` with Wilson's score interval. `None` for no trials.
@@ -234,6 +264,26 @@ mod tests {
         assert_eq!(quantile(&mut [], 0.5), None);
         assert_eq!(quantile(&mut [1.0], 0.5), Some(Estimate::exact(1.0)));
         assert_eq!(quantile(&mut [1.0, f64::INFINITY], 0.5), None);
+    }
+
+    #[test]
+    fn a_ratio_of_equal_exposures_is_the_mean() {
+        let counts = [3.0, 5.0, 4.0, 8.0];
+        let pairs = counts.map(|count| (count, 2.0));
+        let (ratio, mean) = (ratio(&pairs).unwrap(), mean(&counts.map(|count| count / 2.0)).unwrap());
+        for (a, b) in [(Some(ratio.value), Some(mean.value)), (ratio.low, mean.low), (ratio.high, mean.high)] {
+            assert!((a.unwrap() - b.unwrap()).abs() < 1e-12, "{a:?} {b:?}");
+        }
+        assert_eq!(super::ratio(&[(0.0, 0.0); 3]), None);
+        assert_eq!(super::ratio(&[(1.0, 2.0)]), Some(Estimate::exact(0.5)));
+    }
+
+    #[test]
+    fn the_wider_bound_wins() {
+        let narrow = Estimate { value: 1.0, low: Some(0.5), high: Some(2.0) };
+        let other = Estimate { value: 1.0, low: Some(0.7), high: None };
+        assert_eq!(narrow.widened_by(other), narrow);
+        assert_eq!(other.widened_by(narrow), Estimate { value: 1.0, low: Some(0.5), high: Some(2.0) });
     }
 
     proptest! {

@@ -168,7 +168,7 @@ fn every_run_is_detected_and_recovered(config: &DetectConfig, affected: u64) {
     let report = undisturbed(config);
     for row in &report.rows {
         assert!(row.detected && row.detection_ms.is_some(), "{row:?}");
-        assert_eq!((row.failure, row.level), (config.failure.name(), config.failure.level()));
+        assert_eq!((&*row.failure, &*row.level), (config.failure.name(), config.failure.level()));
         assert_eq!(row.cause, row.level, "{row:?}");
         assert_eq!((row.affected, row.recovered, row.recovered_ok), (affected, affected, affected), "{row:?}");
         assert!(row.bytes_read.unwrap() >= affected * config.state_bytes as u64, "{row:?}");

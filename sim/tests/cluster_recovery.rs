@@ -130,10 +130,11 @@ fn only_what_was_not_committed_is_lost() {
 }
 
 #[test]
-fn to_diagnose_at_once_takes_a_dead_node_for_something_smaller() {
-    let hasty = RecoveryOptions { settle: Nanos::ZERO, ..options(FailureLevel::Os) };
-    let wrong = (0..20).filter(|r| !run(&scenario(), &hasty, *r).diagnosed_right(FailureLevel::Os)).count();
-    assert!(wrong > 0);
+fn a_settled_diagnosis_names_the_level_whatever_fell_silent_first() {
+    for level in FailureLevel::ALL {
+        let wrong = (0..20).filter(|r| !run(&scenario(), &options(level), *r).diagnosed_right(level)).count();
+        assert_eq!(wrong, 0, "{level}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use backdoor_core::Nanos;
 use backdoor_core::detector::DeadlineDetector;
-use backdoor_core::diagnosis::{Cause, diagnose};
+use backdoor_core::diagnosis::{Cause, diagnose, settles_by};
 use backdoor_core::hook_table::{Hook, Purpose, hook_table_words, write_hook_table};
 use backdoor_core::monitor::{Event, Monitor, MonitorConfig, Standing};
 use backdoor_core::progress_box::{Counter, EntityRecord, FailureLevel, Geometry, ProgressBox, Slot, StateBoxLocation};
@@ -172,6 +172,27 @@ fn a_silent_session_is_suspected_within_deadline_and_poll() {
     let detection = verdicts[0].at - failed_at;
     assert!(detection <= DEADLINE + MS + Nanos::from_micros(10), "{detection}");
     assert_eq!(diagnose(&world.monitor)[0].cause, Cause::Session);
+}
+
+#[test]
+fn a_diagnosis_settles_with_the_widest_deadline_or_with_a_sign_of_life() {
+    for (alive, cause) in [(&[][..], Cause::OperatingSystem), (&[0], Cause::Application)] {
+        let mut world = World::new();
+        world.progress_box.amend(Slot(0), |record| record.deadline = DEADLINE * 4);
+        world.run(MS * 50, &ALL);
+        // The system does not live longer than the others, but is trusted longer.
+        world.run(MS * 25, &[]);
+        assert_eq!(world.plan().cause, Cause::Application, "at the first suspicion");
+        let settles_by_then = settles_by(&world.monitor).unwrap();
+        assert!(settles_by_then <= MS * 50 + DEADLINE * 4, "{settles_by_then}");
+        let start = world.now;
+        while settles_by(&world.monitor).is_some() {
+            world.run(MS, alive);
+        }
+        assert_eq!(world.plan().cause, cause);
+        assert!(world.monitor.evidence_time() <= settles_by_then + MS * 2);
+        assert!(alive.is_empty() || world.now - start <= MS * 2, "one sign of life is enough");
+    }
 }
 
 #[test]

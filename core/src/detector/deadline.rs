@@ -4,27 +4,33 @@
 //! poisoned by a pause. The price is that somebody must choose it: with a deadline of *d* and polls every *p*, a failure
 //! is found within *d* + *p* of the last progress, and every healthy silence longer than *d* is a false positive.
 
+use std::num::NonZeroU64;
+
 use super::Detector;
 use crate::Nanos;
 
 /// Suspects an entity after more than `deadline` of silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeadlineDetector {
-    deadline: Nanos,
+    // Never zero, so that a table of detectors that may be absent takes no more room than one of detectors.
+    deadline_ns: NonZeroU64,
     last_progress: Nanos,
 }
 
 impl DeadlineDetector {
-    /// Starts watching at `now`, as if progress had been made then.
+    /// Starts watching at `now`, as if progress had been made then. A deadline of zero counts as one nanosecond.
     pub fn new(deadline: Nanos, now: Nanos) -> Self {
-        DeadlineDetector { deadline, last_progress: now }
+        let deadline_ns = NonZeroU64::new(deadline.0).unwrap_or(NonZeroU64::MIN);
+        DeadlineDetector { deadline_ns, last_progress: now }
     }
 
     /// Longest silence that is trusted.
     pub fn deadline(&self) -> Nanos {
-        self.deadline
+        Nanos(self.deadline_ns.get())
     }
 }
+
+const _: () = assert!(size_of::<Option<DeadlineDetector>>() == 16);
 
 impl Detector for DeadlineDetector {
     const STEADY: bool = true;
@@ -41,7 +47,7 @@ impl Detector for DeadlineDetector {
 
     #[inline]
     fn fresh_until(&self) -> Nanos {
-        self.last_progress + self.deadline
+        self.last_progress + self.deadline()
     }
 }
 

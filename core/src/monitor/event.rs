@@ -20,7 +20,8 @@ pub struct Verdict {
 /// Something that a monitor noticed, in the order in which it noticed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The node's Progress Box was found, and is polled from here on.
+    /// The node's Progress Box was found, and is polled from here on. Whoever was known before is forgotten, without
+    /// having left: who is there joins anew.
     Attached {
         /// Boot incarnation of the node.
         incarnation: u64,

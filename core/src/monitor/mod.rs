@@ -17,12 +17,14 @@
 
 mod attach;
 mod event;
+mod evidence;
 mod table;
 
 pub use event::{Event, Verdict};
 pub use table::{EntityView, Standing};
 
 use attach::{Attach, Target};
+use evidence::Evidence;
 use table::{EntityTable, Sample};
 
 use crate::Nanos;
@@ -73,7 +75,16 @@ pub struct MonitorStats {
 enum Read {
     Attach,
     Sample,
-    Directory,
+    Directory(Asked),
+}
+
+/// What was known of the directory when it was asked for: a copy that is no older is good as long as nothing else is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Asked {
+    version: u64,
+    used: usize,
+    /// The sample that it was asked for after.
+    sample: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -81,8 +92,6 @@ struct UnderWay {
     id: WorkId,
     read: Read,
     posted: Nanos,
-    /// For a directory: the version that made it worth reading.
-    version: u64,
 }
 
 #[derive(Debug)]
@@ -91,10 +100,13 @@ struct Watch<D> {
     header: Header,
     sample_buffer: BufferId,
     directory_buffer: BufferId,
-    /// Version of the directory that the table has taken in.
-    directory_known: Option<u64>,
+    attached: Nanos,
+    /// The directory that the table has taken in.
+    directory_known: Option<Asked>,
     /// The sample after which the directory was last asked for: once per sample is enough, whatever becomes of it.
     directory_asked: u64,
+    /// The last sample that showed somebody whom the table doesn't know.
+    strangers_seen: u64,
     table: EntityTable<D>,
 }
 
@@ -119,28 +131,6 @@ pub struct Monitor<D> {
     completions: Vec<Completion>,
 }
 
-/// The evidence clock.
-#[derive(Clone, Copy, Debug, Default)]
-struct Evidence {
-    /// Of the last sample's posting.
-    time: Nanos,
-    /// Of its completion: no later sample begins before.
-    end: Nanos,
-    last_posted: Option<Nanos>,
-}
-
-impl Evidence {
-    /// Takes in a sample; answers the gap since the last one if it was too long to be evidence.
-    fn sample(&mut self, posted: Nanos, completed: Nanos, config: &MonitorConfig) -> Option<Nanos> {
-        let gap = self.last_posted.map_or(Nanos::ZERO, |last| posted - last);
-        let late = gap > config.max_gap;
-        self.time = (self.time + if late { config.poll_interval } else { gap }).max(self.end);
-        self.end = self.time + (completed - posted).min(config.max_gap);
-        self.last_posted = Some(posted);
-        late.then_some(gap)
-    }
-}
-
 impl Monitor<DeadlineDetector> {
     /// A monitor with the paper's detector: every entity's own deadline.
     pub fn by_deadline(config: MonitorConfig, hook_table: RegionKey) -> Self {
@@ -155,6 +145,10 @@ impl<D: Detector> Monitor<D> {
         hook_table: RegionKey,
         make: impl FnMut(&EntityRecord, Nanos) -> D + Send + 'static,
     ) -> Self {
+        // Without a pause between READs, a step over memory that answers at once would never end.
+        let pause = |interval: Nanos| interval.max(Nanos(1));
+        let (poll_interval, retry_interval) = (pause(config.poll_interval), pause(config.retry_interval));
+        let config = MonitorConfig { poll_interval, retry_interval, ..config };
         Monitor {
             config,
             hook_table,
@@ -251,7 +245,7 @@ impl<D: Detector> Monitor<D> {
                 }
             },
             Read::Sample => self.take_sample(work, now, transport, events),
-            Read::Directory => self.take_directory(work, transport, events),
+            Read::Directory(asked) => self.take_directory(asked, transport, events),
         }
     }
 
@@ -276,15 +270,16 @@ impl<D: Detector> Monitor<D> {
         };
         let table = EntityTable::new(geometry.capacity());
         events.push(Event::Attached { incarnation: header.boot_incarnation, capacity: geometry.capacity() });
-        self.evidence.last_posted = None;
-        let directory_asked = self.stats.samples;
+        self.evidence.interrupt();
         self.watch = Some(Watch {
             target,
             header,
             sample_buffer,
             directory_buffer,
+            attached: now,
             directory_known: None,
-            directory_asked,
+            directory_asked: self.stats.samples,
+            strangers_seen: 0,
             table,
         });
         self.due = now;
@@ -303,8 +298,10 @@ impl<D: Detector> Monitor<D> {
         };
         if header.boot_incarnation != watch.header.boot_incarnation || header.geometry != watch.header.geometry {
             events.push(Event::Restarted { old: watch.header.boot_incarnation, new: header.boot_incarnation });
+            // At once, unless it starts anew all the time: a step must end.
+            let again = now.max(watch.attached + self.config.retry_interval);
             self.detach(now, transport);
-            self.due = now;
+            self.due = again;
             return;
         }
         watch.header = header;
@@ -314,20 +311,24 @@ impl<D: Detector> Monitor<D> {
         }
         self.stats.samples += 1;
         let Evidence { time: begin, end, .. } = self.evidence;
-        watch.table.observe(Sample { words: &words[header.geometry.liveness()], begin, end, now }, events);
+        let sample = Sample { words: &words[header.geometry.liveness()], begin, end, now };
+        if watch.table.observe(sample, events) {
+            watch.strangers_seen = self.stats.samples;
+        }
     }
 
-    fn take_directory<T: Transport>(&mut self, work: UnderWay, transport: &mut T, events: &mut Vec<Event>) {
+    fn take_directory<T: Transport>(&mut self, asked: Asked, transport: &mut T, events: &mut Vec<Event>) {
         let Some(watch) = &mut self.watch else { return };
         let Ok(words) = transport.buffer(watch.directory_buffer) else { return };
-        let used = watch.header.directory_used * ENTRY_WORDS;
-        for (slot, entry) in read_directory(&words[..used.min(words.len())]) {
+        let Some(entries) = words.get(..asked.used * ENTRY_WORDS) else { return };
+        for (slot, entry) in read_directory(entries) {
             // An entry that can't be read is being changed; the change will move the version, and it is read then.
             if let Ok(Some(record)) = entry {
-                watch.table.learn(slot, record, self.evidence.time, &mut self.make, events);
+                // Of the last sample's two ends, the one that accuses least.
+                watch.table.learn(slot, record, self.evidence.end, &mut self.make, events);
             }
         }
-        watch.directory_known = Some(work.version);
+        watch.directory_known = Some(asked);
     }
 
     fn read_failed<T: Transport>(
@@ -367,7 +368,7 @@ impl<D: Detector> Monitor<D> {
             }
         }
         self.attach.restart();
-        self.evidence.last_posted = None;
+        self.evidence.interrupt();
         self.due = now + self.config.retry_interval;
     }
 
@@ -406,7 +407,7 @@ impl<D: Detector> Monitor<D> {
             return false;
         }
         match self.attach.next_read(self.hook_table, transport) {
-            Ok((from, buffer)) => self.post(Read::Attach, from, buffer, 0, now, transport).is_ok(),
+            Ok((from, buffer)) => self.post(Read::Attach, from, buffer, now, transport).is_ok(),
             Err(_) => false,
         }
     }
@@ -422,24 +423,28 @@ impl<D: Detector> Monitor<D> {
         let words = watch.header.geometry.poll_words() as u64;
         let Some(from) = watch.target.progress_box.part(0, words) else { return false };
         let buffer = watch.sample_buffer;
-        self.post(Read::Sample, from, buffer, 0, now, transport).is_ok()
+        self.post(Read::Sample, from, buffer, now, transport).is_ok()
     }
 
     fn post_directory<T: Transport>(&mut self, now: Nanos, transport: &mut T) -> bool {
         let Some(watch) = &mut self.watch else { return false };
-        let version = watch.header.directory_version;
-        if watch.directory_known == Some(version)
+        let Header { directory_version: version, directory_used: used, .. } = watch.header;
+        // A READ's words are of different moments, so a version may come with the extent of the version before it.
+        let is_good =
+            |known: Asked| known.version == version && known.used == used && known.sample >= watch.strangers_seen;
+        if watch.directory_known.is_some_and(is_good)
             || watch.directory_asked == self.stats.samples
-            || self.under_way.iter().any(|work| work.read == Read::Directory)
+            || self.under_way.iter().any(|work| matches!(work.read, Read::Directory(_)))
         {
             return false;
         }
-        watch.directory_asked = self.stats.samples;
+        let asked = Asked { version, used, sample: self.stats.samples };
+        watch.directory_asked = asked.sample;
         let directory = watch.header.geometry.directory();
-        let words = (watch.header.directory_used * ENTRY_WORDS) as u64;
+        let words = (used * ENTRY_WORDS) as u64;
         let Some(from) = watch.target.progress_box.part(directory.start as u64, words) else { return false };
         let buffer = watch.directory_buffer;
-        let posted = self.post(Read::Directory, from, buffer, version, now, transport).is_ok();
+        let posted = self.post(Read::Directory(asked), from, buffer, now, transport).is_ok();
         self.stats.directory_reads += u64::from(posted);
         posted
     }
@@ -449,7 +454,6 @@ impl<D: Detector> Monitor<D> {
         read: Read,
         from: RemoteSlice,
         buffer: BufferId,
-        version: u64,
         now: Nanos,
         transport: &mut T,
     ) -> Result<(), PostError> {
@@ -457,30 +461,7 @@ impl<D: Detector> Monitor<D> {
         self.next_work += 1;
         let operation = Operation::Read { from, into: LocalSlice::start_of(buffer) };
         transport.post(&[WorkRequest { id, operation }])?;
-        self.under_way.push(UnderWay { id, read, posted: now, version });
+        self.under_way.push(UnderWay { id, read, posted: now });
         Ok(())
-    }
-}
-
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        /// Whatever the samples' times, evidence never runs backwards, nor faster than time.
-        #[test]
-        fn evidence_time_is_monotonic_and_never_ahead(steps in proptest::collection::vec((0u64..20, 0u64..20), 1..50)) {
-            let config = MonitorConfig { max_gap: Nanos(4), ..MonitorConfig::polling_every(Nanos(1)) };
-            let (mut evidence, mut now) = (Evidence::default(), Nanos::ZERO);
-            let mut last_end = Nanos::ZERO;
-            for (wait, takes) in steps {
-                let (posted, completed) = (now + Nanos(wait), now + Nanos(wait + takes));
-                evidence.sample(posted, completed, &config);
-                prop_assert!(last_end <= evidence.time && evidence.time <= evidence.end);
-                prop_assert!(evidence.time <= posted && evidence.end <= completed);
-                (last_end, now) = (evidence.end, completed);
-            }
-        }
     }
 }

@@ -86,7 +86,10 @@ pub(super) struct EntityTable<D> {
     /// A bit for each entity whose standing is `Trusted`.
     trusted: Vec<u32>,
     detectors: Vec<Option<D>>,
+    /// Of those who are in slots in use, as far as the directory has told.
     records: Vec<Option<EntityRecord>>,
+    /// Whether a slot is in use by somebody of whom nothing is known. Each is reported once.
+    strangers: Vec<bool>,
     /// No trusted entity's freshness point is earlier. May be too early, never too late.
     earliest: Nanos,
 }
@@ -99,12 +102,15 @@ impl<D: Detector> EntityTable<D> {
             trusted: vec![0; capacity.div_ceil(RUN)],
             detectors: (0..capacity).map(|_| None).collect(),
             records: vec![None; capacity],
+            strangers: vec![false; capacity],
             earliest: Nanos::MAX,
         }
     }
 
-    /// Takes a sample in: progress first, then verdicts on those that made none.
-    pub(super) fn observe(&mut self, sample: Sample<'_>, events: &mut Vec<Event>) {
+    /// Takes a sample in: progress first, then verdicts on those that made none. Answers whether a slot came into use
+    /// whose entity is not known: the directory may tell.
+    pub(super) fn observe(&mut self, sample: Sample<'_>, events: &mut Vec<Event>) -> bool {
+        let mut stranger = false;
         debug_assert_eq!(sample.words.len(), self.words.len());
         for (number, start) in (0..self.words.len()).step_by(RUN).enumerate() {
             let run = start..self.words.len().min(start + RUN);
@@ -112,7 +118,7 @@ impl<D: Detector> EntityTable<D> {
             if pairs.fold(0, |moved, (new, old)| moved | (new ^ old)) != 0 {
                 let mut others = self.progress(number, run, &sample);
                 while others != 0 {
-                    self.change_standing(start + others.trailing_zeros() as usize, &sample, events);
+                    stranger |= self.change_standing(start + others.trailing_zeros() as usize, &sample, events);
                     others &= others - 1;
                 }
             }
@@ -120,6 +126,7 @@ impl<D: Detector> EntityTable<D> {
         if sample.begin > self.earliest {
             self.expire(&sample, events);
         }
+        stranger
     }
 
     /// Takes in the words of a run. Does what a trusted entity's progress asks for; answers a bit for each word that
@@ -168,10 +175,14 @@ impl<D: Detector> EntityTable<D> {
         }
     }
 
-    /// The slow path of a moved word.
+    /// The slow path of a moved word; answers whether it is that of a stranger who was none before.
     #[cold]
-    fn change_standing(&mut self, index: usize, sample: &Sample<'_>, events: &mut Vec<Event>) {
-        let (Some(detector), Some(record)) = (&mut self.detectors[index], self.records[index]) else { return };
+    fn change_standing(&mut self, index: usize, sample: &Sample<'_>, events: &mut Vec<Event>) -> bool {
+        let (Some(detector), Some(record)) = (&mut self.detectors[index], self.records[index]) else {
+            let stranger = Liveness(self.words[index]).state() != EntityState::Free;
+            let was_one = std::mem::replace(&mut self.strangers[index], stranger);
+            return stranger && !was_one;
+        };
         let slot = Slot(index as u32);
         let silence = sample.begin - detector.last_progress();
         detector.progressed(sample.end);
@@ -190,6 +201,11 @@ impl<D: Detector> EntityTable<D> {
             (true, false) => events.push(Event::Joined { slot, record }),
             _ => {}
         }
+        if after == Standing::Unknown {
+            // What the directory said of the slot does not hold for its next user.
+            (self.detectors[index], self.records[index], self.strangers[index]) = (None, None, false);
+        }
+        false
     }
 
     /// Suspects whoever is past its freshness point, and finds the next one.
@@ -224,6 +240,10 @@ impl<D: Detector> EntityTable<D> {
     ) {
         let index = slot.index();
         let Some(known) = self.records.get_mut(index) else { return };
+        if Liveness(self.words[index]).state() == EntityState::Free {
+            // Entries stay when their entity goes, and are written before their next one comes.
+            return;
+        }
         let same = known.is_some_and(|known| known.generation == record.generation);
         // A changed deadline takes effect at once, and costs the detector what it has learnt.
         let same_promise = same && known.is_some_and(|known| known.deadline == record.deadline);
@@ -231,10 +251,13 @@ impl<D: Detector> EntityTable<D> {
         if same_promise {
             return;
         }
-        let detector = make(&record, at);
+        let is_suspected = same && self.standing[index] == Standing::Suspected;
+        // A new promise makes no progress: who is suspected has been silent since when it was.
+        let since = self.detectors[index].as_ref().filter(|_| is_suspected).map_or(at, Detector::last_progress);
+        let detector = make(&record, since);
         let fresh_until = detector.fresh_until();
         self.detectors[index] = Some(detector);
-        if same && self.standing[index] == Standing::Suspected {
+        if is_suspected {
             return;
         }
         let was_there = matches!(self.standing[index], Standing::Trusted | Standing::Idle | Standing::Suspected);

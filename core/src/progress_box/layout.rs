@@ -33,7 +33,7 @@ pub(super) mod header {
 /// Directory entry words.
 pub(super) mod entry {
     use std::ops::Range;
-    /// Generation in the low half; level, name length and number of dependencies above, a byte each.
+    /// Generation in the low half; level and name length above, a byte each.
     pub(crate) const KIND: usize = 0;
     pub(crate) const DEADLINE_NS: usize = 1;
     /// Parent slot in the low half, claim word index in the high half; `u32::MAX` for none.
@@ -49,9 +49,12 @@ pub(super) mod entry {
 }
 
 const _: () = {
+    assert!(header::CHECK == header::BOOT_INCARNATION + 1, "the check covers what never changes");
+    assert!(header::DIRECTORY_VERSION == header::CHECK + 1 && header::DIRECTORY_USED == header::DIRECTORY_VERSION + 1);
     assert!(header::DIRECTORY_USED < HEADER_WORDS);
-    assert!(header::CHECK > header::BOOT_INCARNATION, "the check covers what never changes");
-    assert!(entry::CHECK == ENTRY_WORDS - 1, "the check comes last and leaves no padding");
+    assert!(entry::CHECK == ENTRY_WORDS - 1, "the check comes last");
+    assert!(entry::PROCESS + 1 == entry::CHECK, "no padding");
+    assert!(entry::STATE_BOX_WORDS + 1 == entry::SESSION && entry::SESSION + 1 == entry::DEPENDENCIES.start);
     assert!(entry::DEPENDENCIES.end == entry::NAME.start && entry::NAME.end == entry::PROCESS);
     assert!((entry::NAME.end - entry::NAME.start) * 8 == super::MAX_NAME_BYTES);
     assert!((entry::DEPENDENCIES.end - entry::DEPENDENCIES.start) * 2 == super::MAX_DEPENDENCIES);

@@ -47,7 +47,7 @@ pub fn read_entry(directory: &[u64], slot: Slot) -> Result<Option<EntityRecord>,
     let words = entries.get(slot.index()).ok_or(FormatError::Truncated {
         what: "Progress Box directory",
         have: directory.len(),
-        need: (slot.index() + 1) * ENTRY_WORDS,
+        need: slot.index().saturating_add(1).saturating_mul(ENTRY_WORDS),
     })?;
     EntityRecord::decode(words, slot)
 }

@@ -75,8 +75,9 @@ impl<M: Deref<Target = [AtomicU64]>> ProgressBox<M> {
         self.taken[index] = true;
         self.generations[index] = self.generations[index].wrapping_add(1);
         record.generation = self.generations[index];
-        Counter::resume(self.liveness_word(slot)).idle();
         self.write_entry(slot, &record);
+        // After its entry: whoever sees that the slot is in use, and then reads the directory, finds who uses it.
+        Counter::resume(self.liveness_word(slot)).idle();
         Ok(slot)
     }
 

@@ -9,9 +9,10 @@ use std::collections::VecDeque;
 use super::plan::SessionToRecover;
 use crate::state_box::{BoxLayout, Committed, StateBoxError, StateBoxView};
 use crate::transport::{
-    BufferId, ChannelState, Completion, LocalSlice, Operation, RemoteSlice, Transport, TransportError, WorkId,
-    WorkRequest,
+    BufferId, ChannelState, Completion, LocalSlice, Operation, PostError, RemoteSlice, Transport, TransportError,
+    WorkId, WorkRequest,
 };
+use crate::words::WORD_BYTES;
 
 /// How to extract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +21,8 @@ pub struct ExtractionConfig {
     pub window: usize,
     /// Boxes up to this many words are read whole.
     pub whole_up_to_words: usize,
-    /// How often a box is read before a version that is not whole is given up.
+    /// How often a box is read before a version that is not whole is given up, and how often its READs may be refused by
+    /// a queue that nothing of the extraction is in.
     pub attempts: u32,
 }
 
@@ -50,6 +52,9 @@ pub enum StateError {
     /// The memory could not be read.
     #[error("State Box could not be read: {0}")]
     Transport(#[from] TransportError),
+    /// The transport never took the READs.
+    #[error("State Box could not be read: {0}")]
+    NotPosted(#[from] PostError),
     /// This side has no memory for the READ.
     #[error("no local buffer of {words} words for the State Box")]
     NoBuffer {
@@ -102,7 +107,10 @@ struct Job {
     buffer: BufferId,
     phase: Phase,
     attempts: u32,
-    /// Number of the batch under way, and how much of it has not completed.
+    /// How often the queue was full although nothing of this extraction was in it.
+    refusals: u32,
+    /// Number of the last batch, and how much of it has not completed; with nothing under way, the next waits to be
+    /// posted.
     batch: u64,
     under_way: usize,
     failed: Option<TransportError>,
@@ -157,10 +165,11 @@ impl Extraction {
     /// Takes in what has completed and posts what can be posted. Hands every session to `answer` once. To be called
     /// until [`is_done`](Self::is_done).
     ///
-    /// A broken channel fails the sessions that were under way; the others wait until the caller has opened it again.
+    /// A broken channel fails the sessions that were under way; the others wait until the caller has opened it again, as
+    /// they wait for room in a full queue.
     pub fn step<T: Transport>(&mut self, transport: &mut T, answer: &mut Answer<'_>) {
         self.collect(transport, answer);
-        while self.start_jobs(transport, answer) {
+        while self.post_waiting(transport, answer) | self.start_jobs(transport, answer) {
             self.collect(transport, answer);
         }
         if self.is_done() {
@@ -199,9 +208,7 @@ impl Extraction {
         }
         if let Some(phase) = self.next_phase(at, transport) {
             self.jobs[at].phase = phase;
-            if let Err(error) = self.post(at, transport) {
-                self.end(at, transport, Some(error), answer);
-            }
+            self.post_or_end(at, transport, answer);
         } else {
             self.end(at, transport, None, answer);
         }
@@ -235,31 +242,50 @@ impl Extraction {
         self.idle_buffers.push((job.buffer, job.layout.total_words()));
     }
 
-    /// Starts as many sessions as the window allows; answers whether any was started.
+    /// Posts what found no room before; answers whether anything was posted.
+    fn post_waiting<T: Transport>(&mut self, transport: &mut T, answer: &mut Answer<'_>) -> bool {
+        let mut posted = false;
+        // From the last to the first: one that ends gives its place to the last.
+        for at in (0..self.jobs.len()).rev() {
+            posted |= self.jobs[at].under_way == 0 && self.post_or_end(at, transport, answer);
+        }
+        posted
+    }
+
+    fn post_or_end<T: Transport>(&mut self, at: usize, transport: &mut T, answer: &mut Answer<'_>) -> bool {
+        match self.post(at, transport) {
+            Ok(posted) => posted,
+            Err(error) => {
+                self.end(at, transport, Some(error), answer);
+                false
+            }
+        }
+    }
+
+    /// Starts as many sessions as the window and the queue allow; answers whether any was started.
     fn start_jobs<T: Transport>(&mut self, transport: &mut T, answer: &mut Answer<'_>) -> bool {
         let mut started = false;
         while self.jobs.len() < self.config.window.max(1) && transport.channel() == ChannelState::Open {
             let Some(session) = self.waiting.pop_front() else { break };
             match self.start(session, transport) {
-                Ok(()) => started = true,
+                Ok(true) => started = true,
+                Ok(false) => break,
                 Err(error) => answer(&session, Err(error)),
             }
         }
         started
     }
 
-    fn start<T: Transport>(&mut self, session: SessionToRecover, transport: &mut T) -> Result<(), StateError> {
+    /// Begins with a session; answers whether its first READs were posted.
+    fn start<T: Transport>(&mut self, session: SessionToRecover, transport: &mut T) -> Result<bool, StateError> {
         let location = session.record.state_box.ok_or(StateError::BadLocation)?;
         let memory = self.memory.part(location.offset, location.words).ok_or(StateError::BadLocation)?;
-        let layout = BoxLayout::of_words(memory.words as usize).ok_or(StateError::BadLocation)?;
+        let layout = usize::try_from(memory.words).ok().and_then(BoxLayout::of_words).ok_or(StateError::BadLocation)?;
         let words = layout.total_words();
-        let buffer = match self.idle_buffers.iter().position(|(_, room)| *room == words) {
-            Some(at) => self.idle_buffers.swap_remove(at).0,
-            None => transport.allocate(words).map_err(|_| StateError::NoBuffer { words })?,
-        };
+        let buffer = self.buffer_for(words, transport)?;
         let phase = if words <= self.config.whole_up_to_words { Phase::Whole } else { Phase::Headers };
-        let (attempts, batch, under_way, failed) = (0, 0, 0, None);
-        self.jobs.push(Job { session, memory, layout, buffer, phase, attempts, batch, under_way, failed });
+        let (attempts, refusals, batch, under_way, failed) = (0, 0, 0, 0, None);
+        self.jobs.push(Job { session, memory, layout, buffer, phase, attempts, refusals, batch, under_way, failed });
         let at = self.jobs.len() - 1;
         self.post(at, transport).inspect_err(|_| {
             self.jobs.truncate(at);
@@ -267,9 +293,22 @@ impl Extraction {
         })
     }
 
-    /// Posts the READs of a job's phase as one batch.
-    fn post<T: Transport>(&mut self, at: usize, transport: &mut T) -> Result<(), StateError> {
-        self.batches += 1;
+    /// A buffer of that length. Lengths are the node's choice, so those that don't fit are given back rather than kept:
+    /// there are never more buffers than the window allows.
+    fn buffer_for<T: Transport>(&mut self, words: usize, transport: &mut T) -> Result<BufferId, StateError> {
+        if let Some(at) = self.idle_buffers.iter().position(|(_, room)| *room == words) {
+            return Ok(self.idle_buffers.swap_remove(at).0);
+        }
+        let idle = self.config.window.saturating_sub(self.jobs.len() + 1);
+        for (buffer, _) in self.idle_buffers.drain(idle.min(self.idle_buffers.len())..) {
+            let _ = transport.release(buffer);
+        }
+        transport.allocate(words).map_err(|_| StateError::NoBuffer { words })
+    }
+
+    /// Posts the READs of a job's phase as one batch; answers whether there was room for it.
+    fn post<T: Transport>(&mut self, at: usize, transport: &mut T) -> Result<bool, StateError> {
+        let alone = self.jobs.iter().all(|job| job.under_way == 0);
         let job = &mut self.jobs[at];
         let whole = 0..job.layout.total_words();
         let mut ranges = Vec::with_capacity(3);
@@ -283,20 +322,29 @@ impl Extraction {
                 ranges.push(range.start..range.end.max(range.start + 1));
             }
         }
-        let id = WorkId(EXTRACTION_WORK | self.batches);
+        let id = WorkId(EXTRACTION_WORK | (self.batches + 1));
         let mut batch = Vec::with_capacity(ranges.len());
-        for range in ranges {
+        for range in &ranges {
             let from = job.memory.part(range.start as u64, range.len() as u64).ok_or(StateError::BadLocation)?;
             let into = LocalSlice { buffer: job.buffer, offset: range.start };
-            self.stats.bytes_read += from.words * 8;
             batch.push(WorkRequest { id, operation: Operation::Read { from, into } });
         }
-        transport.post(&batch).map_err(|_| TransportError::Flushed)?;
+        match transport.post(&batch) {
+            Ok(()) => {}
+            Err(PostError::NotOpen) => return Ok(false),
+            Err(error @ PostError::QueueFull { .. }) => {
+                job.refusals += u32::from(alone);
+                return if job.refusals > self.config.attempts { Err(error.into()) } else { Ok(false) };
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.batches += 1;
         self.stats.reads += batch.len() as u64;
+        self.stats.bytes_read += ranges.iter().map(|range| (range.len() * WORD_BYTES) as u64).sum::<u64>();
         job.attempts += u32::from(job.phase != Phase::Payload);
         job.batch = self.batches;
         job.under_way = batch.len();
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -35,9 +35,11 @@ pub(super) mod slot {
 }
 
 const _: () = {
-    assert!(header::COMMIT < STATE_BOX_HEADER_WORDS);
+    assert!(header::COMMIT == header::CHECK + 1 && header::COMMIT < STATE_BOX_HEADER_WORDS);
     assert!(header::CHECK == header::UNCLAIMED + 1, "the check covers what never changes");
+    assert!(slot::LENGTH_BYTES == slot::SEQUENCE + 1 && slot::CHECK == slot::LENGTH_BYTES + 1);
     assert!(slot::CHECK < SLOT_HEADER_WORDS);
+
     assert!(STATE_BOX_HEADER_WORDS.is_multiple_of(LINE_WORDS), "slots start on a cache line");
 };
 

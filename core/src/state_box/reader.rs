@@ -69,6 +69,11 @@ impl<'a> StateBoxView<'a> {
         self.words[header::UNCLAIMED]
     }
 
+    /// Words of one slot, as the box was formatted.
+    pub(super) fn slot_words(&self) -> usize {
+        self.slot_words
+    }
+
     /// What the commit word says.
     pub fn commit(&self) -> u64 {
         self.words[header::COMMIT]

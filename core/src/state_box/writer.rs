@@ -116,8 +116,12 @@ where
             Err(StateBoxError::Empty) => 0,
             Err(error) => return Err(error),
         };
+        if sequence == u64::MAX {
+            return Err(IDENTITY.impossible("commit", sequence).into());
+        }
         let (session, incarnation, unclaimed) = (view.session(), view.incarnation(), view.unclaimed());
-        let slot_words = layout::slot_words(capacity_bytes(copy.len()));
+        // The box's own length, which that of the memory need not be.
+        let slot_words = view.slot_words();
         Ok(StateBox { memory, claim, session, incarnation, unclaimed, slot_words, sequence })
     }
 
@@ -221,6 +225,28 @@ mod tests {
         assert_eq!(second.commit(b"c"), Ok(3));
         let copy = copy_of(second.memory());
         assert_eq!(StateBoxView::read(&copy).unwrap().committed().unwrap().payload, b"c");
+    }
+
+    #[test]
+    fn a_box_resumed_in_longer_memory_keeps_its_layout() {
+        let claim = AtomicU64::new(0);
+        let memory = zeroed(words_needed(8) + 100);
+        StateBox::format(&memory[..words_needed(8)], &claim, 1, 1).unwrap().commit(b"a").unwrap();
+        let mut heir = StateBox::resume(memory, &claim).unwrap();
+        for (sequence, payload) in [(2, b"b"), (3, b"c")] {
+            assert_eq!(heir.commit(payload), Ok(sequence));
+            let copy = copy_of(heir.memory());
+            assert_eq!(StateBoxView::read(&copy).unwrap().committed().unwrap().payload, payload);
+        }
+    }
+
+    #[test]
+    fn a_forged_last_sequence_can_not_be_resumed() {
+        let claim = AtomicU64::new(0);
+        let mut state_box = StateBox::format(zeroed(words_needed(8)), &claim, 1, 1).unwrap();
+        state_box.sequence = u64::MAX - 1;
+        state_box.commit(b"last").unwrap();
+        assert!(StateBox::resume(state_box.memory, &claim).is_err());
     }
 
     #[test]

@@ -4,9 +4,10 @@ use backdoor_core::Nanos;
 
 use super::Failure;
 use crate::interrupt::Interrupt;
-use crate::live::detect::{self, DetectConfig, DetectError, DetectReport, FailureKind};
+use crate::live::detect::{self, DetectConfig, DetectError, DetectReport, DetectRow, FailureKind};
 use crate::live::parts;
 use crate::progress::Progress;
+use crate::results::Table;
 use crate::say;
 
 /// Live experiments with real processes and real faults.
@@ -138,11 +139,15 @@ fn detect(arguments: &Detect) -> Result<(), Failure> {
     let interrupt = Interrupt::listen()?;
     let runs = configs.iter().map(|config| config.runs as usize).sum();
     let progress = if arguments.quiet { Progress::hidden() } else { Progress::new(runs) };
-    let mut reports = Vec::new();
+    let (mut rows, mut reports) = (Vec::new(), Vec::new());
     let mut outcome = Ok(());
     for config in &configs {
         let bar = progress.experiment(config.failure.name(), config.runs as usize);
-        match detect::run(config, &interrupt, &mut |_| bar.point_finished()) {
+        let finished = &mut |row: &DetectRow| {
+            rows.push(row.clone());
+            bar.point_finished();
+        };
+        match detect::run(config, &interrupt, finished) {
             Ok(report) => {
                 bar.finish();
                 reports.push(report);
@@ -160,17 +165,15 @@ fn detect(arguments: &Detect) -> Result<(), Failure> {
         }
     }
     progress.finish();
-    print(&reports, arguments.format)?;
+    print(&rows, &reports, arguments.format)?;
     outcome
 }
 
-/// What was finished is printed even if something else was not.
-fn print(reports: &[DetectReport], format: Format) -> Result<(), Failure> {
-    if reports.is_empty() {
-        return Ok(());
-    }
+/// What was finished is printed even if something else was not: every run as CSV, every configuration as text.
+fn print(rows: &[DetectRow], reports: &[DetectReport], format: Format) -> Result<(), Failure> {
     let text = match format {
-        Format::Csv => DetectReport::table(reports)?.to_csv(),
+        Format::Csv if rows.is_empty() => return Ok(()),
+        Format::Csv => Table::from_rows(rows)?.to_csv(),
         Format::Text => reports.iter().map(DetectReport::to_text).collect::<Vec<_>>().join("\n"),
     };
     say::out(&text)?;

@@ -5,15 +5,15 @@
 //!
 //! # When is a diagnosis due?
 //! The counters of one failure do not fall silent at the same instant: a session that was being served stood still a
-//! little before the loop of its application did. So a diagnosis waits until suspicion has *settled*: no verdict for
-//! [`settle`] since the last. Detection is the verdict itself and does not wait.
+//! little before the loop of its application did. So a diagnosis waits until what is suspected has *settled*
+//! ([`settles_by`]). Detection is the verdict itself and does not wait.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 
 use backdoor_core::Nanos;
 use backdoor_core::detector::DeadlineDetector;
-use backdoor_core::diagnosis::{Cause, Failure, diagnose};
+use backdoor_core::diagnosis::{Cause, Failure, diagnose, settles_by};
 use backdoor_core::hook_table::Purpose;
 use backdoor_core::monitor::{Event, Monitor, MonitorConfig, MonitorStats, Standing};
 use backdoor_core::recovery::{Extraction, ExtractionConfig, RecoveryPlan, plan};
@@ -54,7 +54,8 @@ struct Node {
     gone: bool,
     /// Failures reported and not resolved.
     reported: Vec<(Cause, Vec<Entity>)>,
-    settled_at: Option<Nanos>,
+    /// Verdicts have come since the last diagnosis.
+    unsettled: bool,
     /// Where each entity stood when it was first looked at by [`Watch::everybody_judged`].
     first_look: HashMap<(u32, u32), Nanos>,
 }
@@ -72,11 +73,6 @@ pub struct Watch {
     wakeups: Wakeups,
     events: Vec<Event>,
     repeats: Repeats,
-}
-
-/// Time without a verdict after which a diagnosis is made.
-pub fn settle(config: &MonitorConfig) -> Nanos {
-    (config.poll_interval * 4).max(Nanos::from_millis(5))
 }
 
 impl Watch {
@@ -104,7 +100,7 @@ impl Watch {
 
     /// Sleeps until something is due, at most until `until`, does it, and appends what was noticed.
     pub fn turn(&mut self, until: Nanos, notices: &mut Vec<Notice>) {
-        let poll_due = self.node.as_ref().map(|node| node.monitor.due().min(node.settled_at.unwrap_or(Nanos::MAX)));
+        let poll_due = self.node.as_ref().map(|node| node.monitor.due());
         self.sleep(poll_due.unwrap_or(Nanos::MAX).min(self.look_at).min(until));
         self.poll(notices);
         // After the poll, which is the more urgent.
@@ -147,7 +143,7 @@ impl Watch {
                     link,
                     gone: false,
                     reported: Vec::new(),
-                    settled_at: None,
+                    unsettled: false,
                     first_look: HashMap::new(),
                 });
             }
@@ -186,7 +182,7 @@ impl Watch {
                     event,
                     Event::Suspected(_) | Event::Trusted(_) | Event::Left { .. } | Event::Restarted { .. }
                 ) {
-                    node.settled_at = Some(at + settle(&self.config.monitor));
+                    node.unsettled = true;
                 }
                 let what = What::of(&event);
                 if self.repeats.is_news(&what, at) {
@@ -194,8 +190,8 @@ impl Watch {
                 }
             }
         }
-        if node.settled_at.is_some_and(|settled| clock::now() >= settled) && !node.monitor.is_waiting() {
-            node.settled_at = None;
+        if node.unsettled && !node.monitor.is_waiting() && settles_by(&node.monitor).is_none() {
+            node.unsettled = false;
             self.summary.failures += node.report_failures(self.config.recover, notices);
         }
     }
@@ -211,7 +207,7 @@ impl Watch {
             entities += 1;
             judged += usize::from(entity.standing != Standing::Trusted || entity.last_progress > first);
         }
-        entities > 0 && entities == judged && node.settled_at.is_none()
+        entities > 0 && entities == judged && !node.unsettled
     }
 
     /// What was done so far.

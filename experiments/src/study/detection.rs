@@ -9,7 +9,7 @@ use super::{Context, Full, Presentation, Profile, StudyError, limits};
 use crate::config::{self, Axis as Values, ConfigError, Span};
 use crate::figures::{Axis, Figure, Heatmap, Panel, Point, Series};
 use crate::results::{ResultsDir, Table};
-use crate::runner::{Run, Stopped, Task, TaskError, run_points};
+use crate::runner::{Stopped, Task, TaskError};
 use crate::stats::{self, Estimate};
 use backdoor_core::Nanos;
 use backdoor_core::progress_box::FailureLevel;
@@ -105,21 +105,12 @@ impl Config {
     }
 
     pub(super) fn run(&self, name: &str, context: Context<'_>) -> Result<(), StudyError> {
-        let points = self.points();
-        let replications = match (context.profile, self.full) {
-            (Profile::Full, Some(Full { replications: Some(replications), .. })) => replications,
-            _ => self.replications,
-        };
-        let journal = context.dir.journal(name, points.len())?;
-        let bar = context.progress.experiment(name, points.len());
-        let run =
-            Run { journal: &journal, bar: &bar, interrupt: context.interrupt, threads: context.threads, replications };
+        let replications = Full::replications(self.full, context.profile, self.replications);
         let seed = context.dir.manifest().seed;
-        let rows = run_points(&points, run, |task| {
+        let rows = context.run_points(name, &self.points(), replications, |task| {
             let scenario = self.scenario.scenario(&self.faults, task.point, self.full, context.profile);
             self.point(name, seed, &scenario, &task)
         })?;
-        bar.finish();
         let rows: Vec<Row> = rows.into_iter().flatten().collect();
         context.dir.write_csv(name, &Row::table(&rows))?;
         Ok(())
@@ -196,25 +187,35 @@ fn row(swept: &Swept, level: &str, deadline: Nanos, runs: &[LevelQos]) -> Row {
         missed: all.missed,
         diagnosed_right: all.diagnosed_right,
         false_positives: all.false_positives,
-        false_positives_per_hour: mistakes_per_hour(runs, all.false_positives, entity_hours),
+        false_positives_per_hour: mistakes_per_hour(runs),
         detection_ms: stats::mean(&detection),
         detection_p99_ms: stats::quantile(&mut detection, 0.99),
-        mistake_duration_ms: stats::mean(&millis(&all.mistake_durations)),
+        mistake_duration_ms: stats::mean(&millis(&all.mistake_durations)).map(|mean| mean.within(0.0, f64::INFINITY)),
         // The mean of probabilities has an interval that ends where probabilities do.
         query_accuracy: stats::mean(&accuracy).map(|mean| mean.within(0.0, 1.0)),
-        precision: stats::proportion(all.right_alarms, all.right_alarms + all.false_positives),
-        recall: stats::proportion(all.detected, all.detected + all.missed),
+        precision: share(runs, |run| run.right_alarms, |run| run.right_alarms + run.false_positives),
+        recall: share(runs, |run| run.detected, |run| run.detected + run.missed),
     }
 }
 
-/// False positives come in bursts, so their interval comes from the spread between replications, which are independent.
-/// Where none was seen there is no spread; then it is that of a Poisson process, which says how rare they must be.
-fn mistakes_per_hour(runs: &[LevelQos], false_positives: u64, entity_hours: f64) -> Option<Estimate> {
-    if false_positives == 0 || runs.len() < 2 {
-        return stats::rate(false_positives, entity_hours);
-    }
-    let rates: Vec<f64> = runs.iter().map(LevelQos::mistakes_per_entity_hour).filter(|r| r.is_finite()).collect();
-    stats::mean(&rates).map(|mean| mean.within(0.0, f64::INFINITY))
+/// False positives come in bursts, so their interval is that of the spread between replications, which are independent;
+/// but no narrower than if each came alone, for a few bursts may all lie in few replications.
+fn mistakes_per_hour(runs: &[LevelQos]) -> Option<Estimate> {
+    let hours = |run: &LevelQos| run.up_time.as_secs_f64() / 3600.0;
+    let spread = stats::ratio(&pairs(runs, |run| run.false_positives as f64, hours))?;
+    let alone = stats::rate(runs.iter().map(|run| run.false_positives).sum(), runs.iter().map(hours).sum())?;
+    Some(spread.widened_by(alone).within(0.0, f64::INFINITY))
+}
+
+/// A share of alarms or failures, whose interval is found in the same way.
+fn share(runs: &[LevelQos], part: fn(&LevelQos) -> u64, whole: fn(&LevelQos) -> u64) -> Option<Estimate> {
+    let spread = stats::ratio(&pairs(runs, |run| part(run) as f64, |run| whole(run) as f64))?;
+    let alone = stats::proportion(runs.iter().map(part).sum(), runs.iter().map(whole).sum())?;
+    Some(spread.widened_by(alone).within(0.0, 1.0))
+}
+
+fn pairs(runs: &[LevelQos], x: impl Fn(&LevelQos) -> f64, y: impl Fn(&LevelQos) -> f64) -> Vec<(f64, f64)> {
+    runs.iter().map(|run| (x(run), y(run))).collect()
 }
 
 fn trade_off(name: &str, table: &Table) -> Option<Figure> {

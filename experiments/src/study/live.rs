@@ -10,7 +10,7 @@ use crate::config::{self, Axis as Values, ConfigError, OneOrMany, Span};
 use crate::figures::{Axis, Figure, Panel, Series};
 use crate::live::detect::{self, DetectConfig, DetectRow, FailureKind};
 use crate::results::{ResultsDir, Table};
-use crate::runner::{Run, Task, TaskError, run_points};
+use crate::runner::{Task, TaskError};
 use crate::stats;
 use backdoor_core::Nanos;
 use backdoor_core::progress_box::FailureLevel;
@@ -189,13 +189,10 @@ impl Config {
 
     /// Points run one at a time: they are measurements, and would disturb each other.
     pub(super) fn run(&self, name: &str, context: Context<'_>) -> Result<(), StudyError> {
-        let points = self.points();
-        let journal = context.dir.journal(name, points.len())?;
-        let bar = context.progress.experiment(name, points.len());
-        let run = Run { journal: &journal, bar: &bar, interrupt: context.interrupt, threads: 1, replications: 1 };
+        let one_at_a_time = Context { threads: 1, ..context };
         let seed = context.dir.manifest().seed;
-        let measured = run_points(&points, run, |task| self.point(name, seed, &context, &task))?;
-        bar.finish();
+        let measured =
+            one_at_a_time.run_points(name, &self.points(), 1, |task| self.point(name, seed, &context, &task))?;
         let runs: Vec<&DetectRow> = measured.iter().flat_map(|point| &point.runs).collect();
         context.dir.write_csv(name, &Table::from_rows(&runs)?)?;
         let summaries = Summary::table(measured.iter().map(|point| &point.summary));

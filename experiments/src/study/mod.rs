@@ -25,8 +25,9 @@ use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::report::Section;
 use crate::results::{self, ResultsDir, ResultsError, Table};
-use crate::runner::RunError;
-use serde::Deserialize;
+use crate::runner::{Run, RunError, Task, TaskError, run_points};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// How much to run.
@@ -61,6 +62,24 @@ pub struct Context<'a> {
     pub threads: usize,
     /// How much to run.
     pub profile: Profile,
+}
+
+impl Context<'_> {
+    /// Computes every point of the study `name` that its journal does not hold yet; answers all, in order.
+    fn run_points<P: Sync, R: Serialize + DeserializeOwned + Send>(
+        &self,
+        name: &str,
+        points: &[P],
+        replications: u64,
+        compute: impl Fn(Task<'_, P>) -> Result<R, TaskError> + Sync,
+    ) -> Result<Vec<R>, StudyError> {
+        let journal = self.dir.journal(name, points.len())?;
+        let bar = self.progress.experiment(name, points.len());
+        let Context { interrupt, threads, .. } = *self;
+        let rows = run_points(points, Run { journal: &journal, bar: &bar, interrupt, threads, replications }, compute)?;
+        bar.finish();
+        Ok(rows)
+    }
 }
 
 /// Why a study failed.
@@ -228,4 +247,14 @@ struct Presentation {
 struct Full {
     replications: Option<u64>,
     duration: Option<config::Span>,
+}
+
+impl Full {
+    /// Replications under `profile`, if the quick one has `quick`.
+    fn replications(full: Option<Full>, profile: Profile, quick: u64) -> u64 {
+        match (profile, full) {
+            (Profile::Full, Some(Full { replications: Some(replications), .. })) => replications,
+            _ => quick,
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! What a recovery costs, in simulation: sessions saved and lost, their outage and its parts, bytes read.
 //!
 //! Each replication is one failure of one node, recovered onto another. A row of the table is one combination of level,
-//! number of sessions and state size.
+//! number of sessions, state size, and share of the State Boxes that the failure damages.
 
 use super::row::row;
 use super::scenario::{FaultConfig, ScenarioConfig, complain};
@@ -9,7 +9,7 @@ use super::{Context, Full, Presentation, Profile, StudyError, limits};
 use crate::config::{self, Axis as Values, ConfigError, Grid, OneOrMany, Span};
 use crate::figures::{Axis, Figure, Panel, Series};
 use crate::results::{ResultsDir, Table};
-use crate::runner::{Run, Task, TaskError, run_points};
+use crate::runner::{Task, TaskError};
 use crate::stats::{self, Estimate};
 use backdoor_core::Nanos;
 use backdoor_core::progress_box::FailureLevel;
@@ -53,6 +53,8 @@ pub(super) struct Config {
     levels: OneOrMany<Level>,
     sessions: Values<u64>,
     state_bytes: Values<u64>,
+    /// Fraction of the affected State Boxes that the failure damages.
+    corrupt_fraction: Option<Values<f64>>,
     #[serde(default)]
     scenario: ScenarioConfig,
     full: Option<Full>,
@@ -64,6 +66,7 @@ pub(super) struct Swept {
     level: FailureLevel,
     sessions: u64,
     state_bytes: u64,
+    corrupt_fraction: f64,
 }
 
 row! {
@@ -72,6 +75,7 @@ row! {
         level: String,
         sessions: u64,
         state_bytes: u64,
+        corrupt_fraction: f64,
         deadline_ms: f64,
         replications: u64,
         failures: u64,
@@ -106,7 +110,7 @@ impl Config {
         if config.deadline.0 == Nanos::ZERO {
             return Err(invalid("deadline", "must be more than zero".into()));
         }
-        let taken = [("sessions", "sessions"), ("state_bytes", "state_bytes")];
+        let taken = ["sessions", "state_bytes", "corrupt_fraction"].map(|key| (key, key));
         for profile in [Profile::Quick, Profile::Full] {
             for swept in config.points() {
                 if swept.sessions == 0 {
@@ -119,20 +123,27 @@ impl Config {
         Ok(config)
     }
 
+    fn corrupt(&self) -> Values<f64> {
+        self.corrupt_fraction.clone().unwrap_or(Values::one(0.0))
+    }
+
     fn grid(&self) -> Grid {
         Grid::new()
+            .axis("corrupt", self.corrupt().len())
             .axis("level", self.levels.len())
             .axis("sessions", self.sessions.len())
             .axis("state", self.state_bytes.len())
     }
 
     pub(super) fn points(&self) -> Vec<Swept> {
+        let corrupt = self.corrupt();
         self.grid()
             .points()
             .map(|point| Swept {
                 level: self.levels[point.at("level")].into(),
                 sessions: self.sessions[point.at("sessions")],
                 state_bytes: self.state_bytes[point.at("state")],
+                corrupt_fraction: corrupt[point.at("corrupt")],
             })
             .collect()
     }
@@ -146,23 +157,16 @@ impl Config {
         };
         scenario.workload.sessions = swept.sessions as usize;
         scenario.workload.state_bytes = Some(swept.state_bytes as usize);
+        scenario.faults.corrupt_fraction = swept.corrupt_fraction;
         scenario.deadlines = Deadlines::all(self.deadline.0);
         scenario
     }
 
     pub(super) fn run(&self, name: &str, context: Context<'_>) -> Result<(), StudyError> {
-        let points = self.points();
-        let replications = match (context.profile, self.full) {
-            (Profile::Full, Some(Full { replications: Some(replications), .. })) => replications,
-            _ => self.replications,
-        };
-        let journal = context.dir.journal(name, points.len())?;
-        let bar = context.progress.experiment(name, points.len());
-        let run =
-            Run { journal: &journal, bar: &bar, interrupt: context.interrupt, threads: context.threads, replications };
+        let replications = Full::replications(self.full, context.profile, self.replications);
         let seed = context.dir.manifest().seed;
-        let rows = run_points(&points, run, |task| self.point(name, seed, context.profile, &task))?;
-        bar.finish();
+        let rows = context
+            .run_points(name, &self.points(), replications, |task| self.point(name, seed, context.profile, &task))?;
         context.dir.write_csv(name, &Row::table(&rows))?;
         Ok(())
     }
@@ -189,7 +193,10 @@ impl Config {
     pub(super) fn present(&self, name: &str, dir: &ResultsDir) -> Result<Presentation, StudyError> {
         let table = dir.read_csv(name)?;
         let lacking = || StudyError::Table(name.to_owned(), "recovery");
-        let figures = vec![cost(name, &table).ok_or_else(lacking)?, parts(name, &table).ok_or_else(lacking)?];
+        // Damage changes who is saved, not how long that takes: the figures are those of the first value.
+        let undamaged =
+            table.groups("corrupt_fraction").into_iter().next().map(|(_, rows)| rows).ok_or_else(lacking)?;
+        let figures = vec![cost(name, &undamaged).ok_or_else(lacking)?, parts(name, &undamaged).ok_or_else(lacking)?];
         Ok(Presentation { figures, tables: vec![(format!("{name}.csv"), table)] })
     }
 }
@@ -219,6 +226,7 @@ fn row(swept: &Swept, deadline: Nanos, outcomes: &[RecoveryOutcome]) -> Row {
         level: swept.level.name().to_owned(),
         sessions: swept.sessions,
         state_bytes: swept.state_bytes,
+        corrupt_fraction: swept.corrupt_fraction,
         deadline_ms: deadline.as_millis_f64(),
         replications: outcomes.len() as u64,
         failures: failed.len() as u64,

@@ -1,7 +1,6 @@
 //! Looking at a claim word that one may not write.
 
 use backdoor_core::state_box::ClaimWord;
-use backdoor_core::words::{Ordering, fence};
 use backdoor_transports::shm::ReadOnlyWords;
 
 /// One claim word on pages mapped read-only.
@@ -21,8 +20,6 @@ impl ReadOnlyClaim {
 
 impl ClaimWord for ReadOnlyClaim {
     fn load(&self) -> u64 {
-        let value = self.claims.load(self.index).expect("checked when it was made, and mappings don't shrink");
-        fence(Ordering::Acquire);
-        value
+        self.claims.load(self.index).expect("checked when it was made, and mappings don't shrink")
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  fails ── detection ── suspected ── planning ── plan ── extraction ── state ── reinstatement ── restored ── first service
-//!          (silence,                 (settle,            (READs of the          (run queue of
-//!           deadline, poll)           diagnose)           State Boxes)           the target node)
+//!          (silence,                 (until settled,     (READs of the          (run queue of
+//!           deadline, poll)           diagnosis)          State Boxes)           the target node)
 //! ```
 //!
 //! Detection is core's monitor, planning core's diagnosis and plan, extraction core's
@@ -11,17 +11,18 @@
 //! quick would. Reinstatement is work for the target's run queue, `reinstate_work + reinstate_work_per_kib · size` per
 //! session, all sessions in parallel as far as there are cores.
 //!
-//! Counters that stop together fall silent one after another, by their rhythm: right after the first suspicion, a
-//! diagnosis takes the failure of a node for that of whatever ticked last. So planning waits for
-//! [`settle`](RecoveryOptions::settle) first. An alarm before the failure is counted and not acted on.
+//! Counters that stop together fall silent one after another, by their rhythm and their deadlines: right after the
+//! first suspicion, a diagnosis takes the failure of a node for that of whatever ticked last. So planning waits until
+//! core says that the diagnosis is [settled](backdoor_core::diagnosis::settles_by). An alarm before the failure is
+//! counted and not acted on.
 //!
 //! Taking over a session that still runs needs a fence first; here the failed party stays down, so there is none.
 
 use backdoor_core::Nanos;
 use backdoor_core::detector::DeadlineDetector;
-use backdoor_core::diagnosis::{Cause, diagnose};
+use backdoor_core::diagnosis::{Cause, diagnose, settles_by};
 use backdoor_core::hook_table::Purpose;
-use backdoor_core::monitor::{Event as Noticed, Monitor, Standing};
+use backdoor_core::monitor::{EntityView, Event as Noticed, Monitor, Standing};
 use backdoor_core::progress_box::FailureLevel;
 use backdoor_core::recovery::{
     Extraction, ExtractionConfig, ExtractionStats, NodeAction, SessionState, SessionToRecover, StateError, plan,
@@ -46,8 +47,6 @@ pub struct RecoveryOptions {
     pub level: FailureLevel,
     /// When it strikes, from the start of the run.
     pub fail_at: Nanos,
-    /// Time from the first suspicion to the diagnosis.
-    pub settle: Nanos,
     /// How the State Boxes are read.
     pub extraction: ExtractionConfig,
     /// Processors of the node that takes over.
@@ -63,13 +62,12 @@ pub struct RecoveryOptions {
 }
 
 impl Default for RecoveryOptions {
-    /// An application fails after 2 s; a settling time of 12 ms; an idle target of two cores; 200 µs + 2 µs/KiB to
+    /// An application fails after 2 s; an idle target of two cores; 200 µs + 2 µs/KiB to
     /// reinstate a session; 10 s until the end.
     fn default() -> Self {
         RecoveryOptions {
             level: FailureLevel::Application,
             fail_at: Nanos::from_secs(2),
-            settle: Nanos::from_millis(12),
             extraction: ExtractionConfig::default(),
             target_cpu: CpuParams::default(),
             target_load: 0,
@@ -85,7 +83,7 @@ impl Default for RecoveryOptions {
 pub struct Timeline {
     /// From the failure's effect to the first suspicion.
     pub detection: Nanos,
-    /// To the plan: settling and diagnosis.
+    /// To the plan: until the diagnosis is settled.
     pub planning: Nanos,
     /// To the session's state being here.
     pub extraction: Nanos,
@@ -170,9 +168,8 @@ impl RecoveryOutcome {
     }
 }
 
-const SETTLED: u32 = 0;
-const EXTRACT: u32 = 1;
-const TARGET: u32 = 2;
+const EXTRACT: u32 = 0;
+const TARGET: u32 = 1;
 
 /// Simulates one failure of one node of `scenario` and its recovery. The scenario's own fault arrivals, levels, number
 /// of nodes and duration don't count; its `corrupt_fraction` does.
@@ -223,8 +220,7 @@ impl Recovery<'_> {
     fn run(mut self) -> RecoveryOutcome {
         while let Some(happening) = self.world.next() {
             match happening {
-                Happening::Stepped(_) if self.detected.is_none() => self.look(),
-                Happening::Driver(SETTLED) => self.plan(),
+                Happening::Stepped(_) if self.planned.is_none() => self.look(),
                 Happening::Driver(EXTRACT) => self.extract(),
                 Happening::Driver(TARGET) => self.target.run(self.world.now()),
                 _ => continue,
@@ -239,7 +235,7 @@ impl Recovery<'_> {
         self.end()
     }
 
-    /// Looks for the first suspicion after the failure.
+    /// Looks for the first suspicion after the failure, and plans once what it means is settled.
     fn look(&mut self) {
         let watch = &self.world.watches[0];
         let failure = self.world.nodes[0].failures.first().filter(|failure| failure.effective.is_some());
@@ -248,13 +244,12 @@ impl Recovery<'_> {
             self.outcome.false_alarms += alarms.count() as u64;
             return;
         };
-        let mut entities = watch.monitor.entities();
-        let noticed = entities.any(|e| e.standing == Standing::Suspected && failure.affected.contains(&e.slot));
-        drop(entities);
-        if noticed {
-            let now = self.world.now();
-            self.detected = Some(now);
-            self.world.call_driver(now + self.options.settle, SETTLED);
+        let noticed = |e: EntityView<'_, _>| e.standing == Standing::Suspected && failure.affected.contains(&e.slot);
+        if self.detected.is_none() && watch.monitor.entities().any(noticed) {
+            self.detected = Some(self.world.now());
+        }
+        if self.detected.is_some() && settles_by(&watch.monitor).is_none() {
+            self.plan();
         }
     }
 

@@ -4,8 +4,9 @@
 //! The words of a mapping are `AtomicU64`, for which every bit pattern is valid and every access from elsewhere that is
 //! itself atomic is no data race; other processes are outside this program, and access the same pages word by word.
 //! The mapping lives in an `Arc` that every handle holds, so no pointer outlives it. The pages can't go away under it
-//! either, because only memory sealed against shrinking is accepted. Read-only pages are only ever loaded from, which
-//! the standard library permits for words no wider than a pointer.
+//! either, because only memory sealed against shrinking is accepted. Read-only pages are only ever loaded from, and only
+//! by `Relaxed` loads: of all atomic accesses those alone are guaranteed to work there, for words no wider than a
+//! pointer. A fence after the load makes it acquire.
 
 use std::io;
 use std::ops::{Deref, Range};
@@ -13,7 +14,7 @@ use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use backdoor_core::words::{AtomicU64, Ordering, WORD_BYTES};
+use backdoor_core::words::{AtomicU64, Ordering, WORD_BYTES, fence};
 use rustix::fs::SealFlags;
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -186,10 +187,12 @@ impl ReadOnlyWords {
     /// One word; `None` if there is none such. Acquire: what was stored before that word was stored is seen too.
     #[inline]
     pub fn load(&self, index: usize) -> Option<u64> {
-        Some(self.words().get(index)?.load(Ordering::Acquire))
+        let value = self.words().get(index)?.load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        Some(value)
     }
 
-    /// Copies words in address order; atomic word by word, not as a whole.
+    /// Copies words in address order; atomic word by word, not as a whole. Acquire, for every word of them.
     ///
     /// # Panics
     /// If the range reaches outside, or `into` is not as long as it.
@@ -198,7 +201,8 @@ impl ReadOnlyWords {
     }
 
     fn words(&self) -> &[AtomicU64] {
-        // SAFETY: `map` is held; the words are only ever accessed as atomics, and here only by loads.
+        // SAFETY: `map` is held; the words are only ever accessed as atomics, and here only by relaxed
+        // loads.
         unsafe { std::slice::from_raw_parts(self.map.base.as_ptr(), self.map.words) }
     }
 }
@@ -217,6 +221,8 @@ pub(super) fn copy_words(from: &[AtomicU64], into: &mut [u64]) {
     for (into, from) in into_rest.iter_mut().zip(from_rest) {
         *into = from.load(Ordering::Relaxed);
     }
+    // What the next copy brings is no older than what this one brought.
+    fence(Ordering::Acquire);
 }
 
 #[cfg(test)]

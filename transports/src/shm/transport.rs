@@ -10,7 +10,7 @@ use backdoor_core::transport::{
     BufferId, ChannelState, Completion, Done, Operation, PostError, RegionKey, RemoteSlice, Rights, Transport,
     TransportError, WorkId, WorkRequest,
 };
-use backdoor_core::words::{AtomicU64, Ordering};
+use backdoor_core::words::{AtomicU64, Ordering, fence};
 
 use crate::buffers::Buffers;
 
@@ -99,7 +99,10 @@ impl ShmTransport {
             Operation::Write { from, to } => {
                 let (region, range) = remote(&self.regions, to, Rights::WRITE)?;
                 let buffer = &self.buffers.held_mut(from.buffer)[from.offset..][..range.len()];
-                for (word, value) in region.memory.writable()?[range].iter().zip(buffer) {
+                let words = &region.memory.writable()?[range];
+                // Nobody sees these words without those of the operations before.
+                fence(Ordering::Release);
+                for (word, value) in words.iter().zip(buffer) {
                     word.store(*value, Ordering::Relaxed);
                 }
                 Ok(Done::Written)

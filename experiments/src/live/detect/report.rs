@@ -77,7 +77,7 @@ pub struct DetectReport {
 }
 
 impl DetectReport {
-    /// The rows as a table, to be written as CSV. Reports of several configurations can be put together.
+    /// The rows of several configurations as one table, to be written as CSV.
     pub fn table<'a>(reports: impl IntoIterator<Item = &'a DetectReport>) -> Result<Table, ResultsError> {
         let rows: Vec<&DetectRow> = reports.into_iter().flat_map(|report| &report.rows).collect();
         Table::from_rows(&rows)
@@ -119,7 +119,7 @@ impl DetectReport {
         if config.failure != FailureKind::None {
             let detected = self.rows.iter().filter(|row| row.detected).count();
             line("detected", format!("{detected} of {} runs", self.rows.len()));
-            let median = self.median_ms().map_or("-".into(), |median| estimate(&median, "ms"));
+            let median = self.median_ms().map_or("none".into(), |median| estimate(&median, "ms"));
             line("median", median);
             let mut times = self.detection_ms();
             times.sort_by(f64::total_cmp);
@@ -193,8 +193,10 @@ impl DetectReport {
 }
 
 fn estimate(estimate: &Estimate, unit: &str) -> String {
-    let bound = |bound: Option<f64>| bound.map_or("?".into(), |bound| format!("{bound:.2}"));
-    format!("{:.2} {unit} [{}, {}]", estimate.value, bound(estimate.low), bound(estimate.high))
+    match (estimate.low, estimate.high) {
+        (Some(low), Some(high)) => format!("{:.2} {unit}, 95% interval [{low:.2}, {high:.2}]", estimate.value),
+        _ => format!("{:.2} {unit} (too few runs for an interval)", estimate.value),
+    }
 }
 
 fn wakeup(error: &WakeupError) -> String {

@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::clients::Knowledge;
-use super::content;
 use crate::live::notice::{RecoveredState, Recovery, to_hex};
-use crate::live::parts::session_name;
+use crate::live::parts::{content, session_name};
 
 /// What the states of one run's sessions are made of.
 #[derive(Clone, Copy, Debug)]

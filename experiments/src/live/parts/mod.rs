@@ -9,10 +9,12 @@ mod agent;
 mod load;
 mod monitor;
 mod process;
+mod state;
 mod worker;
 
 pub use agent::Ready;
 pub use process::{Part, PartError};
+pub use state::{MIN_STATE_BYTES, content};
 pub use worker::{Order, Report, WORKER_NAME, session_name};
 
 use std::io::Read;

@@ -17,7 +17,7 @@ use backdoor_host::app::{App, Node, Session};
 use backdoor_host::clock;
 use serde::{Deserialize, Serialize};
 
-use crate::live::detect::content;
+use super::state::content;
 
 /// The application's name in the Progress Box.
 pub const WORKER_NAME: &str = "worker";

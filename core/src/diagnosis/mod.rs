@@ -7,6 +7,14 @@
 //!
 //! Counters are kept by somebody: if "the operating system" is silent while applications go on, then whoever keeps its
 //! counters is what failed.
+//!
+//! Counters that stop together are suspected one after another, each by its own deadline. A diagnosis at the first
+//! suspicion is often too narrow; [`settles_by`] tells whether it is to be had already.
+
+mod roots;
+mod settling;
+
+pub use settling::{settles_by, symptoms_settle_by};
 
 use crate::Nanos;
 use crate::detector::Detector;
@@ -84,6 +92,7 @@ pub fn diagnose<D: Detector>(monitor: &Monitor<D>) -> Vec<Failure> {
 /// dependencies is answered.
 pub fn diagnose_symptoms(symptoms: &[Symptom]) -> Vec<Failure> {
     let node = Node { symptoms };
+    let roots = node.roots();
     let systems: Vec<&Symptom> = node.at(FailureLevel::Os).collect();
     let silent: Vec<Slot> = systems.iter().filter(|s| s.standing == Standing::Suspected).map(|s| s.slot).collect();
     let mut failures = Vec::new();
@@ -98,7 +107,7 @@ pub fn diagnose_symptoms(symptoms: &[Symptom]) -> Vec<Failure> {
     }
     for (level, cause) in [(FailureLevel::Application, Cause::Application), (FailureLevel::Session, Cause::Session)] {
         for entity in node.at(level) {
-            if entity.standing == Standing::Suspected && !node.is_explained(entity) {
+            if roots.contains(&entity.slot) {
                 let sessions = match level {
                     FailureLevel::Session => vec![entity.slot],
                     _ => node.sessions_of(entity.slot),
@@ -126,10 +135,9 @@ impl<'a> Node<'a> {
         self.symptoms.iter().filter(move |s| s.record.level == level)
     }
 
-    fn suspected(self, slot: Slot) -> Option<&'a Symptom> {
+    fn get(self, slot: Slot) -> Option<&'a Symptom> {
         // Monitors list entities in slot order.
-        let at = self.symptoms.binary_search_by_key(&slot, |s| s.slot).ok()?;
-        self.symptoms.get(at).filter(|s| s.standing == Standing::Suspected)
+        self.symptoms.binary_search_by_key(&slot, |s| s.slot).ok().map(|at| &self.symptoms[at])
     }
 
     /// Whether somebody advanced for long after the operating system's counters stood still. Samples and rhythms
@@ -139,33 +147,6 @@ impl<'a> Node<'a> {
         let deadline = systems.iter().map(|s| s.record.deadline).min().unwrap_or(Nanos::ZERO);
         let others = self.symptoms.iter().filter(|s| s.record.level != FailureLevel::Os);
         others.into_iter().any(|s| s.last_progress > stood_still + deadline / 2)
-    }
-
-    /// Whether a silent entity's silence follows from that of its application, or of something that it waits for.
-    fn is_explained(self, entity: &Symptom) -> bool {
-        let application = entity.record.parent.and_then(|parent| self.suspected(parent));
-        entity.record.level == FailureLevel::Session
-            && application.is_some_and(|a| a.record.level == FailureLevel::Application)
-            || self.waits_for_another_root(entity)
-    }
-
-    /// Follows dependencies through silent entities. In a circle the one in the lowest slot stands for all.
-    fn waits_for_another_root(self, entity: &Symptom) -> bool {
-        let mut reached: Vec<Slot> = Vec::new();
-        let mut next = vec![entity.slot];
-        while let Some(current) = next.pop().and_then(|slot| self.suspected(slot)) {
-            for dependency in current.record.dependencies() {
-                if self.suspected(dependency).is_some() && !reached.contains(&dependency) {
-                    reached.push(dependency);
-                    next.push(dependency);
-                }
-            }
-        }
-        if reached.contains(&entity.slot) {
-            reached.iter().any(|other| *other < entity.slot)
-        } else {
-            !reached.is_empty()
-        }
     }
 
     fn sessions_of(self, application: Slot) -> Vec<Slot> {
@@ -179,11 +160,10 @@ impl<'a> Node<'a> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     const DEADLINE: Nanos = Nanos::from_millis(20);
 
-    fn entity(slot: u32, level: FailureLevel, parent: Option<u32>, silent: bool) -> Symptom {
+    pub(super) fn entity(slot: u32, level: FailureLevel, parent: Option<u32>, silent: bool) -> Symptom {
         let mut record = EntityRecord::new("x", level, DEADLINE);
         record.parent = parent.map(Slot);
         let (standing, last_progress) = match silent {
@@ -194,7 +174,7 @@ mod tests {
     }
 
     /// Slot 0: OS; 1, 2: applications; 3, 4: sessions of 1; 5: session of 2.
-    fn node(silent: &[u32]) -> Vec<Symptom> {
+    pub(super) fn node(silent: &[u32]) -> Vec<Symptom> {
         let entity = |slot, level, parent| entity(slot, level, parent, silent.contains(&slot));
         vec![
             entity(0, FailureLevel::Os, None),
@@ -206,7 +186,7 @@ mod tests {
         ]
     }
 
-    fn failure(cause: Cause, roots: &[u32], sessions: &[u32]) -> Failure {
+    pub(super) fn failure(cause: Cause, roots: &[u32], sessions: &[u32]) -> Failure {
         let slots = |numbers: &[u32]| numbers.iter().copied().map(Slot).collect();
         Failure { cause, roots: slots(roots), sessions: slots(sessions) }
     }
@@ -237,41 +217,5 @@ mod tests {
         let mut symptoms = node(&[]);
         symptoms.push(entity(6, FailureLevel::Os, None, true));
         assert_eq!(diagnose_symptoms(&symptoms), [failure(Cause::Processor, &[6], &[])]);
-    }
-
-    #[test]
-    fn who_waits_for_another_silent_one_is_not_the_root() {
-        let mut symptoms = node(&[1, 2]);
-        symptoms[1].record = symptoms[1].record.depending_on(Slot(2));
-        assert_eq!(diagnose_symptoms(&symptoms), [failure(Cause::Application, &[2], &[5])]);
-    }
-
-    #[test]
-    fn a_circle_of_waiting_has_one_root() {
-        let mut symptoms = node(&[1, 2]);
-        symptoms[1].record = symptoms[1].record.depending_on(Slot(2));
-        symptoms[2].record = symptoms[2].record.depending_on(Slot(1));
-        let failures = diagnose_symptoms(&symptoms);
-        assert_eq!(failures.iter().flat_map(|f| &f.roots).collect::<Vec<_>>(), [&Slot(1)]);
-    }
-
-    proptest! {
-        #[test]
-        fn any_graph_is_answered_and_every_root_was_silent(
-            silent in proptest::collection::vec(0u32..8, 0..8),
-            edges in proptest::collection::vec((0usize..6, 0u32..10), 0..20),
-            parents in proptest::collection::vec(proptest::option::of(0u32..10), 6),
-        ) {
-            let mut symptoms = node(&silent);
-            for (from, to) in edges {
-                symptoms[from].record = symptoms[from].record.depending_on(Slot(to));
-            }
-            for (symptom, parent) in symptoms.iter_mut().zip(parents) {
-                symptom.record.parent = parent.map(Slot);
-            }
-            for failure in diagnose_symptoms(&symptoms) {
-                prop_assert!(failure.roots.iter().all(|root| silent.contains(&root.0)));
-            }
-        }
     }
 }
