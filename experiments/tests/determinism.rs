@@ -19,7 +19,7 @@ network_loss = [0.0, 0.01]
 monitor_shares_cpu = [false, true]
 loop_jitter = "uniform:0ns:100us"
 warm_up = "200ms"
-duration = "3s"
+duration = "1200ms"
 [faults]
 per_minute = 60.0
 repair_after = "exp:200ms"

@@ -92,9 +92,10 @@ impl Config {
             return Err(invalid("deadlines", "must be more than zero".into()));
         }
         for profile in [Profile::Quick, Profile::Full] {
+            let taken: Vec<_> = limits::taken_by_full(config.full, profile).into_iter().collect();
             for swept in config.points() {
                 let scenario = config.scenario.scenario(&config.faults, &swept, config.full, profile);
-                scenario.check().map_err(|error| complain(&error, "scenario", &[], &invalid))?;
+                scenario.check().map_err(|error| complain(&error, "scenario", &taken, &invalid))?;
             }
         }
         Ok(config)

@@ -1,7 +1,7 @@
 //! How large a study may be. A slip such as a zero too many is refused before anything is written; what is left fits the
 //! memory of an ordinary machine, shows its progress and can be interrupted between replications.
 
-use super::Full;
+use super::{Full, Profile};
 use crate::config::ConfigError;
 
 /// Most combinations of a config's lists.
@@ -44,7 +44,15 @@ pub(super) fn replications(
     Err(invalid(key, format!("must be from 1 to {most}{of}, not {replications}")))
 }
 
-/// The same for what `[full]` sets instead.
+/// The settings that `[full]` has taken over, and where they stand, for [`complain`](super::scenario::complain).
+pub(super) fn taken_by_full(full: Option<Full>, profile: Profile) -> Option<(&'static str, &'static str)> {
+    (profile == Profile::Full && full.is_some_and(|full| full.duration.is_some())).then_some(DURATION_OF_FULL)
+}
+
+/// Where a duration stands that is not the scenario's own.
+pub(super) const DURATION_OF_FULL: (&str, &str) = ("duration", "full.duration");
+
+/// The same as [`replications`] for what `[full]` sets instead.
 pub(super) fn full(full: Option<Full>, deadlines: usize, invalid: &Complaint<'_>) -> Result<(), ConfigError> {
     match full.and_then(|full| full.replications) {
         Some(count) => replications("full.replications", count, deadlines, invalid),

@@ -110,8 +110,9 @@ impl Config {
         if config.deadline.0 == Nanos::ZERO {
             return Err(invalid("deadline", "must be more than zero".into()));
         }
-        let taken = ["sessions", "state_bytes", "corrupt_fraction"].map(|key| (key, key));
+        let own = ["sessions", "state_bytes", "corrupt_fraction"].map(|key| (key, key));
         for profile in [Profile::Quick, Profile::Full] {
+            let taken: Vec<_> = own.into_iter().chain(limits::taken_by_full(config.full, profile)).collect();
             for swept in config.points() {
                 if swept.sessions == 0 {
                     return Err(invalid("sessions", "must be at least 1, or there is nothing to recover".into()));

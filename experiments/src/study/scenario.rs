@@ -1,6 +1,6 @@
 //! The `[scenario]` and `[faults]` tables of a config, and the simulated scenarios that they stand for.
 
-use super::limits::Complaint;
+use super::limits::{Complaint, DURATION_OF_FULL};
 use super::{Full, Profile};
 use crate::config::{Axis, ConfigError, Grid, GridPoint, OneOrMany, Span};
 use backdoor_core::Nanos;
@@ -192,6 +192,8 @@ pub(super) fn complain(
     invalid: &Complaint<'_>,
 ) -> ConfigError {
     let key = match error.setting() {
+        // Several together; the quick profile has passed with all of them but this.
+        None if taken.contains(&DURATION_OF_FULL) => DURATION_OF_FULL.1.to_owned(),
         None => table.to_owned(),
         Some(setting @ ("per_minute" | "levels")) => format!("faults.{setting}"),
         Some(setting) => match taken.iter().find(|(name, _)| *name == setting) {
