@@ -23,5 +23,8 @@ pub mod progress;
 pub mod report;
 pub mod results;
 pub mod runner;
+mod say;
 pub mod stats;
 pub mod study;
+
+pub(crate) use say::plain;

@@ -3,6 +3,7 @@
 //! Everything goes to stderr, so that stdout stays usable in pipes. Bars are drawn without colour when `NO_COLOR` is
 //! set. Where stderr is no terminal (a log, CI), a line at most every ten seconds says the same in words.
 
+use crate::say;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::sync::Mutex;
@@ -62,9 +63,9 @@ impl Progress {
     /// Prints a line above the bars.
     pub fn note(&self, text: &str) {
         match &self.bars {
-            Some(bars) => bars.suspend(|| eprintln!("{text}")),
+            Some(bars) => bars.suspend(|| say::err(text)),
             None if self.quiet => {}
-            None => eprintln!("{text}"),
+            None => say::err(text),
         }
     }
 
@@ -110,7 +111,8 @@ impl Bar {
     }
 
     fn line(&self, rest: &str) {
-        eprintln!("{}: {} of {} points{rest}", self.name, self.bar.position(), self.bar.length().unwrap_or(0));
+        let (done, all) = (self.bar.position(), self.bar.length().unwrap_or(0));
+        say::err(&format!("{}: {done} of {all} points{rest}", self.name));
     }
 }
 

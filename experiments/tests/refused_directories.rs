@@ -40,7 +40,7 @@ fn somebody_elses_files() {
         assert_eq!(
             message,
             format!(
-                "{} is not empty and holds no results of ours; nothing was changed, choose another --out",
+                "{} is not empty and holds no results of ours; nothing was changed, choose another directory",
                 path.display()
             )
         );
@@ -55,6 +55,19 @@ fn somebody_elses_manifest() {
         let message = refusal(place.path(), || ResultsDir::create(place.path(), &manifest(1, "")));
         assert!(message.contains("holds no results of ours"), "{message}");
         assert!(ResultsDir::open(place.path()).is_err());
+    }
+}
+
+#[test]
+fn manifests_of_another_format_and_damaged_ones() {
+    let place = tempfile::tempdir().unwrap();
+    fs::write(place.path().join("manifest.json"), "{\"format\": \"backdoor-results/2\", \"new\": []}").unwrap();
+    let message = refusal(place.path(), || ResultsDir::open(place.path()));
+    assert!(message.contains("'backdoor-results/2'") && message.contains("'backdoor-results/1'"), "{message}");
+    fs::write(place.path().join("manifest.json"), "{\"format\": \"backdoor-results/1\", \"seed\": -1}").unwrap();
+    for attempt in [ResultsDir::create, ResultsDir::resume] {
+        let message = refusal(place.path(), || attempt(place.path(), &manifest(1, "")));
+        assert!(message.contains("manifest.json is damaged: "), "{message}");
     }
 }
 

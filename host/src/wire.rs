@@ -71,6 +71,12 @@ pub enum ConnectionError {
     /// The agent does not answer.
     #[error("the agent does not answer within {} s: it is stopped, or something else listens there", PATIENCE.as_secs())]
     NoAnswer,
+    /// A path that no socket can have.
+    #[error("{path} is too long for a socket, whose path has at most 107 bytes")]
+    TooLong {
+        /// The path.
+        path: String,
+    },
     /// The system failed.
     #[error("can't talk to the agent: {0}")]
     System(#[from] io::Error),
@@ -90,7 +96,10 @@ impl Connection {
     pub fn connect(path: &Path) -> Result<Self, ConnectionError> {
         let shown = path.display().to_string();
         let system = |errno: Errno| ConnectionError::System(errno.into());
-        let address = SocketAddrUnix::new(path).map_err(system)?;
+        let address = match SocketAddrUnix::new(path) {
+            Err(Errno::NAMETOOLONG) => return Err(ConnectionError::TooLong { path: shown }),
+            address => address.map_err(system)?,
+        };
         let socket = new_socket(SocketFlags::CLOEXEC).map_err(system)?;
         for which in [Timeout::Recv, Timeout::Send] {
             // Also bounds the connect, which waits while an agent's backlog is full.

@@ -89,7 +89,7 @@ impl Default for Workload {
 impl Workload {
     /// Sessions of the whole node.
     pub fn total_sessions(&self) -> usize {
-        self.applications * self.sessions
+        self.applications.saturating_mul(self.sessions)
     }
 
     /// CPU time of one commit; zero if sessions keep no State Box.

@@ -1,12 +1,12 @@
 //! `backdoor inspect`.
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use backdoor_host::agent::default_socket;
 
 use super::Failure;
 use crate::live::snapshot::Snapshot;
+use crate::say;
 
 /// Show what a node's boxes hold now: hooks, gauges, entities, and the State Boxes of sessions.
 ///
@@ -33,9 +33,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Format::Text => snapshot.to_text(),
         Format::Json => serde_json::to_string_pretty(&snapshot)? + "\n",
     };
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        // A pager that was left early.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        outcome => Ok(outcome?),
-    }
+    say::out(&text)?;
+    Ok(())
 }

@@ -1,7 +1,5 @@
 //! `backdoor live`.
 
-use std::io::Write;
-
 use backdoor_core::Nanos;
 
 use super::Failure;
@@ -10,6 +8,7 @@ use crate::live::detect::{self, DetectConfig, DetectError, DetectReport, DetectR
 use crate::live::parts;
 use crate::progress::Progress;
 use crate::results::Table;
+use crate::say;
 
 /// Live experiments with real processes and real faults.
 #[derive(Debug, clap::Args)]
@@ -135,6 +134,8 @@ impl Detect {
 
 fn detect(arguments: &Detect) -> Result<(), Failure> {
     let configs = arguments.configs()?;
+    // All of them first: the last of several must not be found impossible when the others have taken an hour.
+    configs.iter().try_for_each(DetectConfig::check)?;
     let interrupt = Interrupt::listen()?;
     let runs = configs.iter().map(|config| config.runs as usize).sum();
     let progress = if arguments.quiet { Progress::hidden() } else { Progress::new(runs) };
@@ -151,18 +152,21 @@ fn detect(arguments: &Detect) -> Result<(), Failure> {
                 bar.finish();
                 reports.push(report);
             }
+            Err(DetectError::Interrupted { report, runs }) => {
+                let message = format!("stopped after {} of {runs} runs", report.rows.len());
+                outcome = Err(Failure::interrupted(message, &interrupt));
+                reports.extend((!report.rows.is_empty()).then_some(*report));
+                break;
+            }
             Err(error) => {
-                outcome = Err(error);
+                outcome = Err(error.into());
                 break;
             }
         }
     }
     progress.finish();
     print(&rows, &reports, arguments.format)?;
-    outcome.map_err(|error| match error {
-        DetectError::Interrupted { .. } => Failure::Interrupted(error.to_string()),
-        error => error.into(),
-    })
+    outcome
 }
 
 /// What was finished is printed even if something else was not: every run as CSV, every configuration as text.
@@ -172,9 +176,6 @@ fn print(rows: &[DetectRow], reports: &[DetectReport], format: Format) -> Result
         Format::Csv => Table::from_rows(rows)?.to_csv(),
         Format::Text => reports.iter().map(DetectReport::to_text).collect::<Vec<_>>().join("\n"),
     };
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        // Somebody read as much as was wanted.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        outcome => Ok(outcome?),
-    }
+    say::out(&text)?;
+    Ok(())
 }

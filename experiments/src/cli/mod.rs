@@ -1,6 +1,7 @@
 //! The command line: one file per command, each from arguments to an exit code by way of the library.
 //!
-//! Exit codes: 0 done; 1 failed, with one sentence on standard error; 2 wrong usage; 130 interrupted.
+//! Exit codes: 0 done; 1 failed, with one sentence on standard error; 2 wrong usage; 130 interrupted by
+//! Ctrl-C, 143 by SIGTERM.
 
 mod inspect;
 mod live;
@@ -15,7 +16,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::interrupt::EXIT_INTERRUPTED;
+use crate::interrupt::Interrupt;
+use crate::say;
 
 /// Watch a machine from outside by one-sided remote memory access, notice within milliseconds that something in it
 /// stopped making progress, and read its sessions' state out of it.
@@ -42,18 +44,30 @@ enum Command {
 pub enum Failure {
     /// One sentence for the user.
     Message(String),
-    /// The user interrupted it; the sentence says how to go on.
-    Interrupted(String),
+    /// The user interrupted it.
+    Interrupted {
+        /// One sentence that says how to go on.
+        message: String,
+        /// What shells expect after the signal that came.
+        exit_code: u8,
+    },
+}
+
+impl Failure {
+    fn interrupted(message: String, interrupt: &Interrupt) -> Self {
+        Failure::Interrupted { message, exit_code: interrupt.exit_code() }
+    }
 }
 
 impl<E: std::error::Error> From<E> for Failure {
     /// The error and its causes in one sentence.
     fn from(error: E) -> Self {
-        let mut message = error.to_string();
+        let without_number = |text: String| text.split(" (os error").next().map(str::to_owned).unwrap_or_default();
+        let mut message = without_number(error.to_string());
         let mut source = error.source();
         while let Some(cause) = source {
-            let cause_text = cause.to_string();
-            if !message.contains(&cause_text) {
+            let cause_text = without_number(cause.to_string());
+            if !message.to_lowercase().contains(&cause_text.to_lowercase()) {
                 message = format!("{message}: {cause_text}");
             }
             source = cause.source();
@@ -76,12 +90,28 @@ pub fn run() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Message(message)) => {
-            eprintln!("backdoor: {message}");
+            say::err(&format!("backdoor: {message}"));
             ExitCode::FAILURE
         }
-        Err(Failure::Interrupted(message)) => {
-            eprintln!("backdoor: {message}");
-            ExitCode::from(EXIT_INTERRUPTED)
+        Err(Failure::Interrupted { message, exit_code }) => {
+            say::err(&format!("backdoor: {message}"));
+            ExitCode::from(exit_code)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::ResultsDir;
+
+    #[test]
+    fn causes_are_named_once_and_without_numbers() {
+        let Err(error) = ResultsDir::open("/dev/null/x") else { panic!("there is nothing there") };
+        let Failure::Message(message) = Failure::from(error) else { panic!("nobody interrupted it") };
+        assert_eq!(message, "cannot read /dev/null/x: a part of the path is not a directory");
+        let missing = std::io::Error::from_raw_os_error(2);
+        let Failure::Message(message) = Failure::from(missing) else { panic!("nobody interrupted it") };
+        assert_eq!(message, "No such file or directory");
     }
 }

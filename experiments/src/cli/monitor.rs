@@ -1,6 +1,6 @@
 //! `backdoor monitor`.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use backdoor_core::Nanos;
@@ -13,9 +13,13 @@ use crate::interrupt::Interrupt;
 use crate::live::notice::text::{TextWriter, Times};
 use crate::live::notice::{Notice, What};
 use crate::live::watch::{Watch, WatchConfig};
+use crate::say;
 
 /// How often a watch looks whether it is to end.
 const LOOK_EVERY: Nanos = Nanos::from_millis(50);
+
+/// How long --once waits for memory that makes no sense to make some.
+const SENSELESS_FOR: Nanos = Nanos::from_secs(1);
 
 /// Watch a node by reading its memory, and say who in it stops making progress.
 ///
@@ -34,7 +38,8 @@ pub(super) struct Arguments {
     /// How lines for people tell the time.
     #[arg(long, value_enum, default_value_t = Times::Relative)]
     time: Times,
-    /// End as soon as every entity has been judged once; exit code 1 if somebody is suspected or there is no agent.
+    /// End as soon as every entity has been judged once; exit code 1 if somebody is suspected, there is no
+    /// agent, or its memory can't be understood.
     #[arg(long, conflicts_with = "duration")]
     once: bool,
     /// End after this long.
@@ -76,6 +81,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         recover: false,
     });
     let mut notices = Vec::new();
+    let mut senseless: Option<(Nanos, String)> = None;
     loop {
         let now = clock::now();
         watch.turn((now + LOOK_EVERY).min(end), &mut notices);
@@ -85,6 +91,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         });
         if let (true, Some(why)) = (arguments.once, waits) {
             return Err(Failure::Message(why));
+        }
+        for notice in &notices {
+            match &notice.what {
+                What::BadMemory { error } => drop(senseless.get_or_insert((now, error.clone()))),
+                What::NoProgressBox => drop(senseless.get_or_insert((now, "it offers none to monitor".into()))),
+                What::Attached { .. } => senseless = None,
+                _ => {}
+            }
+        }
+        if let (true, Some((since, why))) = (arguments.once, &senseless)
+            && now > *since + SENSELESS_FOR
+        {
+            return Err(Failure::Message(format!("the node's memory can't be understood: {why}")));
         }
         if !output.write(&notices)? {
             return Ok(());
@@ -99,7 +118,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let suspected = summary.suspected;
     output.write(&[Notice { at_ns: clock::now().0, what: What::Summary(summary) }])?;
     if interrupt.requested() {
-        return Err(Failure::Interrupted("interrupted".into()));
+        return Err(Failure::interrupted("interrupted".into(), &interrupt));
     }
     if arguments.once && suspected > 0 {
         return Err(Failure::Message(format!("suspected: {suspected} of the node's entities")));
@@ -121,12 +140,7 @@ impl Output {
         if !lines.is_empty() {
             text.push('\n');
         }
-        let mut out = std::io::stdout().lock();
-        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        Ok(say::out(&text)?)
     }
 }
 

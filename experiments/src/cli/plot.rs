@@ -1,7 +1,8 @@
 //! `backdoor plot`: figures and report again, from the CSV alone.
 
 use super::{Failure, reproduce, studies};
-use crate::results::ResultsDir;
+use crate::results::{ResultsDir, ResultsError};
+use crate::say;
 use crate::study::{Study, StudyError};
 use std::path::PathBuf;
 
@@ -15,16 +16,20 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let dir = ResultsDir::open(&arguments.dir)?;
     let manifest = dir.manifest().clone();
+    if manifest.finished_unix_s.is_none() || manifest.experiments.is_empty() {
+        return Err(ResultsError::Unfinished(arguments.dir.clone()).into());
+    }
+    let file = |name: &str| format!("{}, config of {name}", arguments.dir.join("manifest.json").display());
     let found = manifest
         .experiments
         .iter()
-        .map(|experiment| Study::parse(&experiment.name, "manifest.json", &experiment.config))
+        .map(|experiment| Study::parse(&experiment.name, &file(&experiment.name), &experiment.config))
         .collect::<Result<Vec<Study>, StudyError>>()?;
     let title = match &found[..] {
         [only] => only.title().to_owned(),
         _ => reproduce::TITLE.to_owned(),
     };
     studies::present(&found, &title, &dir)?;
-    println!("{}", studies::summary(&arguments.dir));
+    say::out(&studies::summary(&arguments.dir))?;
     Ok(())
 }

@@ -6,6 +6,7 @@ use crate::progress::Progress;
 use crate::report::Report;
 use crate::results::{Manifest, ResultsDir};
 use crate::runner::RunError;
+use crate::say;
 use crate::study::{Context, Profile, Study, StudyError};
 use std::path::{Path, PathBuf};
 
@@ -51,7 +52,8 @@ pub(super) fn run(studies: &[Study], title: &str, default_out: &str, options: &O
         match study.run(context) {
             Err(StudyError::Run(error @ RunError::Interrupted { .. })) => {
                 progress.finish();
-                return Err(Failure::Interrupted(format!("{}: {error} --out {}", study.name(), out.display())));
+                let message = format!("{}: {error} --out {}", study.name(), out.display());
+                return Err(Failure::interrupted(message, &interrupt));
             }
             outcome => outcome?,
         }
@@ -59,7 +61,7 @@ pub(super) fn run(studies: &[Study], title: &str, default_out: &str, options: &O
     progress.finish();
     dir.finish()?;
     present(studies, title, &dir)?;
-    println!("{}", summary(&out));
+    say::out(&summary(&out))?;
     Ok(())
 }
 
@@ -76,5 +78,5 @@ pub(super) fn present(studies: &[Study], title: &str, dir: &ResultsDir) -> Resul
 /// Where to look.
 pub(super) fn summary(out: &Path) -> String {
     let report = out.join("report.html");
-    format!("Report: {}\nTables: {}/*.csv\nFigures: {}/figures/", report.display(), out.display(), out.display())
+    format!("Report: {}\nTables: {}/*.csv\nFigures: {}/figures/\n", report.display(), out.display(), out.display())
 }

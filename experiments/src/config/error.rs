@@ -44,6 +44,12 @@ impl ConfigError {
         Self::content(file, line, explain(path, inner.message()))
     }
 
+    /// Bytes that are no text.
+    pub(super) fn not_text(file: &str, bytes: &[u8], valid: usize) -> Self {
+        let line = bytes.iter().take(valid).filter(|byte| **byte == b'\n').count() + 1;
+        Self::content(file, Some(line), "this is not UTF-8 text".into())
+    }
+
     /// A value that makes no sense together with others.
     pub(crate) fn invalid(file: &str, text: &str, key: &str, message: String) -> Self {
         Self::content(file, find(text, key).map(|start| line_of(text, start)), format!("{key}: {message}"))
@@ -69,7 +75,19 @@ fn explain(path: &str, message: &str) -> String {
     if let (true, Some(missing)) = (message.starts_with("missing field"), quoted.first()) {
         return format!("missing key '{missing}'{}", in_table(path));
     }
-    format!("{}{message}", prefix(path))
+    format!("{}{}", prefix(path), in_words(message))
+}
+
+/// Names of types as somebody would say them who doesn't know Rust.
+fn in_words(message: &str) -> String {
+    let whole = "a whole number, not negative";
+    let types = [("u64", whole), ("u32", whole), ("usize", whole), ("f64", "a number"), ("f32", "a number")];
+    for (name, words) in types {
+        if let Some(start) = message.strip_suffix(&format!("expected {name}")) {
+            return format!("{}expected {words}", start.replace(" as i128", ""));
+        }
+    }
+    message.to_string()
 }
 
 fn in_table(table: &str) -> String {
@@ -94,17 +112,16 @@ fn line_of(text: &str, offset: usize) -> usize {
     text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
-/// Where in the text the value of a dotted key stands.
+/// Where in the text the value of a dotted key stands; if it isn't there, the table that it would stand in.
 fn find(text: &str, key: &str) -> Option<usize> {
     let root = toml::de::DeTable::parse(text).ok()?;
     let mut table = root.get_ref();
-    let mut keys = key.split('.').peekable();
-    while let Some(key) = keys.next() {
-        let value = table.get(key)?;
-        if keys.peek().is_none() {
-            return Some(value.span().start);
-        }
-        table = value.get_ref().as_table()?;
+    let mut found = None;
+    for key in key.split('.') {
+        let Some(value) = table.get(key) else { break };
+        found = Some(value.span().start);
+        let Some(inner) = value.get_ref().as_table() else { break };
+        table = inner;
     }
-    None
+    found
 }

@@ -37,7 +37,8 @@ impl Grid {
 
     /// Number of combinations.
     pub fn len(&self) -> usize {
-        self.axes.iter().map(|(_, len)| len).product()
+        // Saturating: what is too many to count is too many to run, and a config's reader says so.
+        self.axes.iter().fold(1, |all: usize, (_, len)| all.saturating_mul(*len))
     }
 
     /// Whether some axis is empty.
@@ -93,5 +94,6 @@ mod tests {
         assert_eq!(found, [(0, 0, 0, 0), (1, 0, 0, 1), (2, 0, 0, 2), (3, 1, 0, 0), (4, 1, 0, 1), (5, 1, 0, 2)]);
         assert_eq!(Grid::new().len(), 1);
         assert!(Grid::new().axis("a", 0).is_empty());
+        assert_eq!(Grid::new().axis("a", usize::MAX).axis("b", 2).len(), usize::MAX);
     }
 }

@@ -36,7 +36,12 @@ pub use grid::{Grid, GridPoint};
 pub use values::{Axis, AxisValue, OneOrMany, Span};
 
 use serde::de::DeserializeOwned;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
+
+/// More than any config has; what is larger is another file, given by mistake.
+const MOST_BYTES: u64 = 1 << 20;
 
 /// A config file read: the value, and the text it came from for the manifest and for later complaints.
 #[derive(Clone, Debug)]
@@ -71,9 +76,19 @@ pub fn load<T: DeserializeOwned>(path: impl AsRef<Path>) -> Result<T, ConfigErro
 /// As [`load`].
 pub fn load_with_text<T: DeserializeOwned>(path: impl AsRef<Path>) -> Result<Loaded<T>, ConfigError> {
     let path = path.as_ref();
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigError::Read { path: path.to_path_buf(), reason: source.to_string() })?;
+    let refused = |reason: String| ConfigError::Read { path: path.to_path_buf(), reason };
+    let because = |error: std::io::Error| refused(crate::plain(&error));
+    let mut bytes = Vec::new();
+    // Bounded before it is read: a path may name anything, a device without end as well.
+    File::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes)).map_err(because)?;
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(refused(format!("it is larger than the {} KiB of any config", MOST_BYTES >> 10)));
+    }
     let file = path.display().to_string();
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        ConfigError::not_text(&file, error.as_bytes(), valid)
+    })?;
     let value = parse(&file, &text)?;
     Ok(Loaded { value, text, file })
 }
@@ -135,7 +150,7 @@ mod tests {
         assert_eq!(error("seed = 1\n\n[monitor]\n"), "x.toml:3: missing key 'deadline' in [monitor]");
         assert_eq!(
             error("seed = 'one'\n[monitor]\ndeadline = '1ms'"),
-            "x.toml:1: seed: invalid type: string \"one\", expected u64"
+            "x.toml:1: seed: invalid type: string \"one\", expected a whole number, not negative"
         );
         let text = error("[monitor]\ndeadline = '20 bananas'");
         assert!(text.starts_with("x.toml:2: monitor.deadline: '20 bananas' is not a duration"), "{text}");
@@ -148,6 +163,19 @@ mod tests {
         let text = error("[monitor]\ndeadline = \n");
         assert!(text.starts_with("x.toml:2: "), "{text}");
         assert!(!text.contains('\n'), "{text}");
+    }
+
+    #[test]
+    fn files_that_are_no_configs_are_one_sentence() {
+        let place = tempfile::tempdir().unwrap();
+        let refused = |path: &Path| load::<Config>(path).unwrap_err().to_string();
+        let path = place.path().join("c.toml");
+        std::fs::write(&path, b"seed = 1\n# \xff\n").unwrap();
+        assert_eq!(refused(&path), format!("{}:2: this is not UTF-8 text", path.display()));
+        std::fs::write(&path, vec![b'\n'; MOST_BYTES as usize + 1]).unwrap();
+        assert!(refused(&path).ends_with("c.toml: it is larger than the 1024 KiB of any config"), "{}", refused(&path));
+        assert!(refused(Path::new("/dev/zero")).contains("larger"));
+        assert!(refused(place.path()).ends_with(": is a directory"), "{}", refused(place.path()));
     }
 
     #[test]
@@ -177,6 +205,8 @@ mod tests {
         assert_eq!(loaded.value.monitor.mode.as_ref().unwrap()[1], Mode::TcpPull);
         let complaint = loaded.invalid("monitor.deadline", "must exceed the period of 5ms").to_string();
         assert_eq!(complaint, format!("{}:3: monitor.deadline: must exceed the period of 5ms", path.display()));
+        let complaint = loaded.invalid("monitor.absent", "must be there").to_string();
+        assert_eq!(complaint, format!("{}:1: monitor.absent: must be there", path.display()));
         assert!(load::<Config>(place.path().join("no.toml")).unwrap_err().to_string().starts_with("cannot read "));
     }
 }

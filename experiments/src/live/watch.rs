@@ -28,6 +28,8 @@ use super::wakeups::Wakeups;
 const LOOK_EVERY: Nanos = Nanos::from_millis(50);
 /// How long before its time a spinning monitor stops to sleep.
 const SPIN_MARGIN: Nanos = Nanos::from_micros(200);
+/// How often a lasting fault of the memory is reported.
+const REPEAT_EVERY: Nanos = Nanos::from_secs(10);
 /// An extraction over shared memory takes microseconds; one that takes this long is given up.
 const EXTRACTION_LIMIT: Nanos = Nanos::from_secs(5);
 
@@ -70,6 +72,7 @@ pub struct Watch {
     past: MonitorStats,
     wakeups: Wakeups,
     events: Vec<Event>,
+    repeats: Repeats,
 }
 
 impl Watch {
@@ -86,6 +89,7 @@ impl Watch {
             past: MonitorStats::default(),
             wakeups: Wakeups::default(),
             events: Vec::new(),
+            repeats: Repeats::default(),
         }
     }
 
@@ -180,7 +184,10 @@ impl Watch {
                 ) {
                     node.unsettled = true;
                 }
-                notices.push(Notice { at_ns: at.0, what: What::of(&event) });
+                let what = What::of(&event);
+                if self.repeats.is_news(&what, at) {
+                    notices.push(Notice { at_ns: at.0, what });
+                }
             }
         }
         if node.unsettled && !node.monitor.is_waiting() && settles_by(&node.monitor).is_none() {
@@ -297,6 +304,31 @@ impl Node {
     }
 }
 
+/// What is wrong with a node's memory is found again at every attempt to attach; said now and then, it is said enough.
+#[derive(Debug, Default)]
+struct Repeats {
+    last: Option<(What, Nanos)>,
+}
+
+impl Repeats {
+    fn is_news(&mut self, what: &What, at: Nanos) -> bool {
+        match what {
+            What::BadMemory { .. } | What::NoProgressBox => match &self.last {
+                Some((last, said)) if last == what && at < *said + REPEAT_EVERY => false,
+                _ => {
+                    self.last = Some((what.clone(), at));
+                    true
+                }
+            },
+            What::Attached { .. } => {
+                self.last = None;
+                true
+            }
+            _ => true,
+        }
+    }
+}
+
 fn notice(what: What) -> Notice {
     Notice { at_ns: clock::now().0, what }
 }
@@ -307,5 +339,23 @@ fn count(summary: &mut Summary, event: &Event) {
         Event::Suspected(_) => summary.suspicions += 1,
         Event::Trusted(_) => summary.withdrawn += 1,
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lasting_fault_of_the_memory_is_reported_now_and_then() {
+        let bad = |error: &str| What::BadMemory { error: error.into() };
+        let mut repeats = Repeats::default();
+        let mut told = |what: What, second| repeats.is_news(&what, Nanos::from_secs(second));
+        assert!(told(bad("version 7"), 1));
+        assert!(!told(bad("version 7"), 2));
+        assert!(told(bad("torn"), 3));
+        assert!(!told(bad("torn"), 12) && told(bad("torn"), 13));
+        assert!(told(What::Attached { incarnation: 1, capacity: 2 }, 14));
+        assert!(told(bad("torn"), 15), "it was well in between");
     }
 }

@@ -5,7 +5,9 @@ use sha2::{Digest, Sha256};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The layout of a results directory; a directory of another layout is not touched.
-const FORMAT: &str = "backdoor-results/1";
+pub(super) const FORMAT: &str = "backdoor-results/1";
+/// What the name of every layout begins with.
+const FAMILY: &str = "backdoor-results/";
 
 /// What was run: the contents of `manifest.json`.
 ///
@@ -106,9 +108,31 @@ impl Manifest {
         let changed = self.experiments.iter().zip(&other.experiments).find(|(a, b)| a.config != b.config)?;
         Some(format!("another config of {}", changed.0.name))
     }
+}
 
-    pub(crate) fn has_known_format(&self) -> bool {
-        self.format == FORMAT
+/// Why a manifest is none that can be used.
+pub(super) enum Unreadable {
+    /// Somebody else's file.
+    Foreign,
+    /// One of ours, in a layout that this program doesn't know.
+    OtherFormat(String),
+    /// One of ours, with fields that are missing or wrong.
+    Damaged(String),
+}
+
+/// Reads a manifest from the bytes of its file. The format comes first: all else may be different in another one.
+pub(super) fn read(bytes: &[u8]) -> Result<Manifest, Unreadable> {
+    #[derive(Deserialize)]
+    struct Head {
+        format: String,
+    }
+    let head = serde_json::from_slice::<Head>(bytes).map_err(|_| Unreadable::Foreign)?;
+    match head.format {
+        format if format == FORMAT => {
+            serde_json::from_slice(bytes).map_err(|error| Unreadable::Damaged(error.to_string()))
+        }
+        format if format.starts_with(FAMILY) => Err(Unreadable::OtherFormat(format.chars().take(40).collect())),
+        _ => Err(Unreadable::Foreign),
     }
 }
 

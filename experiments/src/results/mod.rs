@@ -189,9 +189,8 @@ impl ResultsDir {
 
     /// The path of a name, if it stays inside the directory and collides with nothing of ours.
     fn checked(&self, name: &str) -> Result<PathBuf, ResultsError> {
-        let letters = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         let good = Path::new(name).components().all(|component| match component {
-            Component::Normal(part) => part.to_str().is_some_and(|p| !p.starts_with('.') && p.chars().all(letters)),
+            Component::Normal(part) => part.to_str().is_some_and(is_name),
             _ => false,
         });
         if good && !name.is_empty() && name != MANIFEST {
@@ -200,6 +199,12 @@ impl ResultsDir {
             Err(ResultsError::BadName(name.to_string()))
         }
     }
+}
+
+/// Whether something may be called so, in a results directory and in the manifest.
+pub(crate) fn is_name(name: &str) -> bool {
+    let letters = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    !name.is_empty() && !name.starts_with('.') && name.chars().all(letters)
 }
 
 fn look(path: &Path) -> Result<Found, ResultsError> {
@@ -214,10 +219,14 @@ fn look(path: &Path) -> Result<Found, ResultsError> {
         if name == MANIFEST {
             let file = path.join(MANIFEST);
             let text = fs::read(&file).map_err(ResultsError::io("read", &file))?;
-            // Half a manifest can't be one of ours: we rename whole ones into place.
-            return match serde_json::from_slice::<Manifest>(&text) {
-                Ok(manifest) if manifest.has_known_format() => Ok(Found::Results(Box::new(manifest))),
-                _ => Err(ResultsError::NotOurs(path.to_path_buf())),
+            return match manifest::read(&text) {
+                Ok(manifest) => Ok(Found::Results(Box::new(manifest))),
+                // Half a manifest can't be one of ours: we rename whole ones into place.
+                Err(manifest::Unreadable::Foreign) => Err(ResultsError::NotOurs(path.to_path_buf())),
+                Err(manifest::Unreadable::OtherFormat(found)) => {
+                    Err(ResultsError::OtherFormat { path: path.to_path_buf(), found, expected: manifest::FORMAT })
+                }
+                Err(manifest::Unreadable::Damaged(reason)) => Err(ResultsError::Damaged { path: file, reason }),
             };
         }
         empty &= name == LOCK || atomic::is_leftover(&name);

@@ -4,8 +4,8 @@
 //! the swept values, one failure level (or all together), and one deadline.
 
 use super::row::row;
-use super::scenario::{FaultConfig, ScenarioConfig, Swept};
-use super::{Context, Full, Presentation, Profile, StudyError};
+use super::scenario::{FaultConfig, ScenarioConfig, Swept, complain};
+use super::{Context, Full, Presentation, Profile, StudyError, limits};
 use crate::config::{self, Axis as Values, ConfigError, Span};
 use crate::figures::{Axis, Figure, Heatmap, Panel, Point, Series};
 use crate::results::{ResultsDir, Table};
@@ -84,16 +84,18 @@ impl Config {
     pub(super) fn parse(file: &str, text: &str) -> Result<Self, ConfigError> {
         let config: Self = config::parse(file, text)?;
         let invalid = |key: &str, message: String| ConfigError::invalid(file, text, key, message);
-        if config.replications == 0 {
-            return Err(invalid("replications", "must be at least 1".into()));
-        }
+        let deadlines = config.deadlines.len();
+        limits::replications("replications", config.replications, deadlines, &invalid)?;
+        limits::full(config.full, deadlines, &invalid)?;
+        limits::points("scenario", config.scenario.count(&config.faults), deadlines, &invalid)?;
         if config.deadlines.iter().any(|deadline| deadline.0 == Nanos::ZERO) {
             return Err(invalid("deadlines", "must be more than zero".into()));
         }
         for profile in [Profile::Quick, Profile::Full] {
+            let taken: Vec<_> = limits::taken_by_full(config.full, profile).into_iter().collect();
             for swept in config.points() {
                 let scenario = config.scenario.scenario(&config.faults, &swept, config.full, profile);
-                scenario.check().map_err(|error| invalid("scenario", error.to_string()))?;
+                scenario.check().map_err(|error| complain(&error, "scenario", &taken, &invalid))?;
             }
         }
         Ok(config)

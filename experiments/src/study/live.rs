@@ -4,8 +4,8 @@
 //! simulated counterpart: a node whose monitor shares its processors, under the same load, deadline and polls.
 
 use super::row::row;
-use super::scenario::{FaultConfig, ScenarioConfig};
-use super::{Context, Presentation, Profile, StudyError};
+use super::scenario::{FaultConfig, ScenarioConfig, complain};
+use super::{Context, Presentation, Profile, StudyError, limits};
 use crate::config::{self, Axis as Values, ConfigError, OneOrMany, Span};
 use crate::figures::{Axis, Figure, Panel, Series};
 use crate::live::detect::{self, DetectConfig, DetectRow, FailureKind};
@@ -116,13 +116,25 @@ impl Config {
     pub(super) fn parse(file: &str, text: &str) -> Result<Self, ConfigError> {
         let config: Self = config::parse(file, text)?;
         let invalid = |key: &str, message: String| ConfigError::invalid(file, text, key, message);
-        for (key, zero) in [("runs", config.runs == 0), ("simulation", config.simulation.replications == 0)] {
-            if zero {
-                return Err(invalid(key, "must be at least 1".into()));
-            }
-        }
+        limits::replications("simulation.replications", config.simulation.replications, 1, &invalid)?;
+        limits::points("load", config.failures.len().saturating_mul(config.load.len()), 1, &invalid)?;
+        let table = "simulation.scenario";
+        let taken = ["load", "sessions", "poll_interval", "monitor_shares_cpu", "state_bytes"];
+        config.simulation.scenario.check_single(table, &taken, &invalid)?;
+        let elsewhere =
+            [("load", "load"), ("sessions", "sessions"), ("state_bytes", "state_bytes"), ("poll_interval", "poll")];
         for swept in config.points() {
-            config.scenario(&swept).check().map_err(|error| invalid("simulation", error.to_string()))?;
+            for profile in [Profile::Quick, Profile::Full] {
+                if let Err((key, message)) = config.experiment(&swept, profile, DetectConfig::default()).problem() {
+                    let in_full = config.full.is_some_and(|full| match key {
+                        "runs" => full.runs.is_some(),
+                        _ => key == "healthy" && full.healthy.is_some(),
+                    });
+                    let table = if profile == Profile::Full && in_full { "full." } else { "" };
+                    return Err(invalid(&format!("{table}{key}"), message));
+                }
+            }
+            config.scenario(&swept).check().map_err(|error| complain(&error, table, &elsewhere, &invalid))?;
         }
         Ok(config)
     }
@@ -133,6 +145,23 @@ impl Config {
             self.load.iter().map(move |load| Swept { failure, load: *load })
         };
         self.failures.iter().flat_map(loads).collect()
+    }
+
+    /// The live experiment of a point; what no config sets is as in `base`.
+    fn experiment(&self, swept: &Swept, profile: Profile, base: DetectConfig) -> DetectConfig {
+        let full = self.full.filter(|_| profile == Profile::Full);
+        let healthy = swept.failure == FailureKind::None;
+        DetectConfig {
+            failure: swept.failure,
+            deadline: self.deadline.0,
+            poll: self.poll.0,
+            load: u32::try_from(swept.load).unwrap_or(u32::MAX),
+            sessions: self.sessions,
+            state_bytes: self.state_bytes,
+            runs: if healthy { 1 } else { full.and_then(|full| full.runs).unwrap_or(self.runs) },
+            healthy: if healthy { full.and_then(|full| full.healthy).unwrap_or(self.healthy).0 } else { base.healthy },
+            ..base
+        }
     }
 
     /// The simulated counterpart of a point.
@@ -181,20 +210,8 @@ impl Config {
         task: &Task<'_, Swept>,
     ) -> Result<Measured, TaskError> {
         let swept = *task.point;
-        let full = self.full.filter(|_| context.profile == Profile::Full);
-        let mut config = DetectConfig::of(swept.failure)?;
-        config.deadline = self.deadline.0;
-        config.poll = self.poll.0;
-        config.load = swept.load as u32;
-        config.sessions = self.sessions;
-        config.state_bytes = self.state_bytes;
-        config.seed = seed;
-        if swept.failure == FailureKind::None {
-            config.runs = 1;
-            config.healthy = full.and_then(|full| full.healthy).unwrap_or(self.healthy).0;
-        } else {
-            config.runs = full.and_then(|full| full.runs).unwrap_or(self.runs);
-        }
+        let config =
+            self.experiment(&swept, context.profile, DetectConfig { seed, ..DetectConfig::of(swept.failure)? });
         let report = match detect::run(&config, context.interrupt, &mut |_| {}) {
             Err(detect::DetectError::Interrupted { .. }) => {
                 task.check()?;

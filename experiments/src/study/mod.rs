@@ -13,6 +13,7 @@
 //! | [`live`] | detection and extraction on this machine, beside what the simulation says of it | real processes |
 
 pub mod detection;
+mod limits;
 pub mod live;
 pub mod recovery;
 mod row;
@@ -23,7 +24,7 @@ use crate::figures::Figure;
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::report::Section;
-use crate::results::{ResultsDir, ResultsError};
+use crate::results::{self, ResultsDir, ResultsError, Table};
 use crate::runner::{Run, RunError, Task, TaskError, run_points};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -94,6 +95,14 @@ pub enum StudyError {
     /// The results directory.
     #[error(transparent)]
     Results(#[from] ResultsError),
+    /// A config whose file's name can't be that of a table.
+    #[error(
+        "{0}: results are named after this file, whose name must have only letters, digits, '-', '_' and '.', not first"
+    )]
+    FileName(String),
+    /// A table without rows.
+    #[error("{0}.csv has no rows, so there is nothing to draw: run it again")]
+    NoRows(String),
     /// A table that is not what this program writes.
     #[error("{0}.csv lacks the columns of a {1} study: run it again")]
     Table(String, &'static str),
@@ -134,7 +143,11 @@ impl Study {
         let path = path.as_ref();
         let header = config::load_with_text::<Header>(path)?;
         let name = path.file_stem().map_or("sweep".into(), |stem| stem.to_string_lossy().into_owned());
-        Self::of_kind(header.value.study, name, &path.display().to_string(), header.text)
+        let shown = path.display().to_string();
+        if !results::is_name(&name) {
+            return Err(StudyError::FileName(shown));
+        }
+        Self::of_kind(header.value.study, name, &shown, header.text)
     }
 
     /// Reads a config given as text; `file` is what complaints call it.
@@ -187,6 +200,10 @@ impl Study {
             Kind::Recovery(config) => config.present(&self.name, dir)?,
             Kind::Live(config) => config.present(&self.name, dir)?,
         };
+        // Before anything is overwritten: what was drawn from a whole table is better than what half of one gives.
+        if let Some((caption, _)) = tables.tables.iter().find(|(_, table)| table.is_empty()) {
+            return Err(StudyError::NoRows(caption.trim_end_matches(".csv").to_owned()));
+        }
         section.paragraph(self.summary());
         for figure in &tables.figures {
             figure.write(dir)?;
@@ -221,7 +238,7 @@ impl Study {
 #[derive(Debug, Default)]
 struct Presentation {
     figures: Vec<Figure>,
-    tables: Vec<(String, crate::results::Table)>,
+    tables: Vec<(String, Table)>,
 }
 
 /// What `[full]` sets instead, where a study has replications of a given length.

@@ -4,8 +4,8 @@
 //! number of sessions, state size, and share of the State Boxes that the failure damages.
 
 use super::row::row;
-use super::scenario::{FaultConfig, ScenarioConfig};
-use super::{Context, Full, Presentation, Profile, StudyError};
+use super::scenario::{FaultConfig, ScenarioConfig, complain};
+use super::{Context, Full, Presentation, Profile, StudyError, limits};
 use crate::config::{self, Axis as Values, ConfigError, Grid, OneOrMany, Span};
 use crate::figures::{Axis, Figure, Panel, Series};
 use crate::results::{ResultsDir, Table};
@@ -103,27 +103,43 @@ impl Config {
     pub(super) fn parse(file: &str, text: &str) -> Result<Self, ConfigError> {
         let config: Self = config::parse(file, text)?;
         let invalid = |key: &str, message: String| ConfigError::invalid(file, text, key, message);
-        if config.replications == 0 {
-            return Err(invalid("replications", "must be at least 1".into()));
-        }
+        limits::replications("replications", config.replications, 1, &invalid)?;
+        limits::full(config.full, 1, &invalid)?;
+        limits::points("sessions", config.grid().len(), 1, &invalid)?;
+        config.scenario.check_single("scenario", &["sessions", "state_bytes"], &invalid)?;
         if config.deadline.0 == Nanos::ZERO {
             return Err(invalid("deadline", "must be more than zero".into()));
         }
-        for swept in config.points() {
-            let scenario = config.scenario(&swept, Profile::Quick);
-            scenario.check().map_err(|error| invalid("scenario", error.to_string()))?;
+        let own = ["sessions", "state_bytes", "corrupt_fraction"].map(|key| (key, key));
+        for profile in [Profile::Quick, Profile::Full] {
+            let taken: Vec<_> = own.into_iter().chain(limits::taken_by_full(config.full, profile)).collect();
+            for swept in config.points() {
+                if swept.sessions == 0 {
+                    return Err(invalid("sessions", "must be at least 1, or there is nothing to recover".into()));
+                }
+                let scenario = config.scenario(&swept, profile);
+                scenario.check().map_err(|error| complain(&error, "scenario", &taken, &invalid))?;
+            }
         }
         Ok(config)
     }
 
-    pub(super) fn points(&self) -> Vec<Swept> {
-        let corrupt = self.corrupt_fraction.clone().unwrap_or(Values::one(0.0));
-        let grid = Grid::new()
-            .axis("corrupt", corrupt.len())
+    fn corrupt(&self) -> Values<f64> {
+        self.corrupt_fraction.clone().unwrap_or(Values::one(0.0))
+    }
+
+    fn grid(&self) -> Grid {
+        Grid::new()
+            .axis("corrupt", self.corrupt().len())
             .axis("level", self.levels.len())
             .axis("sessions", self.sessions.len())
-            .axis("state", self.state_bytes.len());
-        grid.points()
+            .axis("state", self.state_bytes.len())
+    }
+
+    pub(super) fn points(&self) -> Vec<Swept> {
+        let corrupt = self.corrupt();
+        self.grid()
+            .points()
             .map(|point| Swept {
                 level: self.levels[point.at("level")].into(),
                 sessions: self.sessions[point.at("sessions")],

@@ -1,10 +1,11 @@
 //! The `[scenario]` and `[faults]` tables of a config, and the simulated scenarios that they stand for.
 
+use super::limits::{Complaint, DURATION_OF_FULL};
 use super::{Full, Profile};
-use crate::config::{Axis, Grid, GridPoint, OneOrMany, Span};
+use crate::config::{Axis, ConfigError, Grid, GridPoint, OneOrMany, Span};
 use backdoor_core::Nanos;
 use backdoor_core::monitor::MonitorConfig;
-use backdoor_sim::cluster::Scenario;
+use backdoor_sim::cluster::{Scenario, ScenarioError};
 use backdoor_sim::cpu::CpuParams;
 use backdoor_sim::dist::Dist;
 use backdoor_sim::faults::Arrivals;
@@ -78,6 +79,39 @@ impl Swept {
 }
 
 impl ScenarioConfig {
+    /// Number of [`points`](Self::points); saturated where it is beyond counting.
+    pub(super) fn count(&self, faults: &FaultConfig) -> usize {
+        let failures = faults.per_minute.as_ref().map_or(1, |rates| rates.len());
+        self.axes().iter().fold(failures, |all, (_, length)| all.saturating_mul(length.unwrap_or(1)))
+    }
+
+    /// What may be a list, and the length of the lists that are there.
+    fn axes(&self) -> [(&'static str, Option<usize>); 5] {
+        [
+            ("load", self.load.as_ref().map(|values| values.len())),
+            ("sessions", self.sessions.as_ref().map(|values| values.len())),
+            ("poll_interval", self.poll_interval.as_ref().map(|values| values.len())),
+            ("network_loss", self.network_loss.as_ref().map(|values| values.len())),
+            ("monitor_shares_cpu", self.monitor_shares_cpu.as_ref().map(|values| values.len())),
+        ]
+    }
+
+    /// For a study that sets some keys itself and takes one value of every other: whatever would be ignored is refused.
+    pub(super) fn check_single(&self, table: &str, taken: &[&str], invalid: &Complaint<'_>) -> Result<(), ConfigError> {
+        let state = ("state_bytes", self.state_bytes.map(|_| 1));
+        for (name, length) in self.axes().into_iter().chain([state]) {
+            let key = format!("{table}.{name}");
+            match length {
+                Some(_) if taken.contains(&name) => {
+                    return Err(invalid(&key, "this kind of study sets it outside of this table".into()));
+                }
+                Some(2..) => return Err(invalid(&key, "must be one value in this kind of study".into())),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// All combinations, the axis named last changing fastest.
     pub(super) fn points(&self, faults: &FaultConfig) -> Vec<Swept> {
         let default = Scenario::default();
@@ -137,7 +171,8 @@ impl ScenarioConfig {
         if profile == Profile::Full {
             set(&mut scenario.duration, full.and_then(|full| full.duration).map(Nanos::from));
         }
-        if swept.failures_per_minute > 0.0 {
+        // Anything but zero, so that a negative rate or none at all is refused rather than taken for zero.
+        if swept.failures_per_minute != 0.0 {
             scenario.faults.arrivals = Arrivals::Poisson { per_second: swept.failures_per_minute / 60.0 };
         }
         if let Some(Levels { os, application, session }) = faults.levels {
@@ -146,6 +181,27 @@ impl ScenarioConfig {
         set(&mut scenario.faults.repair_after, faults.repair_after.map(Some));
         scenario
     }
+}
+
+/// A complaint about the key that is to blame. `table` is where the scenario stands; `taken` names the settings that
+/// stand elsewhere, and where.
+pub(super) fn complain(
+    error: &ScenarioError,
+    table: &str,
+    taken: &[(&str, &str)],
+    invalid: &Complaint<'_>,
+) -> ConfigError {
+    let key = match error.setting() {
+        // Several together; the quick profile has passed with all of them but this.
+        None if taken.contains(&DURATION_OF_FULL) => DURATION_OF_FULL.1.to_owned(),
+        None => table.to_owned(),
+        Some(setting @ ("per_minute" | "levels")) => format!("faults.{setting}"),
+        Some(setting) => match taken.iter().find(|(name, _)| *name == setting) {
+            Some((_, elsewhere)) => (*elsewhere).to_owned(),
+            None => format!("{table}.{setting}"),
+        },
+    };
+    invalid(&key, error.to_string())
 }
 
 fn or_one<T: Clone>(axis: &Option<Axis<T>>, default: T) -> Axis<T> {

@@ -54,13 +54,14 @@ impl AgentConfig {
 
     /// The first setting that can't be, and why.
     pub(super) fn check(&self, cpus: usize) -> Result<(), String> {
-        let second = Nanos::from_secs(1);
+        let (shortest, second) = (Nanos::from_micros(10), Nanos::from_secs(1));
         for (name, period, deadline) in
             [("tick", self.tick, self.os_deadline), ("agent_tick", self.agent_tick, self.agent_deadline)]
         {
             // An upper bound, because whoever stops the agent waits for a tick.
-            if period == Nanos::ZERO || period > second {
-                return Err(format!("{name} is {period}, must be above 0 and at most {second}"));
+            // And a lower one, because a timer can't do better and would only keep a processor busy.
+            if period < shortest || period > second {
+                return Err(format!("{name} is {period}, must be from {shortest} to {second}"));
             }
             if deadline <= period {
                 return Err(format!("{name} is {period}, its deadline {deadline}: every pause would be a failure"));

@@ -50,6 +50,12 @@ pub enum AgentError {
         /// The path.
         path: String,
     },
+    /// A path that no socket can have.
+    #[error("{path} is too long for a socket, whose path has at most 107 bytes")]
+    TooLong {
+        /// The path.
+        path: String,
+    },
     /// The socket could not be made.
     #[error("can't listen at {path}: {source}")]
     Socket {

@@ -24,7 +24,10 @@ impl Listener {
     /// Listens at `path`, in place of a dead agent if need be. Only this user may connect.
     pub(super) fn bind(path: &Path) -> Result<Self, AgentError> {
         let system = |errno: Errno| AgentError::Socket { path: path.display().to_string(), source: errno.into() };
-        let address = SocketAddrUnix::new(path).map_err(system)?;
+        let address = match SocketAddrUnix::new(path) {
+            Err(Errno::NAMETOOLONG) => return Err(AgentError::TooLong { path: path.display().to_string() }),
+            address => address.map_err(system)?,
+        };
         let lock = Lock::take(path)?;
         if std::fs::symlink_metadata(path).is_ok() {
             remove_stale(path, &address)?;

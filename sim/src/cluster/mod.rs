@@ -37,6 +37,7 @@
 //! Every random number comes from `streams`, by component: faults, arrivals, service, jitter, pauses, network. So a
 //! change of deadline, of the poll interval or of where the monitor runs leaves workload and faults as they are.
 
+mod limits;
 mod memory;
 mod node;
 mod path;
@@ -47,6 +48,7 @@ mod strikes;
 mod target;
 mod world;
 
+pub use limits::{MAX_EVENTS, MAX_LOAD, MAX_STATE_TOTAL};
 pub use path::RandomPath;
 pub use record::{EntityRecording, Mark, NodeRecord, Record, RecordedSilence, Sample, VerdictLog, record, verdicts};
 pub use recovery::{RecoveryOptions, RecoveryOutcome, SessionFate, SessionOutcome, Timeline, recovery_run};

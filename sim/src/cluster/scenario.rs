@@ -6,6 +6,7 @@ use backdoor_core::progress_box::{FailureLevel, MAX_ENTITIES};
 use backdoor_core::state_box::MAX_PAYLOAD_BYTES;
 use backdoor_transports::sim_nic::{SimNicConfig, SimNicConfigError};
 
+use super::limits::{MAX_EVENTS, MAX_LOAD, MAX_STATE_TOTAL};
 use crate::cpu::{CpuError, CpuParams};
 use crate::dist::Dist;
 use crate::faults::{Arrivals, FaultOptions};
@@ -138,9 +139,12 @@ pub enum ScenarioError {
         /// The end.
         duration: Nanos,
     },
-    /// A negative or infinite rate, or weights that weigh nothing.
-    #[error("{0} must be finite and not negative, and not all zero")]
-    Rate(&'static str),
+    /// A negative or infinite rate of faults.
+    #[error("the rate of faults must be finite and not negative, not {0}")]
+    Rate(f64),
+    /// Weights of the fault levels that weigh nothing.
+    #[error("the weights of the fault levels must be finite and not negative, and not all zero")]
+    Weights,
     /// Faults of sessions or applications that don't exist.
     #[error("faults strike at level '{0}', and the workload has none of those")]
     NoVictim(FailureLevel),
@@ -152,12 +156,50 @@ pub enum ScenarioError {
         /// Cores.
         cores: usize,
     },
+    /// More always-busy tasks than anybody means.
+    #[error("a load of {0} tasks is more than the {MAX_LOAD} that can be simulated")]
+    TooMuchLoad(usize),
+    /// State Boxes that would fill the memory of the machine that simulates.
+    #[error("the states of all sessions are {} MiB, more than the {} that can be simulated", bytes >> 20, MAX_STATE_TOTAL >> 20)]
+    TooMuchState {
+        /// All of them together.
+        bytes: usize,
+    },
+    /// More events than anybody waits for.
+    #[error(
+        "one run takes about {events:.0e} events, more than the {MAX_EVENTS:.0e} that are simulated: make it shorter, or its intervals longer"
+    )]
+    TooLong {
+        /// About how many.
+        events: f64,
+    },
+}
+
+impl ScenarioError {
+    /// The setting that is to blame, by the name that configurations give it; `None` where it is several together.
+    pub fn setting(&self) -> Option<&'static str> {
+        match self {
+            ScenarioError::Cpu(CpuError::NoCores) => Some("cores"),
+            ScenarioError::Zero(name) | ScenarioError::NoTime(name) => name.rsplit(' ').next(),
+            ScenarioError::Fraction { name, .. } => Some(name),
+            ScenarioError::TooMany { .. } | ScenarioError::NoVictim(FailureLevel::Session) => Some("sessions"),
+            ScenarioError::NoVictim(FailureLevel::Application) => Some("applications"),
+            ScenarioError::StateSize(_) | ScenarioError::TooMuchState { .. } => Some("state_bytes"),
+            ScenarioError::WarmUp { .. } => Some("duration"),
+            ScenarioError::Rate(_) => Some("per_minute"),
+            ScenarioError::Weights => Some("levels"),
+            ScenarioError::TooMuchLoad(_) => Some("load"),
+            _ => None,
+        }
+    }
 }
 
 impl Scenario {
     /// Entities of one node: a counter per core, the migrating one, applications, sessions.
     pub fn entities_per_node(&self) -> usize {
-        self.cpu.cores + 1 + self.workload.applications + self.workload.total_sessions()
+        // Saturating, because it is asked before anything has been checked.
+        let own = self.cpu.cores.saturating_add(1).saturating_add(self.workload.applications);
+        own.saturating_add(self.workload.total_sessions())
     }
 
     /// Whether it can be simulated.
@@ -198,7 +240,8 @@ impl Scenario {
         if utilisation >= cores as f64 {
             return Err(E::Overload { utilisation, cores });
         }
-        self.check_faults()
+        self.check_faults()?;
+        self.check_cost()
     }
 
     fn check_faults(&self) -> Result<(), ScenarioError> {
@@ -207,10 +250,14 @@ impl Scenario {
         if !(0.0..=1.0).contains(&faults.corrupt_fraction) {
             return Err(E::Fraction { name: "corrupt_fraction", below: "1", value: faults.corrupt_fraction });
         }
+        let weights = faults.level_weights;
+        if weights.iter().any(|w| !(w.is_finite() && *w >= 0.0)) {
+            return Err(E::Weights);
+        }
         match faults.arrivals {
             Arrivals::Never => return Ok(()),
             Arrivals::Poisson { per_second } if !(per_second.is_finite() && per_second >= 0.0) => {
-                return Err(E::Rate("the rate of faults"));
+                return Err(E::Rate(per_second));
             }
             Arrivals::OneAtATime { gap } => {
                 let repair = faults.repair_after.map_or(Nanos::MAX, |dist| dist.mean());
@@ -218,9 +265,8 @@ impl Scenario {
             }
             _ => {}
         }
-        let weights = faults.level_weights;
-        if weights.iter().any(|w| !(w.is_finite() && *w >= 0.0)) || weights.iter().sum::<f64>() <= 0.0 {
-            return Err(E::Rate("the weights of the fault levels"));
+        if weights.iter().sum::<f64>() <= 0.0 {
+            return Err(E::Weights);
         }
         let there = [1, self.workload.applications, self.workload.total_sessions()];
         for ((level, weight), count) in FailureLevel::ALL.into_iter().zip(weights).zip(there) {

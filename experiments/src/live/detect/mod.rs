@@ -55,6 +55,10 @@ use stage::Stage;
 pub const MAX_STATE_BYTES: usize = 1 << 20;
 /// Most sessions; each has a thread here and one in the worker.
 pub const MAX_SESSIONS: u64 = 512;
+/// Most runs.
+pub const MAX_RUNS: u32 = 100_000;
+/// Most busy processes.
+pub const MAX_LOAD: u32 = 1024;
 /// How long the loop that never sleeps is measured.
 const SPIN_FOR: Nanos = Nanos::from_millis(200);
 
@@ -134,6 +138,26 @@ pub struct DetectConfig {
     pub stuck_spins: bool,
 }
 
+impl Default for DetectConfig {
+    /// As [`DetectConfig::of`] for [`FailureKind::Sigstop`], with no program.
+    fn default() -> Self {
+        DetectConfig {
+            program: PathBuf::new(),
+            failure: FailureKind::Sigstop,
+            deadline: Nanos::from_millis(20),
+            poll: Nanos::from_millis(1),
+            load: 0,
+            runs: 50,
+            sessions: 8,
+            state_bytes: 1024,
+            healthy: Nanos::from_millis(100),
+            seed: 1,
+            spin: false,
+            stuck_spins: false,
+        }
+    }
+}
+
 impl DetectConfig {
     /// Defaults: 20 ms deadline, 1 ms polls, no load, 50 runs (one of 5 s for [`FailureKind::None`]), 8 sessions of
     /// 1 KiB. Fails if this program can't tell where its binary is.
@@ -142,16 +166,9 @@ impl DetectConfig {
         Ok(DetectConfig {
             program: std::env::current_exe()?,
             failure,
-            deadline: Nanos::from_millis(20),
-            poll: Nanos::from_millis(1),
-            load: 0,
             runs: if healthy { 1 } else { 50 },
-            sessions: 8,
-            state_bytes: 1024,
             healthy: if healthy { Nanos::from_secs(5) } else { Nanos::from_millis(100) },
-            seed: 1,
-            spin: false,
-            stuck_spins: false,
+            ..Self::default()
         })
     }
 
@@ -165,32 +182,47 @@ impl DetectConfig {
         self.deadline * 5 + self.poll * 10 + Nanos::from_millis(500)
     }
 
-    fn check(&self) -> Result<(), DetectError> {
-        let error = |what: String| Err(DetectError::Config(what));
+    /// Whether it can be run.
+    ///
+    /// # Errors
+    /// A sentence about the first setting that can't be.
+    pub fn check(&self) -> Result<(), DetectError> {
+        self.problem().map_err(|(_, message)| DetectError::Config(message))
+    }
+
+    /// The same, with the name that configs give the setting.
+    pub(crate) fn problem(&self) -> Result<(), (&'static str, String)> {
+        let error = |setting: &'static str, what: String| Err((setting, what));
         let (least, most) = (Nanos::from_millis(2), Nanos::from_secs(600));
         if self.deadline < least || self.deadline > most {
-            return error(format!(
-                "the deadline is {}, must be from {least} (the worker ticks every 1ms) to {most}",
-                self.deadline
-            ));
+            return error(
+                "deadline",
+                format!(
+                    "the deadline is {}, must be from {least} (the worker ticks every 1ms) to {most}",
+                    self.deadline
+                ),
+            );
         }
         if self.poll < Nanos::from_micros(10) || self.poll > self.deadline {
-            return error(format!("the poll interval is {}, must be from 10us to the deadline", self.poll));
+            return error("poll", format!("the poll interval is {}, must be from 10us to the deadline", self.poll));
         }
         if self.sessions == 0 || self.sessions > MAX_SESSIONS {
-            return error(format!("{} sessions: must be from 1 to {MAX_SESSIONS}", self.sessions));
+            return error("sessions", format!("{} sessions: must be from 1 to {MAX_SESSIONS}", self.sessions));
         }
         if !(MIN_STATE_BYTES..=MAX_STATE_BYTES).contains(&self.state_bytes) {
-            return error(format!(
-                "states of {} bytes: must be from {MIN_STATE_BYTES} to {MAX_STATE_BYTES}",
-                self.state_bytes
-            ));
+            return error(
+                "state_bytes",
+                format!("states of {} bytes: must be from {MIN_STATE_BYTES} to {MAX_STATE_BYTES}", self.state_bytes),
+            );
         }
-        if self.runs == 0 || self.load > 1024 {
-            return error(format!("{} runs under a load of {}: at least 1 run, at most 1024", self.runs, self.load));
+        if !(1..=MAX_RUNS).contains(&self.runs) {
+            return error("runs", format!("{} runs: must be from 1 to {MAX_RUNS}", self.runs));
+        }
+        if self.load > MAX_LOAD {
+            return error("load", format!("a load of {} busy processes: at most {MAX_LOAD}", self.load));
         }
         if self.healthy > Nanos::from_secs(24 * 3600) {
-            return error(format!("a healthy part of {}: at most a day", self.healthy));
+            return error("healthy", format!("a healthy part of {}: at most a day", self.healthy));
         }
         Ok(())
     }
@@ -203,10 +235,10 @@ pub enum DetectError {
     #[error("{0}")]
     Config(String),
     /// Somebody asked to stop.
-    #[error("stopped after {finished} of {runs} runs")]
+    #[error("stopped after {} of {runs} runs", report.rows.len())]
     Interrupted {
-        /// Runs whose rows were handed out.
-        finished: u32,
+        /// What was found until then.
+        report: Box<DetectReport>,
         /// All runs.
         runs: u32,
     },
@@ -246,19 +278,21 @@ pub fn run(
     let spin = wakeups::spin(config.poll, SPIN_FOR);
     let mut rows = Vec::new();
     for number in 0..config.runs {
-        if interrupt.requested() {
-            return Err(DetectError::Interrupted { finished: number, runs: config.runs });
-        }
         let streams = streams(config.seed, u64::from(number));
-        let row = OneRun::start(config, number, streams, &mut stage)?.play(interrupt)?;
-        let Some(row) = row else {
-            return Err(DetectError::Interrupted { finished: number, runs: config.runs });
+        let row = match interrupt.requested() {
+            true => None,
+            false => OneRun::start(config, number, streams, &mut stage)?.play(interrupt)?,
         };
+        let Some(row) = row else { break };
         finished(&row);
         rows.push(row);
     }
     let monitor = stage.end()?;
-    Ok(DetectReport { config: config.clone(), rows, monitor, spin })
+    let report = DetectReport { config: config.clone(), rows, monitor, spin };
+    match report.rows.len() == config.runs as usize {
+        true => Ok(report),
+        false => Err(DetectError::Interrupted { report: Box::new(report), runs: config.runs }),
+    }
 }
 
 fn streams(seed: u64, run: u64) -> Streams {
@@ -280,6 +314,8 @@ mod tests {
             (DetectConfig { sessions: 0, ..good.clone() }, "sessions"),
             (DetectConfig { state_bytes: 15, ..good.clone() }, "states"),
             (DetectConfig { runs: 0, ..good.clone() }, "runs"),
+            (DetectConfig { runs: u32::MAX, ..good.clone() }, "100000"),
+            (DetectConfig { load: 100_000, ..good.clone() }, "at most 1024"),
         ] {
             let message = bad.check().unwrap_err().to_string();
             assert!(message.contains(word), "{message}");

@@ -99,7 +99,7 @@ pub(super) fn play(socket: &str, settings: Settings) -> Result<(), Box<dyn Error
     let for_loop = Arc::clone(&shared);
     std::thread::Builder::new().name("event-loop".into()).spawn(move || {
         if let Err(error) = event_loop(app, &listener, &for_loop) {
-            eprintln!("the worker's event loop ended: {error}");
+            crate::say::err(&format!("the worker's event loop ended: {error}"));
             std::process::exit(1);
         }
     })?;

@@ -1,0 +1,75 @@
+//! Same seed, same bytes: `backdoor sweep` run twice, with one thread and with two, and with another seed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+const DETECTION: &str = r#"
+study = "detection"
+figure = "trade-off"
+title = "Small"
+summary = "A detection study of a few seconds of simulated time."
+replications = 3
+deadlines = ["3ms", "10ms", "40ms"]
+[scenario]
+load = [0, 6]
+poll_interval = ["1ms", "2ms"]
+network_loss = [0.0, 0.01]
+monitor_shares_cpu = [false, true]
+loop_jitter = "uniform:0ns:100us"
+warm_up = "200ms"
+duration = "1200ms"
+[faults]
+per_minute = 60.0
+repair_after = "exp:200ms"
+"#;
+
+const RECOVERY: &str = r#"
+study = "recovery"
+title = "Small"
+summary = "A recovery study of a few failures."
+replications = 3
+deadline = "20ms"
+levels = ["os", "application", "session"]
+sessions = [1, 5]
+state_bytes = [100, 5000]
+[scenario]
+request_interval = "exp:50ms"
+"#;
+
+/// Sweeps into a new directory; answers the CSVs by name.
+fn sweep(place: &Path, config: &str, threads: u32, seed: u32, out: &str) -> BTreeMap<String, Vec<u8>> {
+    let (file, out) = (place.join("small.toml"), place.join(out));
+    fs::write(&file, config).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_backdoor"));
+    command.arg("sweep").arg(&file).arg("--out").arg(&out);
+    let run = command.args(["--threads", &threads.to_string(), "--seed", &seed.to_string()]).output().unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let files = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().path());
+    let tables = files.filter(|path| path.extension().is_some_and(|extension| extension == "csv"));
+    tables.map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read(path).unwrap())).collect()
+}
+
+#[track_caller]
+fn depends_on_config_and_seed_alone(config: &str, rows: usize) {
+    let place = tempfile::tempdir().unwrap();
+    let one = sweep(place.path(), config, 1, 1, "one");
+    let table = String::from_utf8(one["small.csv"].clone()).unwrap();
+    assert_eq!(table.lines().count(), rows + 1);
+    for (threads, out) in [(1, "again"), (2, "two"), (2, "two-again"), (0, "all")] {
+        // Not `assert_eq`, which would print both tables.
+        assert!(one == sweep(place.path(), config, threads, 1, out), "other bytes in {out}");
+    }
+    assert!(one != sweep(place.path(), config, 1, 2, "seed"), "another seed must give another table");
+}
+
+#[test]
+fn detection() {
+    depends_on_config_and_seed_alone(DETECTION, 16 * 4 * 3);
+}
+
+#[test]
+fn recovery() {
+    depends_on_config_and_seed_alone(RECOVERY, 12);
+}

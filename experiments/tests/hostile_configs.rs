@@ -1,0 +1,173 @@
+//! Configs with every kind of slip: each refused with one sentence that names file, line and key, before anything is
+//! written and within no time.
+
+use backdoor_experiments::study::Study;
+
+const DETECTION: &str = r#"study = "detection"
+figure = "accuracy"
+title = "t"
+summary = "s"
+replications = 2
+deadlines = ["5ms"]
+[scenario]
+duration = "2s"
+[faults]
+per_minute = 1.0
+[faults.levels]
+os = 1.0
+[full]
+replications = 3
+"#;
+
+const RECOVERY: &str = r#"study = "recovery"
+title = "t"
+summary = "s"
+replications = 2
+deadline = "20ms"
+levels = ["os"]
+sessions = [2]
+state_bytes = [1024]
+[scenario]
+request_interval = "exp:200ms"
+[full]
+replications = 3
+"#;
+
+const LIVE: &str = r#"study = "live"
+title = "t"
+summary = "s"
+failures = ["sigstop", "none"]
+load = [0]
+deadline = "20ms"
+poll = "1ms"
+runs = 1
+healthy = "1s"
+sessions = 2
+state_bytes = 100
+[simulation]
+replications = 1
+[simulation.scenario]
+duration = "2s"
+[full]
+runs = 2
+"#;
+
+/// The sentence for a config in which `line` is replaced by `by`.
+#[track_caller]
+fn refused(config: &str, line: &str, by: &str) -> String {
+    assert!(config.contains(line), "{line}");
+    let text = config.replacen(line, by, 1);
+    let message = Study::parse("c", "c.toml", &text).expect_err(by).to_string();
+    assert!(!message.contains('\n') && !message.contains("u64") && !message.contains("usize"), "{message}");
+    message
+}
+
+#[test]
+fn the_configs_themselves_are_good() {
+    for config in [DETECTION, RECOVERY, LIVE] {
+        Study::parse("c", "c.toml", config).unwrap();
+    }
+}
+
+#[test]
+fn typos_in_every_table() {
+    for (config, tables) in [
+        (DETECTION, &["", "scenario", "faults", "faults.levels", "full"][..]),
+        (RECOVERY, &["", "scenario", "full"]),
+        (LIVE, &["", "simulation", "simulation.scenario", "full"]),
+    ] {
+        for table in tables {
+            let head = format!("[{table}]\n");
+            let place = if table.is_empty() { "title = \"t\"\n" } else { &head };
+            let line = config[..config.find(place).unwrap()].lines().count() + 2;
+            let message = refused(config, place, &format!("{place}wrogn = 1\n"));
+            let known = if table.is_empty() { String::new() } else { format!(" in [{table}]") };
+            assert!(message.starts_with(&format!("c.toml:{line}: unknown key 'wrogn'{known}; ")), "{message}");
+        }
+    }
+}
+
+#[test]
+fn values_that_cannot_be_detected_with() {
+    for (line, by, start) in [
+        ("replications = 2", "replications = 0", "c.toml:5: replications: must be from 1 to 1000000, not 0"),
+        ("replications = 2", "replications = 1000000000000", "c.toml:5: replications: must be"),
+        ("replications = 2", "replications = -1", "c.toml:5: replications: invalid value"),
+        ("replications = 2", "replications = 'x'", "c.toml:5: replications: invalid type"),
+        ("replications = 2", "replications = 99999999999999999999999", "c.toml:5: replications: invalid type"),
+        ("replications = 3", "replications = 0", "c.toml:14: full.replications: must be"),
+        ("replications = 3", "duration = '1s'", "c.toml:14: full.duration: the run ends"),
+        ("replications = 3", "duration = '900000h'", "c.toml:14: full.duration: one run takes"),
+        ("deadlines = [\"5ms\"]", "deadlines = []", "c.toml:6: deadlines: the list is empty"),
+        ("deadlines = [\"5ms\"]", "deadlines = ['0s']", "c.toml:6: deadlines: must be more than zero"),
+        ("per_minute = 1.0", "per_minute = nan", "c.toml:10: faults.per_minute: the rate of faults"),
+        ("per_minute = 1.0", "per_minute = -1.0", "c.toml:10: faults.per_minute: the rate of faults"),
+        ("per_minute = 1.0", "per_minute = inf", "c.toml:10: faults.per_minute: the rate of faults"),
+        ("per_minute = 1.0", "per_minute = 1e300", "c.toml:7: scenario: one run takes about 7e298 events"),
+        ("os = 1.0", "os = nan", "c.toml:11: faults.levels: the weights"),
+        ("duration = \"2s\"", "duration = '0s'", "c.toml:8: scenario.duration: "),
+        ("duration = \"2s\"", "duration = '500000h'", "c.toml:7: scenario: one run takes"),
+        ("duration = \"2s\"", "load = 1000000000", "c.toml:8: scenario.load: a load of 1000000000"),
+        ("duration = \"2s\"", "sessions = 1000000", "c.toml:8: scenario.sessions: 1000004 entities"),
+        ("duration = \"2s\"", "cores = 0", "c.toml:8: scenario.cores: a node needs"),
+        ("duration = \"2s\"", "poll_interval = '1ns'", "c.toml:7: scenario: one run takes"),
+        ("duration = \"2s\"", "poll_interval = ['1ms', '0s']", "c.toml:8: scenario.poll_interval: "),
+        ("duration = \"2s\"", "network_loss = nan", "c.toml:8: scenario.network_loss: "),
+        ("duration = \"2s\"", "request_interval = 'const:0'", "c.toml:8: scenario.request_interval: "),
+        ("duration = \"2s\"", "state_bytes = 0", "c.toml:8: scenario.state_bytes: "),
+    ] {
+        let message = refused(DETECTION, line, by);
+        assert!(message.starts_with(start), "{by}: {message}");
+    }
+    let axes = "load = { from = 1, to = 20000, steps = 10000 }\nsessions = { from = 1, to = 20000, steps = 10000 }\n";
+    let message = refused(DETECTION, "duration = \"2s\"\n", axes);
+    assert!(message.starts_with("c.toml:7: scenario: its lists have more than 100000 combinations"), "{message}");
+}
+
+#[test]
+fn values_that_cannot_be_recovered_with() {
+    for (line, by, start) in [
+        ("sessions = [2]", "sessions = [0]", "c.toml:7: sessions: must be at least 1"),
+        ("sessions = [2]", "sessions = [1000000]", "c.toml:7: sessions: 1000004 entities"),
+        ("state_bytes = [1024]", "state_bytes = [0]", "c.toml:8: state_bytes: "),
+        ("levels = [\"os\"]", "levels = ['oss']", "c.toml:6: levels[0]: unknown value 'oss'; did you mean 'os'?"),
+        ("deadline = \"20ms\"", "deadline = '0s'", "c.toml:5: deadline: must be more than zero"),
+        ("replications = 3", "replications = 0", "c.toml:12: full.replications: must be"),
+        // What would be ignored is no less a mistake.
+        ("[full]", "sessions = 3\n[full]", "c.toml:11: scenario.sessions: this kind of study sets it outside"),
+        ("[full]", "state_bytes = 3\n[full]", "c.toml:11: scenario.state_bytes: this kind of study"),
+        ("[full]", "load = [0, 5]\n[full]", "c.toml:11: scenario.load: must be one value"),
+    ] {
+        let message = refused(RECOVERY, line, by);
+        assert!(message.starts_with(start), "{by}: {message}");
+    }
+}
+
+#[test]
+fn values_that_cannot_be_measured_with() {
+    for (line, by, start) in [
+        ("load = [0]", "load = [4294967296]", "c.toml:5: load: a load of 4294967295 busy processes: at most 1024"),
+        ("deadline = \"20ms\"", "deadline = '0s'", "c.toml:6: deadline: the deadline is 0s"),
+        ("poll = \"1ms\"", "poll = '0s'", "c.toml:7: poll: the poll interval is 0s"),
+        ("runs = 1\n", "runs = 0\n", "c.toml:8: runs: 0 runs: must be from 1 to 100000"),
+        ("runs = 1\n", "runs = 4000000000\n", "c.toml:8: runs: 4000000000 runs"),
+        ("runs = 2", "runs = 0", "c.toml:17: full.runs: 0 runs"),
+        ("healthy = \"1s\"", "healthy = '100h'", "c.toml:9: healthy: a healthy part"),
+        ("sessions = 2", "sessions = 1000000", "c.toml:10: sessions: 1000000 sessions"),
+        ("state_bytes = 100", "state_bytes = 0", "c.toml:11: state_bytes: states of 0 bytes"),
+        ("replications = 1", "replications = 0", "c.toml:13: simulation.replications: must be"),
+        ("duration = \"2s\"", "load = 3", "c.toml:15: simulation.scenario.load: this kind of study"),
+    ] {
+        let message = refused(LIVE, line, by);
+        assert!(message.starts_with(start), "{by}: {message}");
+    }
+}
+
+#[test]
+fn a_name_that_no_table_can_have_is_refused_at_once() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("my config.toml");
+    std::fs::write(&path, DETECTION).unwrap();
+    let message = Study::load(&path).unwrap_err().to_string();
+    assert!(message.starts_with(&format!("{}: results are named after this file", path.display())), "{message}");
+}
