@@ -70,7 +70,7 @@
 //! #         Ok(&self.buffers[&buffer.0])
 //! #     }
 //! #     fn buffer_mut(&mut self, _: BufferId) -> Result<&mut [u64], PostError> {
-//! #         unimplemented!()
+//! #         unreachable!()
 //! #     }
 //! #     fn post(&mut self, batch: &[WorkRequest]) -> Result<(), PostError> {
 //! #         self.queue.extend(batch);
@@ -78,7 +78,7 @@
 //! #     }
 //! #     fn poll(&mut self, completions: &mut Vec<Completion>) {
 //! #         for WorkRequest { id, operation } in self.queue.drain(..) {
-//! #             let Operation::Read { from, into } = operation else { unimplemented!() };
+//! #             let Operation::Read { from, into } = operation else { unreachable!() };
 //! #             let words = &self.regions[from.key.0 as usize][from.offset as usize..][..from.words as usize];
 //! #             let buffer = self.buffers.get_mut(&into.buffer.0).unwrap();
 //! #             buffer[into.offset..][..words.len()].copy_from_slice(&copy_of(words));

@@ -79,23 +79,23 @@ pub trait Rig {
 
     /// The node takes a region back. For arms that [can](Capabilities::revoke).
     fn revoke(&mut self, region: usize) {
-        unimplemented!("this arm can't revoke region {region}")
+        panic!("this arm can't revoke region {region}")
     }
 
     /// The way to the node is cut, both ways. For arms that [can](Capabilities::cut_link).
     fn cut_link(&mut self) {
-        unimplemented!("this arm can't cut the link")
+        panic!("this arm can't cut the link")
     }
 
     /// The way to the node is whole again. For arms that [can](Capabilities::cut_link).
     fn restore_link(&mut self) {
-        unimplemented!("this arm can't restore the link")
+        panic!("this arm can't restore the link")
     }
 
     /// From now on, for the life of the rig, the node's processor does this work on a region, over and over while READs
     /// go on. For arms that [can](Capabilities::concurrent_cpu).
     fn start_cpu(&mut self, region: usize, work: CpuWork) {
-        unimplemented!("this arm can't run {work:?} on region {region}")
+        panic!("this arm can't run {work:?} on region {region}")
     }
 }
 
