@@ -47,8 +47,25 @@ impl Table {
     /// I/O, or text that is no CSV.
     pub fn read(path: &Path) -> Result<Self, ResultsError> {
         let bytes = std::fs::read(path).map_err(ResultsError::io("read", path))?;
-        Self::parse(&bytes)
-            .map_err(|error| ResultsError::Malformed { path: path.to_path_buf(), reason: error.to_string() })
+        let malformed = |reason: String| ResultsError::Malformed { path: path.to_path_buf(), reason };
+        let table = Self::parse(&bytes).map_err(|error| malformed(error.to_string()))?;
+        table.check_numbers().map_err(malformed)?;
+        Ok(table)
+    }
+
+    /// Names the first cell that is no number in a column of numbers, which only an edit by hand can leave there: it
+    /// would be missing from the figures without a word.
+    fn check_numbers(&self) -> Result<(), String> {
+        let number = |cell: &str| cell.parse::<f64>().is_ok_and(f64::is_finite);
+        for name in &self.columns {
+            let cells = self.texts(name).unwrap_or_default();
+            let wrong = cells.iter().position(|cell| !cell.is_empty() && !number(cell));
+            if let (Some(row), true) = (wrong, cells.iter().any(|cell| number(cell))) {
+                let cell: String = cells[row].chars().take(40).collect();
+                return Err(format!("row {}: '{cell}' in column '{name}' is no number", row + 1));
+            }
+        }
+        Ok(())
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, csv::Error> {
@@ -186,6 +203,21 @@ mod tests {
         assert_eq!(back.estimates("x").unwrap(), [Some(Estimate { value: 0.1, low: Some(0.0), high: None }), None]);
         assert_eq!(back.groups("name").len(), 2);
         assert_eq!(back.numbers("none"), None);
+    }
+
+    #[test]
+    fn a_spoilt_number_is_named() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("a.csv");
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            Table::read(&path).map_err(|error| error.to_string())
+        };
+        assert!(read("name,x\na,1\nb,\nc,2.5\n").is_ok());
+        for bad in ["1x", "NaN", "1e999", "-inf"] {
+            let message = read(&format!("name,x\na,1\nb,{bad}\n")).unwrap_err();
+            assert!(message.ends_with(&format!("a.csv: row 2: '{bad}' in column 'x' is no number")), "{message}");
+        }
     }
 
     #[test]
