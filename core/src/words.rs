@@ -56,7 +56,7 @@ pub fn as_bytes(words: &[u64]) -> &[u8] {
 }
 
 /// CRC-32 (ISO-HDLC, the one of Ethernet and zlib) of words in address order.
-pub fn crc32_of(words: &[u64]) -> u32 {
+pub(crate) fn crc32_of(words: &[u64]) -> u32 {
     crc32fast::hash(as_bytes(words))
 }
 

@@ -20,6 +20,7 @@ fn shared(words: usize) -> Arc<[AtomicU64]> {
 /// Words of a State Box for a payload of one word: header, then two slots. Nobody knows offsets but the format's own
 /// `layout`; here they name what a READ has to bring, and a wrong one shows as a box that can't be read.
 const COMMIT: usize = 6;
+const SEQUENCE: u64 = (1 << 48) - 1;
 const SLOTS: [usize; 2] = [8, 16];
 const SLOT_USED: usize = 5;
 
@@ -51,7 +52,7 @@ fn beside_commits(
             let memory = memory.clone();
             let fixed = copy_of(&memory);
             move || {
-                let seen = memory[COMMIT].load(Ordering::Acquire);
+                let seen = memory[COMMIT].load(Ordering::Acquire) & SEQUENCE;
                 let copy = read(&memory, &fixed);
                 check(seen, StateBoxView::read(&copy).unwrap().committed());
             }

@@ -7,7 +7,7 @@ pub(super) const IDENTITY: Identity = Identity { what: "hook table", magic: *b"B
 /// Words of the header.
 pub const HOOK_HEADER_WORDS: usize = 8;
 /// Words of one entry.
-pub const HOOK_ENTRY_WORDS: usize = 8;
+pub(super) const HOOK_ENTRY_WORDS: usize = 8;
 /// Most hooks of one node; a reader refuses more.
 pub const MAX_HOOKS: usize = 1024;
 

@@ -12,7 +12,7 @@ mod layout;
 mod reader;
 mod writer;
 
-pub use layout::{HOOK_ENTRY_WORDS, HOOK_HEADER_WORDS, MAX_HOOKS, hook_table_words};
+pub use layout::{HOOK_HEADER_WORDS, MAX_HOOKS, hook_table_words};
 pub use reader::{HookTable, hook_count};
 pub use writer::write_hook_table;
 

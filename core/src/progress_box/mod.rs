@@ -20,5 +20,5 @@ mod writer;
 pub use counter::{Counter, EntityState, Liveness};
 pub use entity::{EntityRecord, FailureLevel, MAX_DEPENDENCIES, MAX_NAME_BYTES, Name, Slot, StateBoxLocation};
 pub use layout::{ENTRY_WORDS, Geometry, HEADER_WORDS, MAX_ENTITIES, MAX_GAUGES};
-pub use reader::{Header, read_directory, read_entry};
+pub use reader::{Header, read_directory};
 pub use writer::{ProgressBox, ProgressBoxError};

@@ -42,7 +42,7 @@ impl Header {
 /// Reads the directory entry of `slot` from a copy of the directory's first words.
 ///
 /// `Ok(None)` if it was never written. A checksum error is an entry under change: read again.
-pub fn read_entry(directory: &[u64], slot: Slot) -> Result<Option<EntityRecord>, FormatError> {
+pub(super) fn read_entry(directory: &[u64], slot: Slot) -> Result<Option<EntityRecord>, FormatError> {
     let (entries, _) = directory.as_chunks::<ENTRY_WORDS>();
     let words = entries.get(slot.index()).ok_or(FormatError::Truncated {
         what: "Progress Box directory",

@@ -8,9 +8,9 @@ use crate::words::{WORD_BYTES, words_for};
 pub(super) const IDENTITY: Identity = Identity { what: "State Box", magic: *b"BDSTATE1", version: 1 };
 
 /// Words of the header.
-pub const STATE_BOX_HEADER_WORDS: usize = 8;
+pub(super) const STATE_BOX_HEADER_WORDS: usize = 8;
 /// Words before a slot's payload.
-pub const SLOT_HEADER_WORDS: usize = 4;
+pub(super) const SLOT_HEADER_WORDS: usize = 4;
 /// Largest payload; a reader refuses more, so that forged memory can't make it allocate.
 pub const MAX_PAYLOAD_BYTES: usize = 64 << 20;
 
@@ -23,7 +23,7 @@ pub(super) mod header {
     pub(crate) const UNCLAIMED: usize = 4;
     /// CRC-32 of the words before it, which never change while the session is open.
     pub(crate) const CHECK: usize = 5;
-    /// Sequence of the committed version; 0 before the first commit.
+    /// Sequence of the committed version, with a check above it; 0 before the first commit.
     pub(crate) const COMMIT: usize = 6;
 }
 
@@ -56,7 +56,7 @@ pub const fn words_needed(payload_bytes: usize) -> usize {
 }
 
 /// The largest payload that a State Box of `words` words can hold, in bytes; 0 if there is no room for any.
-pub const fn capacity_bytes(words: usize) -> usize {
+pub(super) const fn capacity_bytes(words: usize) -> usize {
     let slot = words.saturating_sub(STATE_BOX_HEADER_WORDS) / 2 / LINE_WORDS * LINE_WORDS;
     let capacity = slot.saturating_sub(SLOT_HEADER_WORDS) * WORD_BYTES;
     if capacity > MAX_PAYLOAD_BYTES { MAX_PAYLOAD_BYTES } else { capacity }
@@ -66,6 +66,26 @@ pub const fn capacity_bytes(words: usize) -> usize {
 pub(super) const fn slot_range(slot_words: usize, sequence: u64) -> Range<usize> {
     let start = STATE_BOX_HEADER_WORDS + (sequence % 2) as usize * slot_words;
     start..start + slot_words
+}
+
+/// The last number that a version can have; the bits above hold the commit word's check.
+pub(super) const MAX_SEQUENCE: u64 = (1 << SEQUENCE_BITS) - 1;
+const SEQUENCE_BITS: u32 = 48;
+
+/// The commit word for `sequence`, of at most [`MAX_SEQUENCE`].
+///
+/// It names a version on its own, so no checksum of what it names would notice that it was damaged: a flipped bit would
+/// quietly bring back the version before.
+pub(super) const fn commit_word(sequence: u64) -> u64 {
+    // Fibonacci hashing: every bit of the sequence moves the product's upper bits.
+    let check = sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> SEQUENCE_BITS;
+    sequence | check << SEQUENCE_BITS
+}
+
+/// The sequence in a commit word; `None` if the word is damaged.
+pub(super) const fn committed_sequence(word: u64) -> Option<u64> {
+    let sequence = word & MAX_SEQUENCE;
+    if commit_word(sequence) == word { Some(sequence) } else { None }
 }
 
 /// CRC-32 of a version: what it belongs to, then its bytes.
@@ -110,10 +130,33 @@ impl BoxLayout {
     ///
     /// The slot's length is that of the version in it; if it is forged, the answer still lies within the slot.
     pub fn committed_range(self, copy: &[u64]) -> Option<Range<usize>> {
-        let slot = slot_range(self.slot_words, *copy.get(header::COMMIT)?);
+        let slot = slot_range(self.slot_words, committed_sequence(*copy.get(header::COMMIT)?)?);
         let length = *copy.get(slot.start + slot::LENGTH_BYTES)?;
         let payload = slot.start + SLOT_HEADER_WORDS..slot.end;
         let words = length.div_ceil(WORD_BYTES as u64).min(payload.len() as u64) as usize;
         Some(payload.start..payload.start + words)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_commit_word_reads_back_and_a_flipped_bit_is_noticed(
+            sequence in prop_oneof![0..10_000u64, 0..=MAX_SEQUENCE],
+            bit in 0..64,
+        ) {
+            let word = commit_word(sequence);
+            prop_assert_eq!(committed_sequence(word), Some(sequence));
+            prop_assert_eq!(committed_sequence(word ^ 1u64 << bit), None);
+        }
+    }
+
+    #[test]
+    fn zeroed_memory_says_that_nothing_was_committed() {
+        assert_eq!(committed_sequence(0), Some(0));
     }
 }

@@ -24,8 +24,6 @@ mod layout;
 mod reader;
 mod writer;
 
-pub use layout::{
-    BoxLayout, MAX_PAYLOAD_BYTES, SLOT_HEADER_WORDS, STATE_BOX_HEADER_WORDS, capacity_bytes, words_needed,
-};
+pub use layout::{BoxLayout, MAX_PAYLOAD_BYTES, words_needed};
 pub use reader::{Committed, StateBoxError, StateBoxView};
 pub use writer::{ClaimWord, CommitError, StateBox};

@@ -74,9 +74,10 @@ impl<'a> StateBoxView<'a> {
         self.slot_words
     }
 
-    /// What the commit word says.
-    pub fn commit(&self) -> u64 {
-        self.words[header::COMMIT]
+    /// Sequence of the committed version; 0 if nothing was committed.
+    pub fn commit(&self) -> Result<u64, FormatError> {
+        let word = self.words[header::COMMIT];
+        layout::committed_sequence(word).ok_or(IDENTITY.impossible("commit word", word))
     }
 
     /// The last committed version.
@@ -84,16 +85,14 @@ impl<'a> StateBoxView<'a> {
     /// The commit word may be older than the slots, for a READ is not atomic. If its slot is already being written
     /// again, then the version after it was committed in between, and is taken if it is whole.
     pub fn committed(&self) -> Result<Committed<'a>, StateBoxError> {
-        let commit = self.commit();
+        let commit = self.commit()?;
         if commit == 0 {
             return Err(StateBoxError::Empty);
         }
         self.version(commit)
             .or_else(|| {
-                let next = commit.checked_add(1)?;
-                let overtaken =
-                    self.words[slot_range(self.slot_words, commit)][slot::SEQUENCE] == next.checked_add(1)?;
-                if overtaken { self.version(next) } else { None }
+                let overtaken = self.words[slot_range(self.slot_words, commit)][slot::SEQUENCE] == commit + 2;
+                if overtaken { self.version(commit + 1) } else { None }
             })
             .ok_or(StateBoxError::NoWholeVersion { commit })
     }
@@ -130,7 +129,7 @@ mod tests {
     fn a_slot_being_rewritten_means_the_next_version_was_committed() {
         let mut words = committed_box(5);
         // The READ caught the commit word at 4 and slot 0 while version 6 was being written into it.
-        words[header::COMMIT] = 4;
+        words[header::COMMIT] = layout::commit_word(4);
         let view = StateBoxView::read(&words).unwrap();
         assert_eq!(view.committed().unwrap().sequence, 4);
         let start = slot_range(view.slot_words, 4).start;
@@ -142,7 +141,7 @@ mod tests {
     #[test]
     fn a_version_written_but_not_committed_is_not_taken() {
         let mut words = committed_box(5);
-        words[header::COMMIT] = 4;
+        words[header::COMMIT] = layout::commit_word(4);
         let start = slot_range(StateBoxView::read(&words).unwrap().slot_words, 4).start;
         words[start + SLOT_HEADER_WORDS] ^= 1;
         let answer = StateBoxView::read(&words).unwrap().committed();

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use super::layout::{
-    self, IDENTITY, SLOT_HEADER_WORDS, STATE_BOX_HEADER_WORDS, capacity_bytes, header, slot, slot_range,
+    self, IDENTITY, MAX_SEQUENCE, SLOT_HEADER_WORDS, STATE_BOX_HEADER_WORDS, capacity_bytes, header, slot, slot_range,
 };
 use super::reader::{StateBoxError, StateBoxView};
 use crate::format::FormatError;
@@ -27,6 +27,9 @@ pub enum CommitError {
         /// Room in the box.
         capacity: usize,
     },
+    /// No number is left for another version: open the session anew.
+    #[error("the State Box has no number left for another version")]
+    Exhausted,
 }
 
 /// How a service looks at its session's claim word, which it can't write.
@@ -116,7 +119,7 @@ where
             Err(StateBoxError::Empty) => 0,
             Err(error) => return Err(error),
         };
-        if sequence == u64::MAX {
+        if sequence >= MAX_SEQUENCE {
             return Err(IDENTITY.impossible("commit", sequence).into());
         }
         let (session, incarnation, unclaimed) = (view.session(), view.incarnation(), view.unclaimed());
@@ -135,6 +138,9 @@ where
             return Err(CommitError::TooLarge { bytes: payload.len(), capacity: self.capacity() });
         }
         let sequence = self.sequence + 1;
+        if sequence > MAX_SEQUENCE {
+            return Err(CommitError::Exhausted);
+        }
         let words = &self.memory[slot_range(self.slot_words, sequence)];
         // The sequence goes first and is ordered before the rest: a reader that finds any of the new words in a slot
         // still finds out that the slot is no longer what it was.
@@ -145,7 +151,7 @@ where
         let checksum = layout::version_checksum(self.session, self.incarnation, sequence, payload);
         words[slot::CHECK].store(checksum, Ordering::Relaxed);
         // Release: whoever sees the commit sees the slot.
-        self.memory[header::COMMIT].store(sequence, Ordering::Release);
+        self.memory[header::COMMIT].store(layout::commit_word(sequence), Ordering::Release);
         self.sequence = sequence;
         Ok(sequence)
     }
@@ -241,11 +247,12 @@ mod tests {
     }
 
     #[test]
-    fn a_forged_last_sequence_can_not_be_resumed() {
+    fn after_the_last_number_nothing_is_committed_nor_resumed() {
         let claim = AtomicU64::new(0);
         let mut state_box = StateBox::format(zeroed(words_needed(8)), &claim, 1, 1).unwrap();
-        state_box.sequence = u64::MAX - 1;
+        state_box.sequence = MAX_SEQUENCE - 1;
         state_box.commit(b"last").unwrap();
+        assert_eq!(state_box.commit(b"one more"), Err(CommitError::Exhausted));
         assert!(StateBox::resume(state_box.memory, &claim).is_err());
     }
 
