@@ -103,7 +103,7 @@ fn values_that_cannot_be_detected_with() {
         ("per_minute = 1.0", "per_minute = nan", "c.toml:10: faults.per_minute: the rate of faults"),
         ("per_minute = 1.0", "per_minute = -1.0", "c.toml:10: faults.per_minute: the rate of faults"),
         ("per_minute = 1.0", "per_minute = inf", "c.toml:10: faults.per_minute: the rate of faults"),
-        ("per_minute = 1.0", "per_minute = 1e300", "c.toml:7: scenario: one run takes about 1e299 events"),
+        ("per_minute = 1.0", "per_minute = 1e300", "c.toml:7: scenario: one run takes about"),
         ("os = 1.0", "os = nan", "c.toml:11: faults.levels: the weights"),
         ("duration = \"2s\"", "duration = '0s'", "c.toml:8: scenario.duration: "),
         ("duration = \"2s\"", "duration = '500000h'", "c.toml:7: scenario: one run takes"),
