@@ -97,7 +97,7 @@ pub enum StudyError {
     Results(#[from] ResultsError),
     /// A config whose file's name can't be that of a table.
     #[error(
-        "{0}: results are named after this file, whose name must have only letters, digits, '-', '_' and '.', not first"
+        "{0}: results are named after this file, whose name must have only letters, digits, '-', '_' and '.', not '.' first"
     )]
     FileName(String),
     /// A table without rows.

@@ -140,7 +140,7 @@ pub enum ScenarioError {
         duration: Nanos,
     },
     /// A negative or infinite rate of faults.
-    #[error("the rate of faults must be finite and not negative, not {0}")]
+    #[error("the rate of faults must be finite and not negative")]
     Rate(f64),
     /// Weights of the fault levels that weigh nothing.
     #[error("the weights of the fault levels must be finite and not negative, and not all zero")]
