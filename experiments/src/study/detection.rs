@@ -5,18 +5,16 @@
 
 use super::row::row;
 use super::scenario::{FaultConfig, ScenarioConfig, Swept, complain};
-use super::{Context, Full, Presentation, Profile, StudyError, limits};
+use super::{Context, Full, Presentation, Profile, StudyError, limits, replicate};
 use crate::config::{self, Axis as Values, ConfigError, Span};
 use crate::figures::{Axis, Figure, Heatmap, Panel, Point, Series};
 use crate::results::{ResultsDir, Table};
-use crate::runner::{Stopped, Task, TaskError};
+use crate::runner::{Task, TaskError};
 use crate::stats::{self, Estimate};
 use backdoor_core::Nanos;
 use backdoor_core::progress_box::FailureLevel;
 use backdoor_sim::cluster::{Deadlines, Scenario, record};
 use backdoor_sim::metrics::{Detection, LevelQos, detection};
-use backdoor_sim::streams::{StreamKey, Streams};
-use rayon::prelude::*;
 use serde::Deserialize;
 
 /// What the figure shows.
@@ -121,18 +119,9 @@ impl Config {
         let deadlines: Vec<Deadlines> = self.deadlines.iter().map(|d| Deadlines::all(d.0)).collect();
         let floor = self.deadlines.iter().map(|d| d.0).min().unwrap_or(Nanos::ZERO);
         let point = task.point.stream_point();
-        // Collected in order of replication, so that the number of threads changes nothing.
-        let runs: Vec<Vec<Detection>> = task
-            .replications
-            .clone()
-            .into_par_iter()
-            .map(|replication| {
-                task.check()?;
-                let streams = Streams::new(StreamKey { seed, experiment: name, point: &point, replication });
-                Ok(detection(&record(scenario, &streams, floor)?, &deadlines))
-            })
-            .collect::<Result<_, TaskError>>()?;
-        task.check().map_err(|stopped: Stopped| Box::new(stopped) as TaskError)?;
+        let runs: Vec<Vec<Detection>> = replicate(task, (seed, name, &point), |streams| {
+            Ok(detection(&record(scenario, streams, floor)?, &deadlines))
+        })?;
         let mut rows = Vec::new();
         for level in FailureLevel::ALL.map(Some).into_iter().chain([None]) {
             for (index, deadline) in self.deadlines.iter().enumerate() {

@@ -26,6 +26,8 @@ use crate::progress::Progress;
 use crate::report::Section;
 use crate::results::{self, ResultsDir, ResultsError, Table};
 use crate::runner::{Run, RunError, Task, TaskError, run_points};
+use backdoor_sim::streams::{StreamKey, Streams};
+use rayon::prelude::*;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -80,6 +82,20 @@ impl Context<'_> {
         bar.finish();
         Ok(rows)
     }
+}
+
+/// Runs every replication of a point, each with its own random streams, which are named by the seed, the study and the
+/// point. Answers in order of replication, so that the number of threads changes nothing.
+fn replicate<P: Sync, R: Send>(
+    task: &Task<'_, P>,
+    (seed, study, point): (u64, &str, &str),
+    run: impl Fn(&Streams) -> Result<R, TaskError> + Sync,
+) -> Result<Vec<R>, TaskError> {
+    let one = |replication| {
+        task.check()?;
+        run(&Streams::new(StreamKey { seed, experiment: study, point, replication }))
+    };
+    task.replications.clone().into_par_iter().map(one).collect()
 }
 
 /// Why a study failed.

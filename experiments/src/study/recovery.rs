@@ -5,7 +5,7 @@
 
 use super::row::row;
 use super::scenario::{FaultConfig, ScenarioConfig, complain};
-use super::{Context, Full, Presentation, Profile, StudyError, limits};
+use super::{Context, Full, Presentation, Profile, StudyError, limits, replicate};
 use crate::config::{self, Axis as Values, ConfigError, Grid, OneOrMany, Span};
 use crate::figures::{Axis, Figure, Panel, Series};
 use crate::results::{ResultsDir, Table};
@@ -16,8 +16,6 @@ use backdoor_core::progress_box::FailureLevel;
 use backdoor_sim::cluster::{
     Deadlines, RecoveryOptions, RecoveryOutcome, Scenario, SessionFate, Timeline, recovery_run,
 };
-use backdoor_sim::streams::{StreamKey, Streams};
-use rayon::prelude::*;
 use serde::Deserialize;
 
 /// A failure level in a config.
@@ -178,16 +176,8 @@ impl Config {
         let options = RecoveryOptions { level: swept.level, ..RecoveryOptions::default() };
         // State size is left out of the key: other sizes, same requests.
         let point = format!("level={} sessions={}", swept.level, swept.sessions);
-        let outcomes: Vec<RecoveryOutcome> = task
-            .replications
-            .clone()
-            .into_par_iter()
-            .map(|replication| {
-                task.check()?;
-                let streams = Streams::new(StreamKey { seed, experiment: name, point: &point, replication });
-                Ok(recovery_run(&scenario, &streams, &options)?)
-            })
-            .collect::<Result<_, TaskError>>()?;
+        let outcomes: Vec<RecoveryOutcome> =
+            replicate(task, (seed, name, &point), |streams| Ok(recovery_run(&scenario, streams, &options)?))?;
         Ok(row(swept, self.deadline.0, &outcomes))
     }
 
