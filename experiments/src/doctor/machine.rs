@@ -161,7 +161,7 @@ pub(super) fn memory_limits(system: &System) -> Section {
         ),
         Ok((soft, _)) => Finding::missing(
             format!("only {} of locked memory; {wants}", bytes(*soft)),
-            "echo \"$USER - memlock unlimited\" | sudo tee /etc/security/limits.d/rdma.conf; then log in anew; \
+            "add the line `* - memlock unlimited` to /etc/security/limits.conf; log in anew; \
              for a service: LimitMEMLOCK=infinity; for a container: --ulimit memlock=-1",
         ),
         Err(why) => Finding::warning(format!("/proc/self/limits {why}; {wants}"), "ulimit -l"),
@@ -187,7 +187,7 @@ pub(super) fn privileges(system: &System) -> Section {
         (_, []) => Finding::ok("network namespaces can be made (CAP_NET_ADMIN, CAP_SYS_ADMIN)"),
         (_, lacking) => Finding::warning(
             format!("network namespaces can't be made: no {}", lacking.join(", no ")),
-            "run what needs them under sudo, or under `unshare --map-root-user --net`",
+            "run what needs them under sudo; or under: unshare --map-root-user --net",
         ),
     };
     Section { name: "Privileges", needed_for: "experiments with networks of their own", findings: vec![finding] }

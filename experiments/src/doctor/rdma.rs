@@ -189,7 +189,10 @@ fn describe_port(device: &str, port: &Port, any_usable: bool) -> Finding {
     let about: Vec<_> = [state, physical, layer, port.rate.clone(), lid].into_iter().flatten().collect();
     let about = format!("{device} port {}: {}", port.number, about.join(", "));
     let mut finding = match port.trouble(word(device, "DEVICE")) {
-        None => Finding::ok(about),
+        None => Finding::ok(match port.chosen_gid {
+            Some(index) => format!("{about}; uses GID {index}:"),
+            None => about,
+        }),
         Some((what, remedy)) => bad(any_usable, format!("{}: {what}", about.trim_end_matches([' ', ':'])), remedy),
     };
     let address = |entry: &GidEntry| entry.gid.to_string();
@@ -203,8 +206,8 @@ fn describe_port(device: &str, port: &Port, any_usable: bool) -> Finding {
         }
         let kind = entry.kind.map_or("?", GidType::name);
         let netdev = entry.netdev.as_deref().unwrap_or("-");
-        let mark = if chosen { "  <- would be used" } else { "" };
-        let line = format!("GID {:>2}  {kind:<10}  {:<width$}  {netdev}{mark}", entry.index, address(entry));
+        let arrow = if chosen { "->" } else { "" };
+        let line = format!("{arrow:<2} {:>2}  {kind:<10}  {:<width$}  {netdev}", entry.index, address(entry));
         finding.details.push(line);
     }
     if left_out > 0 {

@@ -32,7 +32,7 @@ impl Report {
                     begin.clone_from(&blank);
                 }
                 for line in &finding.details {
-                    out += &format!("{blank}  {line}\n");
+                    out += &format!("{blank}{line}\n");
                 }
                 if let Some(remedy) = &finding.remedy {
                     // Broken where one command ends and the next begins, so that each can be copied whole.
