@@ -161,7 +161,7 @@ pub(super) fn memory_limits(system: &System) -> Section {
         ),
         Ok((soft, _)) => Finding::missing(
             format!("only {} of locked memory; {wants}", bytes(*soft)),
-            "add the line `* - memlock unlimited` to /etc/security/limits.conf; log in anew; \
+            "add `USER - memlock unlimited` to /etc/security/limits.conf; log in anew; \
              for a service: LimitMEMLOCK=infinity; for a container: --ulimit memlock=-1",
         ),
         Err(why) => Finding::warning(format!("/proc/self/limits {why}; {wants}"), "ulimit -l"),
