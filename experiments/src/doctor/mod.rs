@@ -77,7 +77,7 @@ pub struct Probes {
 impl Probes {
     /// Tries it; takes about 0.2 s.
     pub fn take() -> Self {
-        let words = AgentConfig::at("").state_words;
+        let words = agent_bytes() as usize / WORD_BYTES;
         let sealed = || SealedMemory::create("backdoor-doctor", words)?.map();
         // In a thread of its own, because timer slack is the thread's and stays changed.
         let wakeups = std::thread::spawn(|| {
