@@ -32,9 +32,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let interrupt = Interrupt::listen()?;
     let program = std::env::current_exe()?;
     let config = StageConfig { program, listen: arguments.listen, allow_crash: arguments.allow_crash };
-    let stage = Stage::bind(config).map_err(|error| {
-        Failure::Message(format!("can't listen at {}: {}", arguments.listen, crate::plain(&error)))
-    })?;
+    let stage = Stage::bind(config)
+        .map_err(|error| Failure::Message(format!("can't listen at {}: {}", arguments.listen, crate::plain(&error))))?;
     // The line may be what somebody waits for; without a reader it serves all the same.
     let _ = say::out(&format!("stage ready at {}\n", stage.address()?));
     stage.serve(&interrupt, say::err);

@@ -147,12 +147,7 @@ fn saboteur(place: &Place, fault: NodeFault) -> Result<Part, DetectError> {
 }
 
 /// Makes the worker fail.
-fn fail_worker(
-    failure: FailureKind,
-    client: u64,
-    node: &Place,
-    worker: &mut Part,
-) -> Result<Fault, DetectError> {
+fn fail_worker(failure: FailureKind, client: u64, node: &Place, worker: &mut Part) -> Result<Fault, DetectError> {
     let before = node.clock()?;
     let order = match failure {
         FailureKind::Sigstop => return signal(PartSignal::Stop, node, worker),

@@ -177,12 +177,12 @@ mod tests {
 
     fn entity(slot: u32, level: FailureLevel, name: &str) -> Entity {
         let mut entity = Entity::new(Slot(slot), &EntityRecord::new(name, level, Nanos(1)));
-        entity.process = if level == FailureLevel::OperatingSystem { 1 } else { WORKER };
+        entity.process = if level == FailureLevel::Os { 1 } else { WORKER };
         entity
     }
 
     fn os() -> Entity {
-        entity(0, FailureLevel::OperatingSystem, "os")
+        entity(0, FailureLevel::Os, "os")
     }
 
     fn session() -> Entity {

@@ -322,7 +322,8 @@ pub fn run(
         if spin.is_none() {
             spin = Some(wakeups::spin(config.poll, SPIN_FOR));
         }
-        let row = OneRun::start(config, number, streams, &mut now)?.play(interrupt)?;
+        let outcome = OneRun::start(config, number, streams, &mut now).and_then(|run| run.play(interrupt));
+        let row = outcome.map_err(|error| root_of(error, config, &now))?;
         // A node that failed has nothing left to go on with.
         if config.failure.is_of_node() {
             monitor.add(&now.end()?);
@@ -341,6 +342,16 @@ pub fn run(
         true => Ok(report),
         false => Err(DetectError::Interrupted { report: Box::new(report), runs: config.runs }),
     }
+}
+
+/// An error may be no more than what the end of the stage, and of all that was on it, looks like from here.
+fn root_of(error: DetectError, config: &DetectConfig, cast: &Cast) -> DetectError {
+    if config.on.is_none() || config.failure.is_of_node() {
+        return error;
+    }
+    // Its connection may be found closed a little later than those of its parts.
+    std::thread::sleep(Duration::from_millis(100));
+    cast.node.check().map_or_else(DetectError::from, |()| error)
 }
 
 fn streams(seed: u64, run: u64) -> Streams {

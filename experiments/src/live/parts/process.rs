@@ -86,8 +86,8 @@ impl Place {
             Place::Here(program) => Part::here(program, role),
             Place::Stage(stage) => {
                 let name = role.name();
-                let (sender, lines) = mpsc::channel();
-                Ok(Part { name, lines, process: Process::Staged(StagedPart::start(stage, role, sender)?) })
+                let (staged, lines) = StagedPart::start(stage, role)?;
+                Ok(Part { name, lines, process: Process::Staged(staged) })
             }
         }
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::rc::Rc;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ use crate::live::parts::{PartSignal, Role};
 const GREETING: Duration = Duration::from_secs(5);
 /// How long an order may take. The longest is to end a part that has things to clean up.
 const ORDER: Duration = Duration::from_secs(15);
+/// Most messages that wait to be read: a stage's parts say a line now and then.
+const UNREAD: usize = 1024;
 /// Exchanges for one estimate of the clock's offset.
 const EXCHANGES: usize = 16;
 
@@ -80,13 +82,13 @@ impl StageError {
 /// What the thread that reads shares with who asks.
 #[derive(Debug, Default)]
 struct Shared {
-    parts: Mutex<HashMap<u32, Sender<String>>>,
+    parts: Mutex<HashMap<u32, SyncSender<String>>>,
     /// Why no more answers come.
     lost: OnceLock<String>,
 }
 
 impl Shared {
-    fn parts(&self) -> MutexGuard<'_, HashMap<u32, Sender<String>>> {
+    fn parts(&self) -> MutexGuard<'_, HashMap<u32, SyncSender<String>>> {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -135,7 +137,7 @@ impl StageConnection {
             _ => return Err(no_stage(LineError::Nonsense { line: "an answer to no question".into() })),
         }
         stream.set_read_timeout(None).map_err(connect_error)?;
-        let (shared, (sender, answers)) = (Arc::new(Shared::default()), mpsc::channel());
+        let (shared, (sender, answers)) = (Arc::new(Shared::default()), mpsc::sync_channel(UNREAD));
         let reads = Arc::clone(&shared);
         let read = move || {
             let why = listen(&mut lines, &reads, &sender);
@@ -254,25 +256,30 @@ pub(super) fn watch_over(stream: &TcpStream) -> io::Result<()> {
 }
 
 /// Takes in what the stage says until it says no more; answers why.
-fn listen(lines: &mut Lines<TcpStream>, shared: &Shared, answers: &Sender<Answer>) -> LineError {
+fn listen(lines: &mut Lines<TcpStream>, shared: &Shared, answers: &SyncSender<Answer>) -> LineError {
     loop {
         match lines.next(MAX_LINE) {
             Ok(Answer::Said { part, line }) => {
-                if let Some(sender) = shared.parts().get(&part) {
-                    let _ = sender.send(line);
+                let full = |sender: &SyncSender<String>| matches!(sender.try_send(line), Err(TrySendError::Full(_)));
+                if shared.parts().get(&part).is_some_and(full) {
+                    return flood();
                 }
             }
             Ok(Answer::Closed { part }) => {
                 shared.parts().remove(&part);
             }
             Ok(answer) => {
-                if answers.send(answer).is_err() {
-                    return LineError::Closed;
+                if answers.try_send(answer).is_err() {
+                    return flood();
                 }
             }
             Err(error) => return error,
         }
     }
+}
+
+fn flood() -> LineError {
+    LineError::Connection(io::Error::other("it said more than anybody waits for"))
 }
 
 /// A part on a stage. Dropping it ends it there, if the connection still holds.
@@ -284,17 +291,17 @@ pub(in crate::live) struct StagedPart {
 }
 
 impl StagedPart {
-    /// Starts it; `lines` gets what it says.
+    /// Starts it; answers what it says, too.
     pub(in crate::live) fn start(
         stage: &Rc<StageConnection>,
         role: Role,
-        lines: Sender<String>,
-    ) -> Result<Self, StageError> {
+    ) -> Result<(Self, Receiver<String>), StageError> {
+        let (sender, lines) = mpsc::sync_channel(UNREAD);
         let part = stage.next_part.get();
         stage.next_part.set(part.wrapping_add(1));
-        stage.shared.parts().insert(part, lines);
+        stage.shared.parts().insert(part, sender);
         match stage.order(&Request::Start { part, role })? {
-            Answer::Started { process } => Ok(StagedPart { stage: Rc::clone(stage), part, process }),
+            Answer::Started { process } => Ok((StagedPart { stage: Rc::clone(stage), part, process }, lines)),
             other => Err(stage.confused(&other)),
         }
     }
@@ -348,5 +355,31 @@ impl Drop for StagedPart {
     fn drop(&mut self) {
         let _ = self.stage.order(&Request::End { part: self.part });
         self.stage.shared.parts().remove(&self.part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::interrupt::Interrupt;
+    use crate::live::stage::serve::{Stage, StageConfig};
+
+    #[test]
+    fn the_offset_to_a_clock_that_is_ones_own_is_nothing_within_its_error() {
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let stage = Stage::bind(StageConfig { program: "/bin/false".into(), listen, allow_crash: false }).unwrap();
+        let (address, interrupt) = (stage.address().unwrap(), Interrupt::new());
+        let stop = interrupt.clone();
+        let serving = std::thread::spawn(move || stage.serve(&interrupt, |_| ()));
+        let connection = StageConnection::open(address).unwrap();
+        let offset = connection.estimate_offset().unwrap();
+        let now = clock::now();
+        let there = offset.to_ours(now);
+        assert!((there - now).max(now - there) <= offset.error(), "{offset:?}");
+        assert!(offset.error() > Nanos::ZERO);
+        assert!(connection.is_this_machine() && connection.clock().unwrap() == ClockOffset::NONE);
+        stop.request();
+        serving.join().unwrap();
+        assert!(matches!(connection.estimate_offset(), Err(StageError::Gone { .. })));
     }
 }

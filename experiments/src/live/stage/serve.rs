@@ -159,7 +159,9 @@ impl Shared {
                         return Err("the parts of your last experiment do not end".into());
                     }
                 }
-                Holder::Experiment { peer, .. } => return Err(format!("it plays for {peer}; one experiment at a time")),
+                Holder::Experiment { peer, .. } => {
+                    return Err(format!("it plays for {peer}; one experiment at a time"));
+                }
             }
         }
     }
