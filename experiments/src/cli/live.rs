@@ -73,7 +73,8 @@ struct Detect {
     /// What the monitor reads through.
     #[arg(long, value_enum, default_value_t = TransportKind::Shm)]
     transport: TransportKind,
-    /// The stage on the machine to be watched. Without it, everything is on this machine.
+    /// The stage on the machine to be watched; link failures hit the interfaces between here and there, so name it by
+    /// its address in the network that the monitor reads over. Without it, everything is on this machine.
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     on: Option<SocketAddr>,
     /// For --failure command: what makes the node fail, run on this machine by 'sh -c'.

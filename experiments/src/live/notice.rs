@@ -1,7 +1,8 @@
 //! What a monitor in real time says: one value per thing noticed, one JSON line each for machines.
 //!
-//! Times are nanoseconds of the machine's monotonic clock, which all its processes share: a notice of the monitor can
-//! be set against a fault that another process made. Texts for people are made in [`text`].
+//! Times are nanoseconds of the monotonic clock of the monitor's machine, which all processes there share: a notice can
+//! be set against a fault that another process made; one that another machine made is
+//! [translated](super::stage::offset). Texts for people are made in [`text`].
 
 pub mod text;
 

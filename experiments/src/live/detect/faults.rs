@@ -148,7 +148,6 @@ fn saboteur(place: &Place, fault: NodeFault) -> Result<Part, DetectError> {
 
 /// Makes the worker fail.
 fn fail_worker(failure: FailureKind, client: u64, node: &Place, worker: &mut Part) -> Result<Fault, DetectError> {
-    let before = node.clock()?;
     let order = match failure {
         FailureKind::Sigstop => return signal(PartSignal::Stop, node, worker),
         FailureKind::Sigkill => return signal(PartSignal::Kill, node, worker),
@@ -156,6 +155,7 @@ fn fail_worker(failure: FailureKind, client: u64, node: &Place, worker: &mut Par
         _ => Order::Deadlock,
     };
     let hit = if let Order::Stick { client } = order { Hit::Session(client) } else { Hit::Worker };
+    let before = node.clock()?;
     let ordered = clock::now();
     worker.send(&order)?;
     match worker.expect(PATIENCE)? {

@@ -5,7 +5,7 @@
 //! pipe to their standard input closes, because they have a directory to remove, or a link to bring up. A part is a process group of its own, so that a Ctrl-C
 //! in a terminal reaches only the parent, which then ends its parts in order.
 //!
-//! A [`Part`] is a child of this process ([`ChildPart`]), or a child of a [stage](super::stage) on another machine. It
+//! A [`Part`] is a child of this process (`ChildPart`), or a child of a [stage](super::stage) on another machine. It
 //! is started, talked to and ended in the same way.
 
 mod agent;

@@ -177,10 +177,13 @@ pub enum Answer {
 pub enum LineError {
     /// The connection failed, or ended within a line.
     #[error("{}", crate::plain(.0))]
-    Connection(#[from] io::Error),
+    Connection(#[source] io::Error),
     /// The connection ended.
     #[error("the connection was closed")]
     Closed,
+    /// Nothing came for as long as it was waited for.
+    #[error("nothing, or half a line")]
+    Silent,
     /// The line is longer than is allowed.
     #[error("a line of more than {limit} bytes")]
     TooLong {
@@ -208,7 +211,11 @@ impl<R: Read> Lines<R> {
     /// The next message, of at most `limit` bytes.
     pub fn next<T: DeserializeOwned>(&mut self, limit: usize) -> Result<T, LineError> {
         let mut line = Vec::new();
-        (&mut self.0).take(limit as u64).read_until(b'\n', &mut line)?;
+        (&mut self.0).take(limit as u64).read_until(b'\n', &mut line).map_err(|error| match error.kind() {
+            // What a read that waited for long enough ends with. (TimedOut is how a connection ends.)
+            io::ErrorKind::WouldBlock => LineError::Silent,
+            _ => LineError::Connection(error),
+        })?;
         match line.last() {
             None => Err(LineError::Closed),
             Some(b'\n') => serde_json::from_slice(&line).map_err(|_| LineError::Nonsense { line: printable(&line) }),

@@ -21,8 +21,8 @@ const GREETING: Duration = Duration::from_secs(5);
 const UNREAD: Duration = Duration::from_secs(10);
 /// How long the parts of an experiment may take to end.
 const ENDING: Duration = Duration::from_secs(10);
-/// Pause between two looks for somebody who comes.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Pause between two looks for somebody who comes. The machine is one to measure on.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Most connections at once, those that have not greeted yet and those that are about to be refused included.
 const MAX_CONNECTIONS: usize = 16;
 /// Most parts at once.
