@@ -215,6 +215,35 @@ fn an_orchestrator_says_that_its_stage_is_gone() {
     }
 }
 
+/// Says a greeting, and answers the lines that come then.
+fn greet(address: SocketAddr, experiment: &str) -> (TcpStream, BufReader<TcpStream>, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut lines = BufReader::new(stream.try_clone().unwrap());
+    lines.read_line(&mut String::new()).unwrap();
+    stream.write_all(line(&Greeting::ours(experiment)).as_bytes()).unwrap();
+    let mut answer = String::new();
+    lines.read_line(&mut answer).unwrap();
+    (stream, lines, answer)
+}
+
+/// The connection of an orchestrator that made the link fail may be alive in the eyes of the stage.
+#[test]
+fn an_orchestrator_that_comes_back_takes_its_own_place() {
+    let place = Place::new();
+    let on = OnStage::new(&place);
+    let (_first, mut lines, answer) = greet(on.address, "mine");
+    assert!(answer.contains("welcome"), "{answer}");
+    let (_other, _, answer) = greet(on.address, "another's");
+    assert!(answer.contains("one experiment at a time"), "{answer}");
+    let (_nameless, _, answer) = greet(on.address, "");
+    assert!(answer.contains("one experiment at a time"), "{answer}");
+    let (_again, _, answer) = greet(on.address, "mine");
+    assert!(answer.contains("welcome"), "{answer}");
+    assert_eq!(lines.read_line(&mut String::new()).unwrap(), 0, "the first connection has ended");
+    on.ends_and_leaves_nothing(&place);
+}
+
 #[test]
 fn versions_must_agree() {
     let place = Place::new();

@@ -26,7 +26,7 @@ impl TransportKind {
     /// for the user.
     pub(super) fn address(self, agent: &Ready, same_machine: bool) -> Result<NodeAddress, String> {
         match self {
-            TransportKind::Shm if same_machine => Ok(NodeAddress::Agent(agent.socket.clone().into())),
+            TransportKind::Shm if same_machine => Ok(NodeAddress::Local(agent.socket.clone().into())),
             TransportKind::Shm => Err("shared memory does not reach another machine: the stage is on one, so choose \
                                        another --transport"
                 .into()),
@@ -39,14 +39,14 @@ impl TransportKind {
 #[serde(rename_all = "snake_case")]
 pub enum NodeAddress {
     /// The socket of an agent on the same machine.
-    Agent(PathBuf),
+    Local(PathBuf),
 }
 
 impl NodeAddress {
     /// The agent's socket.
     pub(super) fn into_socket(self) -> PathBuf {
         match self {
-            NodeAddress::Agent(socket) => socket,
+            NodeAddress::Local(socket) => socket,
         }
     }
 }
