@@ -11,7 +11,7 @@ use rand::{Rng, RngExt};
 use super::cast::{Cast, PATIENCE};
 use super::clients::Clients;
 use super::faults::Means;
-use super::judge::{Evidence, Fault, Hit};
+use super::judge::{Evidence, Fault, Hit, Sign};
 use super::report::DetectRow;
 use super::verify::{States, verify};
 use super::{DetectConfig, DetectError, FailureKind};
@@ -146,12 +146,15 @@ impl<'a> OneRun<'a> {
         let evidence = self.evidence();
         let false_positives = evidence.false_positives(fault);
         let detected = fault.and_then(|fault| evidence.detection(fault));
-        let explanation = fault.and_then(|f| evidence.explanation(f, true).or_else(|| evidence.explanation(f, false)));
-        let cause = match (detected.map(|(_, sign)| sign.of_channel()), explanation) {
-            (None | Some(""), explanation) => explanation.map_or("", |(cause, _)| cause),
-            (Some(channel), _) => channel,
+        let explanation = match (fault, detected) {
+            (Some(fault), Some((_, Sign::Suspicion))) => {
+                evidence.explanation(fault, true).or_else(|| evidence.explanation(fault, false))
+            }
+            // What can't be reached is neither diagnosed nor read.
+            _ => None,
         };
-        let cause = cause.to_string();
+        let channel = detected.map_or("", |(_, sign)| sign.of_channel());
+        let cause = explanation.map_or(channel, |(cause, _)| cause).to_string();
         let recovery = explanation.and_then(|(_, recovery)| recovery.cloned());
         let config = self.config;
         let failed: Vec<u64> = match fault.map(|fault| fault.hit) {
