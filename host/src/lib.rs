@@ -67,4 +67,6 @@ pub mod attach;
 pub mod clock;
 pub mod protocol;
 mod regions;
+#[cfg(feature = "verbs")]
+pub mod remote;
 pub mod wire;
