@@ -6,7 +6,7 @@ use backdoor_core::Nanos;
 ///
 /// After a request is sent, the card waits for an answer at least T = 4.096 µs · 2^timeout, and sends again, `retries`
 /// times; an unanswered request fails between `retries`·T and (`retries` + 1)·T (InfiniBand Architecture Specification
-/// 1.4, section 9.7.6.1.3; a card may take up to four times as long). Not allowed are
+/// volume 1, section 9.7.6.1.3; a card may take up to four times as long). Not allowed are
 /// - `timeout` 0, which means for ever, and values below [`MIN_TIMEOUT`](Self::MIN_TIMEOUT), within which a healthy peer
 ///   does not always answer;
 /// - `retries` 0: one lost packet would be reported as a dead peer;

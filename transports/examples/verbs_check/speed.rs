@@ -1,0 +1,131 @@
+//! READ latency and throughput, against `perftest` on the same device in the same run.
+//!
+//! The two take turns, so that what else the machine does hits both; ratios are of medians over the rounds.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use backdoor_core::transport::{LocalSlice, Operation, RemoteSlice, Rights, Transport, WorkId, WorkRequest};
+use backdoor_transports::verbs::{Device, VerbsConfig, VerbsTransport};
+
+use super::Outcome;
+use super::node::{Node, key};
+
+const ROUNDS: usize = 5;
+const READS: usize = 1000;
+const WARM_UP: usize = 100;
+const DEPTH: usize = 128;
+const SIZES: [usize; 4] = [8, 4 << 10, 32 << 10, 64 << 10];
+
+pub(crate) fn check(device: &Device) -> Outcome {
+    for bytes in SIZES {
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            ours.push(latency(device, bytes)?);
+            theirs.push(perftest(device, "ib_read_lat", bytes, &[])?);
+        }
+        let (ours, theirs) = (median(&mut ours), median(&mut theirs));
+        println!("read_{bytes}B {ours:.2} us");
+        println!("ib_read_lat_{bytes}B {theirs:.2} us");
+        println!("read_{bytes}B_ratio {:.3} ours/perftest", ours / theirs);
+    }
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        ours.push(throughput(device)?);
+        theirs.push(perftest(device, "ib_read_bw", 8, &["-t", &DEPTH.to_string()])?);
+    }
+    let (ours, theirs) = (median(&mut ours), median(&mut theirs));
+    println!("read_8B_rate {:.0} READs/s", ours * 1e6);
+    println!("ib_read_bw_8B_rate {:.0} READs/s", theirs * 1e6);
+    println!("read_8B_rate_ratio {:.3} perftest/ours", theirs / ours);
+    Ok(())
+}
+
+fn set_up(device: &Device, bytes: usize) -> Result<(Node, VerbsTransport, Operation), Box<dyn std::error::Error>> {
+    let words = bytes / 8;
+    let node = Node::new(device, &[(words, Rights::READ)])?;
+    let mut transport = node.connect(VerbsConfig { depth: DEPTH, ..VerbsConfig::default() })?;
+    let buffer = transport.allocate(words)?;
+    let from = RemoteSlice { key: key(0), offset: 0, words: words as u64 };
+    Ok((node, transport, Operation::Read { from, into: LocalSlice::start_of(buffer) }))
+}
+
+/// Median, in µs, from posting one READ to having polled its completion, the next one posted after that.
+fn latency(device: &Device, bytes: usize) -> Result<f64, Box<dyn std::error::Error>> {
+    let (_node, mut transport, operation) = set_up(device, bytes)?;
+    let mut completions = Vec::new();
+    let mut times = Vec::with_capacity(READS);
+    for read in 0..WARM_UP + READS {
+        let begin = Instant::now();
+        transport.post(&[WorkRequest { id: WorkId(read as u64), operation }])?;
+        while completions.is_empty() {
+            transport.poll(&mut completions);
+        }
+        let took = begin.elapsed();
+        completions.remove(0).result?;
+        if read >= WARM_UP {
+            times.push(took.as_secs_f64() * 1e6);
+        }
+    }
+    Ok(median(&mut times))
+}
+
+/// Millions of READs of 8 bytes a second, at most `DEPTH` under way, posted in batches of half of that.
+fn throughput(device: &Device) -> Result<f64, Box<dyn std::error::Error>> {
+    const BATCHES: usize = 100;
+    let (_node, mut transport, operation) = set_up(device, 8)?;
+    let batch = [WorkRequest { id: WorkId(0), operation }; DEPTH / 2];
+    let mut completions = Vec::new();
+    let (mut posted, mut finished) = (0, 0);
+    let begin = Instant::now();
+    while finished < BATCHES * batch.len() {
+        while posted < BATCHES && posted * batch.len() < finished + DEPTH - batch.len() + 1 {
+            transport.post(&batch)?;
+            posted += 1;
+        }
+        transport.poll(&mut completions);
+        for completion in completions.drain(..) {
+            completion.result?;
+            finished += 1;
+        }
+    }
+    Ok(finished as f64 / begin.elapsed().as_secs_f64() / 1e6)
+}
+
+/// The figure that a tool of perftest prints: the median latency in µs, or millions of messages a second.
+fn perftest(device: &Device, tool: &str, bytes: usize, more: &[&str]) -> Result<f64, Box<dyn std::error::Error>> {
+    let command = || {
+        let mut command = Command::new(tool);
+        command.args(["-d", device.name(), "-i", &device.port().to_string()]);
+        command.args(["-x", &device.gid_index().to_string(), "-s", &bytes.to_string(), "-n", &READS.to_string()]);
+        command.args(["-F"]).args(more).stdin(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    let mut server = command().stdout(Stdio::null()).spawn().map_err(|error| format!("can't start {tool}: {error}"))?;
+    // It does not say when it listens.
+    let mut answer = None;
+    for _ in 0..50 {
+        std::thread::sleep(Duration::from_millis(40));
+        let output = command().arg("127.0.0.1").output()?;
+        if output.status.success() {
+            answer = Some(String::from_utf8_lossy(&output.stdout).into_owned());
+            break;
+        }
+    }
+    if answer.is_none() {
+        let _ = server.kill();
+    }
+    server.wait()?;
+    let answer = answer.ok_or_else(|| format!("{tool} does not connect to itself"))?;
+    // bytes, iterations, then: min, max, typical (the median), …; or peak, average, messages.
+    let column = |line: &str| {
+        let mut columns = line.split_whitespace();
+        (columns.next()?.parse() == Ok(bytes)).then(|| columns.nth(3))??.parse().ok()
+    };
+    answer.lines().find_map(column).ok_or_else(|| format!("{tool} printed no figures for {bytes} bytes").into())
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
