@@ -28,7 +28,7 @@
 //! use backdoor_core::transport::*;
 //! use backdoor_host::agent::{Agent, AgentConfig};
 //! use backdoor_host::app::Node;
-//! use backdoor_host::attach::attach;
+//! use backdoor_host::attach::attach_local;
 //!
 //! let directory = tempfile::tempdir()?;
 //! let socket = directory.path().join("node.sock");
@@ -44,7 +44,7 @@
 //! session.idle();
 //!
 //! // The monitor:
-//! let (mut transport, link) = attach(&socket)?.into_parts();
+//! let (mut transport, link) = attach_local(&socket)?.into_parts();
 //! let words = link.hook_table_words();
 //! let from = RemoteSlice { key: link.hook_table(), offset: 0, words: words as u64 };
 //! let into = LocalSlice::start_of(transport.allocate(words)?);
