@@ -35,6 +35,9 @@ pub use gauges::Gauge;
 #[cfg(feature = "verbs")]
 pub use remote::RemoteConfig;
 
+#[cfg(all(test, feature = "verbs"))]
+pub(crate) use remote::fake;
+
 use elsewhere::{Elsewhere, Served};
 use event_loop::EventLoop;
 use memory::NodeMemory;

@@ -82,7 +82,6 @@ pub enum AttachError {
 }
 
 /// A node within reach.
-#[derive(Debug)]
 pub struct Attachment<T = Box<dyn Transport + Send>> {
     transport: T,
     link: AgentLink,
@@ -109,6 +108,12 @@ pub fn attach(address: &NodeAddress) -> Result<Attachment, AttachError> {
         NodeAddress::Local(path) => Ok(attach_local(path)?.boxed()),
         #[cfg(feature = "verbs")]
         NodeAddress::Verbs(address) => Ok(verbs::attach_verbs(address)?),
+    }
+}
+
+impl<T> fmt::Debug for Attachment<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attachment").field("link", &self.link).finish_non_exhaustive()
     }
 }
 

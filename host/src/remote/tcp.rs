@@ -19,3 +19,24 @@ pub(crate) fn prepare(stream: &TcpStream, vanished_after: Duration) -> std::io::
     stream.set_nodelay(true)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vanished_peer_is_given_up_in_time() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        for (asked, given) in [(30_000, 30), (7_900, 7), (3_000, 3), (0, 3)] {
+            prepare(&stream, Duration::from_millis(asked)).unwrap();
+            assert!(sockopt::socket_keepalive(&stream).unwrap() && stream.nodelay().unwrap());
+            assert_eq!(sockopt::tcp_user_timeout(&stream).unwrap(), given * 1000);
+            let (idle, interval) =
+                (sockopt::tcp_keepidle(&stream).unwrap(), sockopt::tcp_keepintvl(&stream).unwrap());
+            // The time is up at a probe, so the next one after it decides.
+            assert!(idle + interval <= Duration::from_secs(u64::from(given)), "{idle:?} {interval:?}");
+            assert!(idle + 4 * interval >= Duration::from_secs(u64::from(given) - 1), "{idle:?} {interval:?}");
+        }
+    }
+}
