@@ -117,7 +117,8 @@ pub struct WorkId(pub u64);
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Bring words of the node into a local buffer. Atomic per word, not as a whole.
+    /// Bring words of the node into a local buffer. Atomic per word, not as a whole; and with Soft-RoCE, whose driver may
+    /// copy byte by byte, not even per word. Formats carry checksums, and of a counter it only matters that it moved.
     Read {
         /// Remote words.
         from: RemoteSlice,

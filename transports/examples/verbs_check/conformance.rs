@@ -39,7 +39,8 @@ impl Arm for VerbsArm {
     type Rig = VerbsRig;
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { compare_swap: self.device.has_compare_swap(), ..Capabilities::ALL }
+        let (compare_swap, whole_words) = (self.device.has_compare_swap(), !self.device.is_software());
+        Capabilities { compare_swap, whole_words, ..Capabilities::ALL }
     }
 
     fn set_up(&self, regions: &[RegionSetup]) -> VerbsRig {

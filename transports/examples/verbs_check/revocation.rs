@@ -8,7 +8,7 @@ use backdoor_core::transport::{
     WorkRequest,
 };
 use backdoor_core::words::Ordering;
-use backdoor_transports::verbs::{Device, VerbsConfig};
+use backdoor_transports::verbs::{Device, VerbsConfig, VerbsTransport};
 
 use super::Outcome;
 use super::node::{Node, key};
@@ -25,7 +25,7 @@ pub(crate) fn check(device: &Device) -> Outcome {
     let from = RemoteSlice { key: key(0), offset: 0, words: WORDS as u64 };
     let operation = Operation::Read { from, into: LocalSlice::start_of(buffer) };
     let begin = Instant::now();
-    let (mut reads, mut late) = (0u64, 0u64);
+    let (mut reads, mut late, mut refused, mut unanswered) = (0u64, 0u64, 0, 0);
     let (mut took, mut noticed) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         // When taking the region back began and had been done, in nanoseconds since the start; 0 before.
@@ -50,8 +50,11 @@ pub(crate) fn check(device: &Device) -> Outcome {
             };
             failed.store(true, Ordering::Release);
             let now = begin.elapsed().as_nanos() as u64;
-            if error != TransportError::Refused {
-                return Err(format!("the READ that failed ended as: {error}").into());
+            match error {
+                TransportError::Refused => refused += 1,
+                // Taken back between two packets of one answer.
+                TransportError::Unreachable => unanswered += 1,
+                _ => return Err(format!("the READ that failed ended as: {error}").into()),
             }
             while done.load(Ordering::Acquire) == 0 {
                 std::thread::sleep(Duration::from_micros(50));
@@ -61,18 +64,18 @@ pub(crate) fn check(device: &Device) -> Outcome {
             noticed.push(now.saturating_sub(asked) as f64 / 1e3);
             Ok(())
         })?;
-        node.restore(0, Rights::READ)?;
-        transport.reopen();
-        let since = Instant::now();
-        while transport.channel() != ChannelState::Open {
-            transport.poll(&mut Vec::new());
-            if transport.channel() == ChannelState::Broken || since.elapsed() > LIMIT {
-                return Err(format!("the channel does not open again: {:?}", transport.why_broken()).into());
-            }
-            std::thread::sleep(Duration::from_micros(100));
+        // Whoever connects anew does not get it either.
+        reopen(&mut transport)?;
+        transport.post(&[WorkRequest { id: WorkId(reads), operation }])?;
+        if finish(&mut transport)?.result != Err(TransportError::Refused) {
+            return Err("a READ over a new connection was not refused".into());
         }
+        node.restore(0, Rights::READ)?;
+        reopen(&mut transport)?;
     }
     println!("reads {reads} READs");
+    println!("ended_refused {refused} READs");
+    println!("ended_unanswered {unanswered} READs");
     println!("reads_after_revocation {late} READs");
     println!("revocation_median {:.0} us", median(&mut took));
     println!("noticed_median {:.0} us", median(&mut noticed));
@@ -81,6 +84,19 @@ pub(crate) fn check(device: &Device) -> Outcome {
     } else {
         Ok(())
     }
+}
+
+fn reopen(transport: &mut VerbsTransport) -> Outcome {
+    transport.reopen();
+    let since = Instant::now();
+    while transport.channel() != ChannelState::Open {
+        transport.poll(&mut Vec::new());
+        if transport.channel() == ChannelState::Broken || since.elapsed() > LIMIT {
+            return Err(format!("the channel does not open again: {:?}", transport.why_broken()).into());
+        }
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    Ok(())
 }
 
 fn finish(transport: &mut impl Transport) -> Result<Completion, String> {

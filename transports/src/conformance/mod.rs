@@ -110,6 +110,9 @@ pub struct Capabilities {
     pub cut_link: bool,
     /// The node's processor can run while READs go on.
     pub concurrent_cpu: bool,
+    /// A READ brings words whole, also those being stored meanwhile. Network cards and shared memory do; Soft-RoCE copies
+    /// as its kernel copies memory, which may be byte by byte.
+    pub whole_words: bool,
     /// An error breaks the channel, as verbs do; otherwise it must stay open.
     pub breaks_on_error: bool,
     /// `OutOfBounds` is told apart from `Refused` (verbs can't); otherwise both mean either.
@@ -123,6 +126,7 @@ impl Capabilities {
         revoke: true,
         cut_link: true,
         concurrent_cpu: true,
+        whole_words: true,
         breaks_on_error: true,
         tells_out_of_bounds: true,
     };
@@ -136,6 +140,7 @@ enum Needs {
     Revoke,
     CutLink,
     ConcurrentCpu,
+    WholeWords,
     BreaksOnError,
 }
 
@@ -147,6 +152,7 @@ impl Needs {
             Needs::Revoke => capabilities.revoke,
             Needs::CutLink => capabilities.cut_link,
             Needs::ConcurrentCpu => capabilities.concurrent_cpu,
+            Needs::WholeWords => capabilities.concurrent_cpu && capabilities.whole_words,
             Needs::BreaksOnError => capabilities.breaks_on_error,
         }
     }

@@ -146,6 +146,13 @@ impl Device {
         self.inner.port.gid_index
     }
 
+    /// Whether a driver does the card's work on the processor, as Soft-RoCE does: such a device dies with its kernel, and
+    /// may tear a word that is being stored.
+    pub fn is_software(&self) -> bool {
+        // Whatever sits on a bus has a link to it.
+        !std::path::Path::new("/sys/class/infiniband").join(self.name()).join("device").exists()
+    }
+
     /// Whether it offers compare-and-swap.
     pub fn has_compare_swap(&self) -> bool {
         self.inner.limits.atomics

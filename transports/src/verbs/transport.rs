@@ -78,6 +78,9 @@ pub struct VerbsTransport {
     /// Work that reopening gave up, to be reported first, for it was posted first.
     given_up: Vec<Completion>,
     next_sequence: u64,
+    wait: Wait,
+    /// Reused from batch to batch.
+    requests: Vec<Piece>,
     device: Device,
     config: VerbsConfig,
     /// Locked by the one thread that opens a channel.
@@ -105,7 +108,34 @@ struct UnderWay {
     sequence: u64,
     work: WorkRequest,
     pieces: usize,
-    posted: Instant,
+}
+
+/// How long the oldest work has been waited for. The clock is not read on the fast path, for it can cost as much as a
+/// request does: only now and then, while polls bring nothing.
+#[derive(Debug, Default)]
+struct Wait {
+    polls: u32,
+    since: Option<Instant>,
+}
+
+impl Wait {
+    /// Fruitless polls from one look at the clock to the next.
+    const POLLS_PER_LOOK: u32 = 32;
+
+    /// Something came.
+    fn end(&mut self) {
+        *self = Wait::default();
+    }
+
+    /// Nothing came; answers whether that has been so for longer than `patience`.
+    fn is_too_long(&mut self, patience: Duration) -> bool {
+        self.polls += 1;
+        if self.polls < Self::POLLS_PER_LOOK {
+            return false;
+        }
+        self.polls = 0;
+        self.since.get_or_insert_with(Instant::now).elapsed() > patience
+    }
 }
 
 impl VerbsTransport {
@@ -126,6 +156,8 @@ impl VerbsTransport {
             pieces: 0,
             given_up: Vec::new(),
             next_sequence: 0,
+            wait: Wait::default(),
+            requests: Vec::new(),
             device,
             config,
             connect: Arc::new(Mutex::new(connect)),
@@ -177,6 +209,7 @@ impl VerbsTransport {
             error = TransportError::Flushed;
         }
         self.pieces = 0;
+        self.wait.end();
     }
 
     /// Everything up to this sequence number is done.
@@ -310,38 +343,36 @@ impl Transport for VerbsTransport {
         if !matches!(self.state, State::Open(_)) {
             return Err(PostError::NotOpen);
         }
+        let locals = || batch.iter().filter_map(|work| work.operation.local());
+        for (slice, words) in locals() {
+            self.buffers.check(slice.buffer, slice.offset, words)?;
+        }
         let depth = self.config.depth;
         let needed = batch.iter().fold(0usize, |sum, work| sum.saturating_add(pieces(&work.operation)));
         if needed > depth - self.pieces {
             return Err(PostError::QueueFull { depth });
         }
-        let locals = || batch.iter().filter_map(|work| work.operation.local());
-        for (slice, words) in locals() {
-            self.buffers.check(slice.buffer, slice.offset, words)?;
-        }
         let Some(last) = batch.len().checked_sub(1) else { return Ok(()) };
         let first = self.next_sequence;
-        let requests: Vec<Piece> = (first..)
-            .zip(batch)
-            .enumerate()
-            .flat_map(|(index, (sequence, work))| self.pieces_of(sequence, work.operation, index == last))
-            .collect();
+        let mut requests = std::mem::take(&mut self.requests);
+        for (index, (sequence, work)) in (first..).zip(batch).enumerate() {
+            requests.extend(self.pieces_of(sequence, work.operation, index == last));
+        }
         locals().for_each(|(slice, _)| self.buffers.hold(slice.buffer));
         self.next_sequence += batch.len() as u64;
         self.pieces += needed;
-        let posted = Instant::now();
         self.under_way.extend((first..).zip(batch).map(|(sequence, work)| UnderWay {
             sequence,
             work: *work,
             pieces: pieces(&work.operation),
-            posted,
         }));
         let State::Open(channel) = &mut self.state else { return Err(PostError::NotOpen) };
         // SAFETY: the local memory of each request is a buffer that is held from above until `done_up_to` or `fail` lets
         // go of it, or a word of `previous` that no other work under way uses. The former is called when the request's
         // completion, or that of a later one, was polled; the latter drops the queue pair first. A held buffer is not
         // given out by `Buffers`, and not released.
-        let result = unsafe { channel.pair.post(requests.into_iter()) };
+        let result = unsafe { channel.pair.post(requests.drain(..)) };
+        self.requests = requests;
         if result.is_err() {
             // It is not known which of them were posted, so they all were, and have failed.
             let mut failed = std::mem::take(&mut self.given_up);
@@ -367,13 +398,18 @@ impl Transport for VerbsTransport {
                 self.done_up_to(sequence, completions);
             }
         }
-        let Some(oldest) = self.under_way.front() else { return };
         let patience = Duration::from_nanos(self.config.retry.patience().0);
-        if let Some((_, status)) = failed {
-            let error = self.failure(&oldest.work.operation, status);
-            self.fail(error, completions);
-        } else if oldest.posted.elapsed() > patience {
-            self.fail(TransportError::Unreachable, completions);
+        match (self.under_way.front(), failed) {
+            (Some(oldest), Some((_, status))) => {
+                let error = self.failure(&oldest.work.operation, status);
+                self.fail(error, completions);
+            }
+            (Some(_), None) if done.is_none() => {
+                if self.wait.is_too_long(patience) {
+                    self.fail(TransportError::Unreachable, completions);
+                }
+            }
+            _ => self.wait.end(),
         }
     }
 
