@@ -32,8 +32,7 @@ mod tests {
             prepare(&stream, Duration::from_millis(asked)).unwrap();
             assert!(sockopt::socket_keepalive(&stream).unwrap() && stream.nodelay().unwrap());
             assert_eq!(sockopt::tcp_user_timeout(&stream).unwrap(), given * 1000);
-            let (idle, interval) =
-                (sockopt::tcp_keepidle(&stream).unwrap(), sockopt::tcp_keepintvl(&stream).unwrap());
+            let (idle, interval) = (sockopt::tcp_keepidle(&stream).unwrap(), sockopt::tcp_keepintvl(&stream).unwrap());
             // The time is up at a probe, so the next one after it decides.
             assert!(idle + interval <= Duration::from_secs(u64::from(given)), "{idle:?} {interval:?}");
             assert!(idle + 4 * interval >= Duration::from_secs(u64::from(given) - 1), "{idle:?} {interval:?}");

@@ -170,7 +170,8 @@ fn addresses_are_read_as_people_write_them() {
     assert_eq!(parsed("10.0.0.1:65535"), host("10.0.0.1", 65535));
     assert_eq!(parsed("[::1]"), host("::1", DEFAULT_PORT));
     assert_eq!(parsed("[fe80::1%eth0]:99"), host("fe80::1%eth0", 99));
-    for wrong in ["", ":99", "node1:", "node1:0", "node1:65536", "node1:x", "::1", "[::1", "[::1]99", "[node1]", "a b"] {
+    for wrong in ["", ":99", "node1:", "node1:0", "node1:65536", "node1:x", "::1", "[::1", "[::1]99", "[node1]", "a b"]
+    {
         let error = Host::parse(wrong).unwrap_err();
         assert!(error.to_string().contains("in brackets"), "{wrong}: {error}");
     }
