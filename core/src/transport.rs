@@ -311,3 +311,30 @@ impl<T: Transport + ?Sized> Transport for &mut T {
         (**self).reopen()
     }
 }
+
+impl<T: Transport + ?Sized> Transport for Box<T> {
+    fn allocate(&mut self, words: usize) -> Result<BufferId, PostError> {
+        (**self).allocate(words)
+    }
+    fn release(&mut self, buffer: BufferId) -> Result<(), PostError> {
+        (**self).release(buffer)
+    }
+    fn buffer(&self, buffer: BufferId) -> Result<&[u64], PostError> {
+        (**self).buffer(buffer)
+    }
+    fn buffer_mut(&mut self, buffer: BufferId) -> Result<&mut [u64], PostError> {
+        (**self).buffer_mut(buffer)
+    }
+    fn post(&mut self, batch: &[WorkRequest]) -> Result<(), PostError> {
+        (**self).post(batch)
+    }
+    fn poll(&mut self, completions: &mut Vec<Completion>) {
+        (**self).poll(completions)
+    }
+    fn channel(&self) -> ChannelState {
+        (**self).channel()
+    }
+    fn reopen(&mut self) {
+        (**self).reopen()
+    }
+}

@@ -3,32 +3,41 @@
 //! ```text
 //!      service process                agent process (`backdoor node`)            monitor process
 //!   ┌───────────────────┐          ┌──────────────────────────────────┐       ┌───────────────────┐
-//!   │ app::Node ────────┼─ socket ─┤ agent::Agent                     ├ socket┼── attach::attach  │
+//!   │ app::Node ────────┼─ socket ─┤ agent::Agent                     ├ socket┼─ attach::attach   │
 //!   │  App, Session     │          │  one ticking thread per CPU      │       │   ShmTransport    │
-//!   └──────┬────────────┘          └────────────────┬─────────────────┘       └─────────┬─────────┘
-//!          │ stores: progress, commits              │ makes, formats, keeps             │ READ, compare-and-swap
-//!          v                                        v                                   v
+//!   └──────┬────────────┘          └───────┬────────────────┬─────────┘       └─────────┬─────────┘
+//!          │ stores: progress, commits     │ TCP, key       │ makes, formats, keeps     │ READ, compare-and-swap
+//!          v                               │                v                           v
 //!   ═══════ shared memory:  hook table │ Progress Box │ State Boxes │ claim words ═══════════════════
+//!                                          │                ^
+//!   ───────── another machine ─────────────┼────────────────┼─────────────────────────────────────────
+//!                                          │                │ READ, compare-and-swap, by the network cards
+//!                                   ┌──────┴────────────────┴─────────┐
+//!                                   │ attach::attach    VerbsTransport│  monitor process
+//!                                   └─────────────────────────────────┘
 //! ```
 //!
 //! * The **[agent]** owns the memory, so that it outlives any service. It adds the operating system's own counters and
 //!   gauges, and gives services and their sessions their places. When a service dies, what it left stays for recovery.
 //! * The **[app]** library is what a service links: registered once, it reports progress and commits state with plain
 //!   stores, and never waits for the agent or a monitor.
-//! * A monitor that **[attaches](attach)** gets a [`ShmTransport`](backdoor_transports::shm::ShmTransport) and from
-//!   then on reads without anybody's help. Page protection sees to it that it can write claim words and nothing else,
-//!   and that a service can't write those.
+//! * A monitor that **[attaches](attach)** gets a transport and from then on reads without anybody's help. On the same
+//!   machine that is a [`ShmTransport`](backdoor_transports::shm::ShmTransport), and page protection sees to it that it
+//!   can write claim words and nothing else, and that a service can't write those.
+//! * With the feature `verbs`, it may be on another machine: the agent registers the same memory with a network card,
+//!   which keeps the same rights, and the monitor gets a `VerbsTransport`. How they meet, and what the key between them
+//!   protects, is in `remote`.
 //! * The **[protocol]** is what they say to each other over the socket, and [`clock`] is the time they share.
 //!
-//! Everybody who may connect is the same user: processes are kept from each other's mistakes here, not from each
-//! other's malice. A service could damage another's State Box; readers check everything and notice.
+//! Everybody who may connect to the socket is the same user: processes are kept from each other's mistakes here, not
+//! from each other's malice. A service could damage another's State Box; readers check everything and notice.
 //!
 //! ```
 //! use backdoor_core::Nanos;
 //! use backdoor_core::transport::*;
 //! use backdoor_host::agent::{Agent, AgentConfig};
 //! use backdoor_host::app::Node;
-//! use backdoor_host::attach::attach;
+//! use backdoor_host::attach::attach_local;
 //!
 //! let directory = tempfile::tempdir()?;
 //! let socket = directory.path().join("node.sock");
@@ -44,7 +53,7 @@
 //! session.idle();
 //!
 //! // The monitor:
-//! let (mut transport, link) = attach(&socket)?.into_parts();
+//! let (mut transport, link) = attach_local(&socket)?.into_parts();
 //! let words = link.hook_table_words();
 //! let from = RemoteSlice { key: link.hook_table(), offset: 0, words: words as u64 };
 //! let into = LocalSlice::start_of(transport.allocate(words)?);
@@ -67,4 +76,6 @@ pub mod attach;
 pub mod clock;
 pub mod protocol;
 mod regions;
+#[cfg(feature = "verbs")]
+pub mod remote;
 pub mod wire;

@@ -5,24 +5,29 @@
 //!
 //! | request | from | answer | descriptors |
 //! |---|---|---|---|
-//! | `{"version":1,"request":"attach"}` | monitor | `attached` | hook table, Progress Box, State Boxes: read-only; claims: writable |
-//! | `{"version":1,"request":"register","name":"kv","deadline_ns":20000000}` | application | `registered` | Progress Box, State Boxes: writable; claims: read-only |
+//! | `{"version":2,"request":"attach"}` | monitor | `attached` | hook table, Progress Box, State Boxes: read-only; claims: writable |
+//! | `{"version":2,"request":"register","name":"kv","deadline_ns":20000000}` | application | `registered` | Progress Box, State Boxes: writable; claims: read-only |
 //! | `{…"request":"open_session","application":4,"name":"client 7","deadline_ns":…,"state_bytes":4096}` | application | `session_opened` | |
 //! | `{…"request":"close_session","session":3}` | application | none | |
 //! | `{…"request":"depart","application":4}` | application | none | |
 //! | `{…"request":"status"}` | anybody | `status` | |
+//! | `{…"request":"revoke","region":3}` | anybody | `done` | |
+//! | `{…"request":"restore","region":3}` | anybody | `done` | |
 //!
 //! Any request can be answered by `refused`, with a reason for programs and a message for people. A closing notice
 //! (`close_session`, `depart`) is answered only if it is refused as malformed, so that no destructor waits for anybody.
 //! An answer lists regions in the order of its descriptors. An application that closes its connection without `depart`
 //! has died: its entities and State Boxes stay.
+//!
+//! `revoke` takes a region back from the network card, so that no monitor on another machine can reach it; `restore`
+//! offers it again, under another key of the card. Memory that processes of this machine have mapped stays with them.
 
 use backdoor_core::transport::{RegionKey, Rights};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Version of the packets.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 /// Longest packet.
 pub const MAX_PACKET_BYTES: usize = 4096;
 /// Most descriptors in one packet.
@@ -45,6 +50,16 @@ pub enum Request {
     Attach {},
     /// How full is the node?
     Status {},
+    /// A region must not be reachable from other machines any more.
+    Revoke {
+        /// Its key.
+        region: u32,
+    },
+    /// A region may be reached from other machines again.
+    Restore {
+        /// Its key.
+        region: u32,
+    },
     /// An application wants to be watched.
     Register {
         /// Its name.
@@ -114,6 +129,8 @@ pub enum Answer {
     },
     /// To `status`.
     Status(Status),
+    /// To `revoke` and `restore`: it is so now, and may have been before.
+    Done {},
     /// To anything.
     Refused {
         /// For programs.
@@ -161,6 +178,10 @@ pub struct Status {
     pub free_state_words: u64,
     /// Words for State Boxes.
     pub state_words: u64,
+    /// Monitors on other machines that are connected now.
+    pub remote_monitors: u64,
+    /// Connections from other machines that were turned away: strangers, other keys, other versions, one too many.
+    pub remote_turned_away: u64,
 }
 
 /// Why an agent refused.
@@ -250,16 +271,18 @@ mod tests {
 
     #[test]
     fn the_documented_packets_are_read() {
-        let attach: Request = decode(br#"{"version":1,"request":"attach"}"#).unwrap();
+        let attach: Request = decode(br#"{"version":2,"request":"attach"}"#).unwrap();
         assert_eq!(attach, Request::Attach {});
-        let register = decode(br#"{"version":1,"request":"register","name":"kv","deadline_ns":20000000}"#);
+        let revoke: Request = decode(br#"{"version":2,"request":"revoke","region":3}"#).unwrap();
+        assert_eq!(revoke, Request::Revoke { region: STATE_BOXES.0 });
+        let register = decode(br#"{"version":2,"request":"register","name":"kv","deadline_ns":20000000}"#);
         assert_eq!(register, Ok(Request::Register { name: "kv".into(), deadline_ns: 20_000_000 }));
     }
 
     #[test]
     fn the_version_is_looked_at_first() {
-        let error = decode::<Request>(br#"{"version":2,"request":"dance","partners":[1]}"#).unwrap_err();
-        assert_eq!(error, PacketError::WrongVersion { found: 2 });
+        let error = decode::<Request>(br#"{"version":1,"request":"dance","partners":[1]}"#).unwrap_err();
+        assert_eq!(error, PacketError::WrongVersion { found: 1 });
         assert!(error.to_string().contains("version 2") && error.to_string().contains("version 1"), "{error}");
     }
 

@@ -12,13 +12,13 @@ use backdoor_core::progress_box::{EntityState, FailureLevel};
 use backdoor_core::transport::Rights;
 use backdoor_host::agent::{Agent, AgentConfig, AgentError, Gauge};
 use backdoor_host::app::Node;
-use backdoor_host::attach::{AttachError, attach};
+use backdoor_host::attach::{AttachError, attach_local};
 use backdoor_host::protocol::{CLAIMS, PROGRESS_BOX, STATE_BOXES};
 use backdoor_host::wire::ConnectionError;
 use common::{Monitor, RELAXED, TestNode, socket_of_parent, wait_for};
 
 fn connection_error(path: &Path) -> ConnectionError {
-    match attach(path) {
+    match attach_local(path) {
         Err(AttachError::Connection(error)) => error,
         other => panic!("{other:?}"),
     }
@@ -107,11 +107,11 @@ fn a_killed_agent_leaves_a_stale_socket_that_the_next_one_replaces() {
     let mut test = TestNode::start(|_| {});
     drop(test.agent.take());
     let mut killed = test.spawn("an_agent_for_ever");
-    wait_for("it listens", || attach(test.socket()).is_ok());
-    let mut monitor = Monitor(attach(test.socket()).unwrap());
+    wait_for("it listens", || attach_local(test.socket()).is_ok());
+    let mut monitor = Monitor(attach_local(test.socket()).unwrap());
     let error = Agent::start(test.config.clone()).unwrap_err();
     assert!(matches!(error, AgentError::AlreadyRunning { .. }), "{error}");
-    assert!(attach(test.socket()).is_ok(), "the attempt did the living agent no harm");
+    assert!(attach_local(test.socket()).is_ok(), "the attempt did the living agent no harm");
 
     killed.kill();
     assert!(monitor.0.gone());
@@ -123,7 +123,7 @@ fn a_killed_agent_leaves_a_stale_socket_that_the_next_one_replaces() {
     assert!(matches!(error, ConnectionError::Stale { .. }), "{error}");
 
     test.agent = Some(Agent::start(test.config.clone()).unwrap());
-    assert!(attach(test.socket()).is_ok());
+    assert!(attach_local(test.socket()).is_ok());
 }
 
 #[test]

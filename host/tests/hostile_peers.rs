@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use backdoor_core::Nanos;
 use backdoor_host::app::Node;
-use backdoor_host::attach::{AttachError, attach};
+use backdoor_host::attach::{AttachError, attach_local};
 use backdoor_host::protocol::{Answer, MAX_PACKET_BYTES, Reason, Request, decode, encode};
 use backdoor_host::wire::{Connection, ConnectionError};
 use common::{RELAXED, TestNode, wait_for};
@@ -54,7 +54,7 @@ fn another_version_is_told_both() {
     send(&peer, br#"{"version":7,"request":"attach"}"#);
     let (reason, message) = refusal(&peer);
     assert_eq!(reason, Reason::WrongVersion);
-    assert!(message.contains("version 7") && message.contains("version 1"), "{message}");
+    assert!(message.contains("version 7") && message.contains("version 2"), "{message}");
     send(&peer, &encode(&Request::Status {}));
     assert!(matches!(answer(&peer), Some(Answer::Status(_))), "the connection goes on");
 }
@@ -102,14 +102,14 @@ fn silent_peers_stall_nobody_and_are_let_go() {
     let node = Node::connect(test.socket()).unwrap();
     node.status().unwrap();
     let silent: Vec<OwnedFd> = (0..7).map(|_| raw_peer(&test.socket())).collect();
-    wait_for("the agent is busy", || match attach(test.socket()) {
+    wait_for("the agent is busy", || match attach_local(test.socket()) {
         Err(AttachError::Connection(ConnectionError::Refused { reason: Reason::Busy, message })) => {
             message.contains("8 connections")
         }
         other => panic!("{other:?}"),
     });
     node.status().unwrap();
-    wait_for("there is room again", || attach(test.socket()).is_ok());
+    wait_for("there is room again", || attach_local(test.socket()).is_ok());
     assert!(silent.iter().all(|peer| answer(peer).is_none()));
     node.status().unwrap();
 }
@@ -150,17 +150,17 @@ fn impostor(reply: &'static [u8]) -> (tempfile::TempDir, std::thread::JoinHandle
 
 #[test]
 fn an_impostor_is_found_out() {
-    let wrong = br#"{"version":1,"answer":"attached","incarnation":1,"regions":[{"key":1,"words":99,"rights":1,"writable":false}]}"#;
+    let wrong = br#"{"version":2,"answer":"attached","incarnation":1,"regions":[{"key":1,"words":99,"rights":1,"writable":false}]}"#;
     let cases: [(&'static [u8], &str); 5] = [
         (b"hello", "no agent"),
         (b"", "closed the connection"),
-        (br#"{"version":1,"answer":"status","incarnation":1,"entities":0,"capacity":0,"applications":0,"sessions":0,"orphans":0,"free_state_words":0,"state_words":0}"#, "no agent"),
-        (br#"{"version":9,"answer":"attached"}"#, "version 9, this program version 1"),
+        (br#"{"version":2,"answer":"status","incarnation":1,"entities":0,"capacity":0,"applications":0,"sessions":0,"orphans":0,"free_state_words":0,"state_words":0,"remote_monitors":0,"remote_turned_away":0}"#, "no agent"),
+        (br#"{"version":9,"answer":"attached"}"#, "version 9, this program version 2"),
         (wrong, "described 1 regions and sent 0"),
     ];
     for (reply, expected) in cases {
         let (directory, thread) = impostor(reply);
-        let error = attach(directory.path().join("node.sock")).unwrap_err().to_string();
+        let error = attach_local(directory.path().join("node.sock")).unwrap_err().to_string();
         thread.join().unwrap();
         assert!(error.contains(expected), "{error}");
     }

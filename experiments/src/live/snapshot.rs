@@ -17,7 +17,7 @@ use backdoor_core::transport::{
 };
 use backdoor_core::{FormatError, Nanos};
 use backdoor_host::agent::Gauge;
-use backdoor_host::attach::{AttachError, attach};
+use backdoor_host::attach::{AttachError, attach_local};
 use backdoor_host::clock;
 use serde::Serialize;
 
@@ -137,7 +137,7 @@ pub enum SnapshotError {
 impl Snapshot {
     /// Reads the node whose agent listens at `socket`.
     pub fn take(socket: &Path) -> Result<Self, SnapshotError> {
-        let (mut transport, link) = attach(socket)?.into_parts();
+        let (mut transport, link) = attach_local(socket)?.into_parts();
         let table = |words: usize| RemoteSlice { key: link.hook_table(), offset: 0, words: words as u64 };
         let count = hook_count(&read(&mut transport, table(HOOK_HEADER_WORDS))?)?;
         let hooks = HookTable::read(&read(&mut transport, table(hook_table_words(count)))?)?;

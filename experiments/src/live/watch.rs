@@ -17,7 +17,7 @@ use backdoor_core::diagnosis::{Cause, Failure, diagnose, settles_by};
 use backdoor_core::hook_table::Purpose;
 use backdoor_core::monitor::{Event, Monitor, MonitorConfig, MonitorStats, Standing};
 use backdoor_core::recovery::{Extraction, ExtractionConfig, RecoveryPlan, plan};
-use backdoor_host::attach::{AgentLink, attach};
+use backdoor_host::attach::{AgentLink, attach_local};
 use backdoor_host::clock;
 use backdoor_transports::shm::ShmTransport;
 
@@ -129,7 +129,7 @@ impl Watch {
                 notices.push(notice(What::AgentGone));
             }
         }
-        match attach(&self.config.socket) {
+        match attach_local(&self.config.socket) {
             Ok(attachment) => {
                 let (transport, link) = attachment.into_parts();
                 let again = self.forget();

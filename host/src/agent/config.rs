@@ -31,6 +31,9 @@ pub struct AgentConfig {
     pub max_connections: usize,
     /// A connection that has made no request after this long is closed.
     pub greeting_timeout: Nanos,
+    /// How to serve monitors on other machines; `None`: not at all.
+    #[cfg(feature = "verbs")]
+    pub remote: Option<super::RemoteConfig>,
 }
 
 impl AgentConfig {
@@ -49,6 +52,8 @@ impl AgentConfig {
             retain: Nanos::from_secs(60),
             max_connections: 256,
             greeting_timeout: Nanos::from_secs(5),
+            #[cfg(feature = "verbs")]
+            remote: None,
         }
     }
 
@@ -83,6 +88,8 @@ impl AgentConfig {
         if self.max_connections == 0 {
             return Err("max_connections is 0".into());
         }
+        #[cfg(feature = "verbs")]
+        self.remote.as_ref().map_or(Ok(()), super::RemoteConfig::check)?;
         Ok(())
     }
 }

@@ -9,12 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use backdoor_core::Nanos;
 use backdoor_core::progress_box::{Counter, Slot};
+use backdoor_core::transport::RegionKey;
 use backdoor_transports::shm::SharedWord;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 
 use super::AgentConfig;
+use super::elsewhere::{Elsewhere, OfferError};
 use super::gauges::{self, Gauge};
 use super::memory::NodeMemory;
 use super::registry::{ConnectionId, Refusal, Registry};
@@ -43,6 +45,7 @@ pub(super) struct EventLoop {
     pub(super) listener: Listener,
     pub(super) memory: NodeMemory,
     pub(super) registry: Registry,
+    pub(super) elsewhere: Option<Arc<dyn Elsewhere>>,
     pub(super) own_counter: Counter<SharedWord>,
     pub(super) stop: Arc<AtomicBool>,
     pub(super) wake: Arc<OwnedFd>,
@@ -150,7 +153,19 @@ impl EventLoop {
                 let (regions, descriptors) = self.memory.for_monitor();
                 (Answer::Attached { incarnation, regions }, descriptors)
             }
-            Request::Status {} => (Answer::Status(self.registry.status()), Vec::new()),
+            Request::Status {} => {
+                let mut status = self.registry.status();
+                self.elsewhere.iter().for_each(|elsewhere| elsewhere.describe(&mut status));
+                (Answer::Status(status), Vec::new())
+            }
+            Request::Revoke { region } => {
+                self.elsewhere()?.revoke(RegionKey(region))?;
+                (Answer::Done {}, Vec::new())
+            }
+            Request::Restore { region } => {
+                self.elsewhere()?.restore(RegionKey(region))?;
+                (Answer::Done {}, Vec::new())
+            }
             Request::Register { name, deadline_ns } => {
                 let slot = self.registry.register(peer.id, peer.process, &name, Nanos(deadline_ns), now)?;
                 let liveness_word = self.registry.liveness_index(slot) as u64;
@@ -174,6 +189,10 @@ impl EventLoop {
             }
         };
         Ok(Some((reply, descriptors)))
+    }
+
+    fn elsewhere(&self) -> Result<&dyn Elsewhere, OfferError> {
+        self.elsewhere.as_deref().ok_or(OfferError::LocalOnly)
     }
 
     fn update_gauges(&self, now: Nanos) {

@@ -87,4 +87,12 @@ impl NodeMemory {
     pub(super) fn for_application(&self) -> (Vec<Region>, Vec<BorrowedFd<'_>>) {
         [self.progress.offer(true), self.states.offer(true), self.claims.offer(false)].into_iter().unzip()
     }
+
+    /// What a network card gets to know, for monitors on other machines: the same as a monitor here, and no more.
+    #[cfg(feature = "verbs")]
+    pub(super) fn for_cards(&self) -> Result<Vec<(RegionKey, SharedWords, Rights)>, MapError> {
+        let regions = [&self.hook_table, &self.progress, &self.states, &self.claims];
+        // A card reaches memory through a mapping of its own, by which claims can be changed.
+        regions.into_iter().map(|shared| Ok((shared.key, shared.memory.map()?, shared.rights))).collect()
+    }
 }

@@ -5,14 +5,18 @@
 
 mod arena;
 mod config;
+mod elsewhere;
 mod event_loop;
 mod gauges;
 mod memory;
 mod registry;
+#[cfg(feature = "verbs")]
+mod remote;
 mod socket;
 mod ticker;
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,12 +25,20 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use backdoor_core::progress_box::{Counter, FailureLevel, ProgressBoxError};
+use backdoor_core::transport::RegionKey;
 use backdoor_transports::shm::MapError;
 use rustix::event::EventfdFlags;
 
 pub use config::AgentConfig;
+pub use elsewhere::OfferError;
 pub use gauges::Gauge;
+#[cfg(feature = "verbs")]
+pub use remote::RemoteConfig;
 
+#[cfg(all(test, feature = "verbs"))]
+pub(crate) use remote::fake;
+
+use elsewhere::{Elsewhere, Served};
 use event_loop::EventLoop;
 use memory::NodeMemory;
 use registry::Registry;
@@ -64,6 +76,19 @@ pub enum AgentError {
         /// Why.
         source: io::Error,
     },
+    /// The port for other machines can't be had.
+    #[cfg(feature = "verbs")]
+    #[error("can't listen at {address} for monitors on other machines: {source}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The network card can't serve the node's memory.
+    #[cfg(feature = "verbs")]
+    #[error(transparent)]
+    Card(#[from] backdoor_transports::verbs::VerbsError),
     /// The memory could not be made.
     #[error(transparent)]
     Memory(#[from] MapError),
@@ -88,11 +113,24 @@ pub struct Agent {
     wake: Arc<OwnedFd>,
     server: Option<JoinHandle<()>>,
     tickers: Vec<JoinHandle<()>>,
+    guests: Option<JoinHandle<()>>,
+    elsewhere: Option<Arc<dyn Elsewhere>>,
 }
+
+/// What ends a thread of the agent: the flag, and a descriptor that becomes readable when the flag is set.
+type Stop = (Arc<AtomicBool>, Arc<OwnedFd>);
 
 impl Agent {
     /// Makes the node's memory, starts the operating system's counters, and listens.
     pub fn start(config: AgentConfig) -> Result<Self, AgentError> {
+        Agent::start_with(config, serve_elsewhere)
+    }
+
+    /// The same, with another way to serve other machines.
+    fn start_with(
+        config: AgentConfig,
+        serve_elsewhere: impl FnOnce(&AgentConfig, &NodeMemory, u64, Stop) -> Result<Option<Served>, AgentError>,
+    ) -> Result<Self, AgentError> {
         let thread_error = |name: &str| {
             let name = name.to_owned();
             move |source| AgentError::Thread { name, source }
@@ -107,8 +145,9 @@ impl Agent {
         let wake = Arc::new(wake.map_err(|errno| thread_error("agent")(errno.into()))?);
         let stop = Arc::new(AtomicBool::new(false));
         // From here on, an early return drops the agent, which stops the threads that run already.
+        let (server, tickers, guests, elsewhere) = Default::default();
         let mut agent =
-            Agent { incarnation, stop: Arc::clone(&stop), wake: Arc::clone(&wake), server: None, tickers: Vec::new() };
+            Agent { incarnation, stop: Arc::clone(&stop), wake: Arc::clone(&wake), server, tickers, guests, elsewhere };
         let pinned = cpus.into_iter().map(|cpu| (format!("os/cpu{cpu}"), Some(cpu)));
         let mut own_counter = None;
         for (name, cpu) in std::iter::once(("os".into(), None)).chain(pinned) {
@@ -121,7 +160,12 @@ impl Agent {
             }
         }
         let own_counter = own_counter.ok_or_else(|| AgentError::Config("there is no CPU".into()))?;
-        let event_loop = EventLoop { config, listener, memory, registry, own_counter, stop, wake };
+        if let Some(served) = serve_elsewhere(&config, &memory, incarnation, (Arc::clone(&stop), Arc::clone(&wake)))? {
+            agent.guests = Some(served.thread);
+            agent.elsewhere = Some(served.elsewhere);
+        }
+        let elsewhere = agent.elsewhere.clone();
+        let event_loop = EventLoop { config, listener, memory, registry, elsewhere, own_counter, stop, wake };
         let thread = std::thread::Builder::new().name("agent".into()).spawn(|| event_loop.run());
         agent.server = Some(thread.map_err(thread_error("agent"))?);
         Ok(agent)
@@ -134,7 +178,29 @@ impl Agent {
 
     /// Whether it still serves.
     pub fn is_running(&self) -> bool {
-        self.server.as_ref().is_some_and(|thread| !thread.is_finished())
+        let runs = |thread: &JoinHandle<()>| !thread.is_finished();
+        self.server.as_ref().is_some_and(runs) && self.guests.as_ref().is_none_or(runs)
+    }
+
+    /// Where it listens for monitors on other machines; `None` if it does not.
+    pub fn remote_address(&self) -> Option<SocketAddr> {
+        self.elsewhere.as_ref().map(|elsewhere| elsewhere.address())
+    }
+
+    /// Who of other machines was turned away since the last call of this, and why; the latest only, for people.
+    pub fn take_turned_away(&self) -> Vec<String> {
+        self.elsewhere.as_ref().map(|elsewhere| elsewhere.take_turned_away()).unwrap_or_default()
+    }
+
+    /// Takes a region back from the network card: when this returns, no monitor on another machine can reach it any
+    /// more. Memory that processes of this machine have mapped stays with them.
+    pub fn revoke(&self, region: RegionKey) -> Result<(), OfferError> {
+        self.elsewhere.as_ref().ok_or(OfferError::LocalOnly)?.revoke(region)
+    }
+
+    /// Offers a revoked region again. Monitors reach it when they connect anew, for it has another key of the card now.
+    pub fn restore(&self, region: RegionKey) -> Result<(), OfferError> {
+        self.elsewhere.as_ref().ok_or(OfferError::LocalOnly)?.restore(region)
     }
 
     /// Serves until `flag` is set (by a signal handler, say), or until the agent fails.
@@ -153,10 +219,26 @@ impl Drop for Agent {
         self.stop.store(true, Ordering::Release);
         // If the wake-up fails, the tick wakes the thread.
         let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
-        for thread in self.server.take().into_iter().chain(self.tickers.drain(..)) {
+        for thread in self.server.take().into_iter().chain(self.guests.take()).chain(self.tickers.drain(..)) {
             let _ = thread.join();
         }
     }
+}
+
+#[cfg(not(feature = "verbs"))]
+fn serve_elsewhere(_: &AgentConfig, _: &NodeMemory, _: u64, _: Stop) -> Result<Option<Served>, AgentError> {
+    Ok(None)
+}
+
+#[cfg(feature = "verbs")]
+fn serve_elsewhere(
+    config: &AgentConfig,
+    memory: &NodeMemory,
+    incarnation: u64,
+    stop: Stop,
+) -> Result<Option<Served>, AgentError> {
+    let Some(config) = &config.remote else { return Ok(None) };
+    remote::serve(remote::Card::open(&config.device)?, config, memory, incarnation, stop).map(Some)
 }
 
 /// The default place of a node's socket: the user's run-time directory, or the one for temporary files.

@@ -242,6 +242,9 @@ impl Registry {
             orphans: (orphaned_sessions.count() + orphaned_applications.count()) as u64,
             free_state_words: self.arena.free_words() as u64,
             state_words: self.arena.words() as u64,
+            // Not its business; see `elsewhere`.
+            remote_monitors: 0,
+            remote_turned_away: 0,
         }
     }
 

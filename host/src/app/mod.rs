@@ -12,6 +12,7 @@ use std::sync::Arc;
 use backdoor_core::Nanos;
 use backdoor_core::progress_box::{Counter, Slot};
 use backdoor_core::state_box::{CommitError, StateBox, StateBoxError};
+use backdoor_core::transport::RegionKey;
 use backdoor_transports::shm::{MapError, ReadOnlyWords, SharedWord, SharedWords};
 
 use crate::protocol::{Answer, CLAIMS, PROGRESS_BOX, Request, STATE_BOXES, Status};
@@ -79,6 +80,23 @@ impl Node {
         match self.link.request(&Request::Status {})?.0 {
             Answer::Status(status) => Ok(status),
             other => Err(self.link.no_agent(format!("answered {other:?} to a question for its status"))),
+        }
+    }
+
+    /// Takes a region back from monitors on other machines; see [`Agent::revoke`](crate::agent::Agent::revoke).
+    pub fn revoke(&self, region: RegionKey) -> Result<(), ConnectionError> {
+        self.ask(&Request::Revoke { region: region.0 })
+    }
+
+    /// Offers a revoked region again; see [`Agent::restore`](crate::agent::Agent::restore).
+    pub fn restore(&self, region: RegionKey) -> Result<(), ConnectionError> {
+        self.ask(&Request::Restore { region: region.0 })
+    }
+
+    fn ask(&self, request: &Request) -> Result<(), ConnectionError> {
+        match self.link.request(request)?.0 {
+            Answer::Done {} => Ok(()),
+            other => Err(self.link.no_agent(format!("answered {other:?} to {request:?}"))),
         }
     }
 }

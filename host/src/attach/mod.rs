@@ -1,19 +1,62 @@
-//! The monitor's side: from an agent's socket to a transport over the node's memory.
+//! The monitor's side: from a node's address to a transport over its memory.
 //!
-//! The socket is needed once. Afterwards the monitor reads memory that it has mapped, which needs neither the agent nor
-//! any other process of the node; the open socket only tells when the agent has gone.
+//! | the node is | reached by | the transport |
+//! |---|---|---|
+//! | on this machine | its agent's socket: [`NodeAddress::Local`], [`attach_local`] | mapped memory |
+//! | on another machine | host name and key: `NodeAddress::Verbs` (feature `verbs`) | a queue pair of a network card |
+//!
+//! [`attach`] does not care which; what it brings is the same for both, and so is the monitor behind it. Where the
+//! transport's own type is wanted, [`attach_local`] gives it.
 
-use std::path::Path;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
-use backdoor_core::transport::{RegionKey, Rights};
-use backdoor_transports::shm::{MapError, ReadOnlyWords, RegionError, SharedWords, ShmTransport};
+use backdoor_core::transport::{RegionKey, Transport};
+use backdoor_transports::shm::{MapError, RegionError};
 
-use crate::protocol::{Answer, HOOK_TABLE, Request};
-use crate::regions::Received;
+use crate::protocol::HOOK_TABLE;
 use crate::wire::{Connection, ConnectionError};
 
-/// Operations that a monitor can have under way, unless it asks for another number.
-const DEFAULT_DEPTH: usize = 1024;
+mod local;
+#[cfg(feature = "verbs")]
+mod verbs;
+
+pub use local::{attach_local, attach_local_with_depth};
+#[cfg(feature = "verbs")]
+pub use verbs::{RemoteError, VerbsAddress};
+
+/// Where a node is, and how to reach it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeAddress {
+    /// On this machine: the socket of its agent.
+    Local(PathBuf),
+    /// On a machine that a network card reaches.
+    #[cfg(feature = "verbs")]
+    Verbs(VerbsAddress),
+}
+
+impl From<PathBuf> for NodeAddress {
+    fn from(socket: PathBuf) -> Self {
+        NodeAddress::Local(socket)
+    }
+}
+
+impl From<&Path> for NodeAddress {
+    fn from(socket: &Path) -> Self {
+        NodeAddress::Local(socket.to_owned())
+    }
+}
+
+impl fmt::Display for NodeAddress {
+    /// The socket's path, or the host as it was given.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NodeAddress::Local(path) => path.display().fmt(f),
+            #[cfg(feature = "verbs")]
+            NodeAddress::Verbs(address) => address.host.fmt(f),
+        }
+    }
+}
 
 /// Why a node could not be attached to.
 #[derive(Debug, thiserror::Error)]
@@ -32,61 +75,65 @@ pub enum AttachError {
     /// The regions that it sent contradict each other.
     #[error("the agent sent regions that can't be: {0}")]
     Region(#[from] RegionError),
+    /// A node on another machine can't be reached, or refused.
+    #[cfg(feature = "verbs")]
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
 }
 
 /// A node within reach.
-#[derive(Debug)]
-pub struct Attachment {
-    transport: ShmTransport,
+pub struct Attachment<T = Box<dyn Transport + Send>> {
+    transport: T,
     link: AgentLink,
 }
 
 /// What is left to know of the agent when the transport is in other hands.
 #[derive(Debug)]
-pub struct AgentLink {
-    connection: Connection,
-    incarnation: u64,
-    hook_table_words: usize,
+pub struct AgentLink(Link);
+
+#[derive(Debug)]
+enum Link {
+    Local {
+        connection: Connection,
+        incarnation: u64,
+        hook_table_words: usize,
+    },
+    #[cfg(feature = "verbs")]
+    Verbs(verbs::Control),
 }
 
-/// Attaches to the node whose agent listens at `path`.
-pub fn attach(path: impl AsRef<Path>) -> Result<Attachment, AttachError> {
-    attach_with_depth(path, DEFAULT_DEPTH)
-}
-
-/// The same, for at most `depth` operations under way.
-pub fn attach_with_depth(path: impl AsRef<Path>, depth: usize) -> Result<Attachment, AttachError> {
-    let connection = Connection::connect(path.as_ref())?;
-    let (answer, descriptors) = connection.request(&Request::Attach {})?;
-    let Answer::Attached { incarnation, regions } = answer else {
-        return Err(connection.no_agent(format!("answered {answer:?} to an attachment")).into());
-    };
-    let received = Received::new(&regions, descriptors).map_err(|why| connection.no_agent(why))?;
-    let (_, hook_table_words) = received.get(HOOK_TABLE).map_err(|why| connection.no_agent(why))?;
-    let mut transport = ShmTransport::new(depth);
-    for (region, fd) in received.iter() {
-        let (key, words) = (RegionKey(region.key), region.words as usize);
-        let memory_error = |source| AttachError::Memory { key: key.0, source };
-        // Received::new has checked the bits.
-        let rights = Rights::from_bits(region.rights).unwrap_or(Rights::NONE);
-        if region.writable {
-            transport.add_shared(key, SharedWords::open(fd, words).map_err(memory_error)?, rights)?;
-        } else {
-            transport.add_read_only(key, ReadOnlyWords::open(fd, words).map_err(memory_error)?, rights)?;
-        }
+/// Attaches to a node. Blocks until that is done or has failed: for a node on another machine, some seconds at most.
+pub fn attach(address: &NodeAddress) -> Result<Attachment, AttachError> {
+    match address {
+        NodeAddress::Local(path) => Ok(attach_local(path)?.boxed()),
+        #[cfg(feature = "verbs")]
+        NodeAddress::Verbs(address) => Ok(verbs::attach_verbs(address)?),
     }
-    Ok(Attachment { transport, link: AgentLink { connection, incarnation, hook_table_words } })
 }
 
-impl Attachment {
+impl<T> fmt::Debug for Attachment<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attachment").field("link", &self.link).finish_non_exhaustive()
+    }
+}
+
+impl<T: Transport> Attachment<T> {
     /// One-sided access to the node's memory.
-    pub fn transport(&mut self) -> &mut ShmTransport {
+    pub fn transport(&mut self) -> &mut T {
         &mut self.transport
     }
 
     /// The transport, for a monitor to own, and the rest.
-    pub fn into_parts(self) -> (ShmTransport, AgentLink) {
+    pub fn into_parts(self) -> (T, AgentLink) {
         (self.transport, self.link)
+    }
+
+    /// The same, whatever the transport.
+    pub fn boxed(self) -> Attachment
+    where
+        T: Send + 'static,
+    {
+        Attachment { transport: Box::new(self.transport), link: self.link }
     }
 
     /// The region at whose start the hook table lies.
@@ -94,7 +141,7 @@ impl Attachment {
         self.link.hook_table()
     }
 
-    /// Which start of the agent this is.
+    /// See [`AgentLink::incarnation`].
     pub fn incarnation(&self) -> u64 {
         self.link.incarnation()
     }
@@ -113,17 +160,44 @@ impl AgentLink {
 
     /// Length of that region.
     pub fn hook_table_words(&self) -> usize {
-        self.hook_table_words
+        match &self.0 {
+            Link::Local { hook_table_words, .. } => *hook_table_words,
+            #[cfg(feature = "verbs")]
+            Link::Verbs(control) => control.hook_table_words(),
+        }
     }
 
-    /// Which start of the agent this is. After a restart, everything has to be attached and found anew.
+    /// Which start of the agent this is. After a restart, everything has to be attached and found anew; a transport
+    /// over a network card may have done the former itself when its channel was reopened, and then this tells of it.
     pub fn incarnation(&self) -> u64 {
-        self.incarnation
+        match &self.0 {
+            Link::Local { incarnation, .. } => *incarnation,
+            #[cfg(feature = "verbs")]
+            Link::Verbs(control) => control.incarnation(),
+        }
     }
 
-    /// Whether this agent has stopped or died. The memory stays readable; what applications still write into it is
-    /// still seen, and a new agent has memory of its own.
+    /// Whether this agent has stopped or died.
+    ///
+    /// On this machine its memory stays readable; what applications still write into it is still seen, and a new agent
+    /// has memory of its own. On another machine its memory has gone with it. There it counts as gone when the channel
+    /// broke and that machine says that nobody listens any more; of a machine that says nothing, nothing is known of its
+    /// agent either.
     pub fn gone(&self) -> bool {
-        !self.connection.is_alive()
+        match &self.0 {
+            Link::Local { connection, .. } => !connection.is_alive(),
+            #[cfg(feature = "verbs")]
+            Link::Verbs(control) => control.gone(),
+        }
+    }
+
+    /// Why the channel could not be opened again, when that was last tried and failed; for people. `None` while it is
+    /// open, and always for a node on this machine, whose channel can't break.
+    pub fn trouble(&self) -> Option<String> {
+        match &self.0 {
+            Link::Local { .. } => None,
+            #[cfg(feature = "verbs")]
+            Link::Verbs(control) => control.trouble(),
+        }
     }
 }

@@ -12,8 +12,9 @@ use backdoor_core::transport::{
     Completion, Done, LocalSlice, Operation, RegionKey, RemoteSlice, Transport, TransportError, WorkId, WorkRequest,
 };
 use backdoor_host::agent::{Agent, AgentConfig};
-use backdoor_host::attach::{Attachment, attach};
+use backdoor_host::attach::{Attachment, attach_local};
 use backdoor_host::protocol::{CLAIMS, PROGRESS_BOX, STATE_BOXES};
+use backdoor_transports::shm::ShmTransport;
 
 /// Tells a test binary run again where its agent is.
 pub const SOCKET_VARIABLE: &str = "BACKDOOR_TEST_SOCKET";
@@ -46,7 +47,7 @@ impl TestNode {
     }
 
     pub fn attach(&self) -> Monitor {
-        Monitor(attach(self.socket()).unwrap())
+        Monitor(attach_local(self.socket()).unwrap())
     }
 
     /// Runs one ignored test of this test binary in a process of its own.
@@ -97,7 +98,7 @@ pub struct Entity {
 }
 
 /// An attached node, read whole.
-pub struct Monitor(pub Attachment);
+pub struct Monitor(pub Attachment<ShmTransport>);
 
 impl Monitor {
     fn run(&mut self, operation: Operation) -> Result<Done, TransportError> {
