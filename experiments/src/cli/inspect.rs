@@ -1,10 +1,7 @@
 //! `backdoor inspect`.
 
-use std::path::PathBuf;
-
-use backdoor_host::agent::default_socket;
-
 use super::Failure;
+use crate::live::reach::ReachArguments;
 use crate::live::snapshot::Snapshot;
 use crate::say;
 
@@ -13,9 +10,8 @@ use crate::say;
 /// It reads the node's memory and disturbs nobody; services that hang or have died are shown like the others.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The agent's socket. [default: backdoor.sock in $XDG_RUNTIME_DIR or the temporary directory]
-    #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
+    #[command(flatten)]
+    node: ReachArguments,
     /// A tree for people, or one JSON object for machines.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -28,7 +24,7 @@ enum Format {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let snapshot = Snapshot::take(&arguments.socket.clone().unwrap_or_else(default_socket))?;
+    let snapshot = Snapshot::take(&arguments.node.address().map_err(Failure::Message)?)?;
     let text = match arguments.format {
         Format::Text => snapshot.to_text(),
         Format::Json => serde_json::to_string_pretty(&snapshot)? + "\n",

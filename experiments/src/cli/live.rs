@@ -10,7 +10,7 @@ use super::Failure;
 use crate::interrupt::Interrupt;
 use crate::live::detect::{self, DetectConfig, DetectError, DetectReport, DetectRow, FailureKind};
 use crate::live::parts;
-use crate::live::reach::TransportKind;
+use crate::live::reach::{Card, Retry, TransportKind};
 use crate::progress::Progress;
 use crate::results::Table;
 use crate::say;
@@ -73,6 +73,10 @@ struct Detect {
     /// What the monitor reads through.
     #[arg(long, value_enum, default_value_t = TransportKind::Shm)]
     transport: TransportKind,
+    #[command(flatten)]
+    card: Card,
+    #[command(flatten)]
+    retry: Retry,
     /// The stage on the machine to be watched; link failures hit the interfaces between here and there, so name it by
     /// its address in the network that the monitor reads over. Without it, everything is on this machine.
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
@@ -150,6 +154,8 @@ impl Detect {
                     spin: self.spin,
                     stuck_spins: self.stuck == Stuck::Spin,
                     transport: self.transport,
+                    card: self.card.clone(),
+                    retry: self.retry,
                     on: self.on,
                     stage_comes_back,
                     inject: self.inject.clone(),

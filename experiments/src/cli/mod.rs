@@ -4,6 +4,7 @@
 //! Ctrl-C, 143 by SIGTERM.
 
 mod doctor;
+mod hooks;
 mod inspect;
 mod live;
 mod monitor;
@@ -38,6 +39,7 @@ enum Command {
     Node(node::Arguments),
     Monitor(monitor::Arguments),
     Inspect(inspect::Arguments),
+    Hooks(hooks::Arguments),
     Doctor(doctor::Arguments),
 }
 
@@ -88,6 +90,7 @@ pub fn run() -> ExitCode {
         Command::Node(arguments) => node::run(&arguments),
         Command::Monitor(arguments) => monitor::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Hooks(arguments) => hooks::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
     };
     match outcome {

@@ -1,17 +1,16 @@
 //! `backdoor monitor`.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
 
 use backdoor_core::Nanos;
 use backdoor_core::monitor::MonitorConfig;
-use backdoor_host::agent::default_socket;
 use backdoor_host::clock;
 
 use super::Failure;
 use crate::interrupt::Interrupt;
 use crate::live::notice::text::{TextWriter, Times};
 use crate::live::notice::{Notice, What};
+use crate::live::reach::ReachArguments;
 use crate::live::watch::{Watch, WatchConfig};
 use crate::say;
 
@@ -26,9 +25,8 @@ const SENSELESS_FOR: Nanos = Nanos::from_secs(1);
 /// It may be started before the agent, and goes on when the agent is restarted. Ctrl-C ends it with a summary.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The agent's socket. [default: backdoor.sock in $XDG_RUNTIME_DIR or the temporary directory]
-    #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
+    #[command(flatten)]
+    node: ReachArguments,
     /// Time between polls.
     #[arg(long, default_value = "1ms", value_name = "DURATION")]
     poll: Nanos,
@@ -75,7 +73,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     let end = arguments.duration.map_or(Nanos::MAX, |duration| clock::now() + duration);
     let mut watch = Watch::new(WatchConfig {
-        socket: arguments.socket.clone().unwrap_or_else(default_socket),
+        node: arguments.node.address().map_err(Failure::Message)?,
         monitor: MonitorConfig::polling_every(arguments.poll),
         spin: arguments.spin,
         recover: false,

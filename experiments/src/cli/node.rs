@@ -1,6 +1,7 @@
 //! `backdoor node`.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +10,10 @@ use backdoor_host::agent::{Agent, AgentConfig, default_socket};
 
 use super::Failure;
 use crate::interrupt::Interrupt;
+#[cfg(not(feature = "verbs"))]
+use crate::live::reach::WITHOUT_VERBS;
+use crate::live::reach::{Card, TransportKind};
+use crate::say;
 
 /// Run a node's agent.
 ///
@@ -34,6 +39,18 @@ pub(super) struct Arguments {
     /// How long what has died is kept for recovery, before its room may be used again.
     #[arg(long, default_value = "60s", value_name = "DURATION")]
     retain: Nanos,
+    /// Besides processes of this machine, whom to serve: with verbs, monitors on other machines that have the key.
+    #[arg(long, value_enum, default_value_t = TransportKind::Shm)]
+    transport: TransportKind,
+    /// Where to listen for monitors that want to be connected.
+    #[arg(long, default_value = "[::]:7471", value_name = "ADDRESS:PORT", help_heading = "With --transport verbs")]
+    listen: SocketAddr,
+    /// The file with the key that monitors must have, made if there is none. [default: backdoor/key in the user's
+    /// configuration directory]
+    #[arg(long, value_name = "FILE", help_heading = "With --transport verbs")]
+    key: Option<PathBuf>,
+    #[command(flatten)]
+    card: Card,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -45,20 +62,49 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     config.tick = arguments.tick;
     config.os_deadline = arguments.os_deadline;
     config.retain = arguments.retain;
+    let serves = match arguments.transport {
+        TransportKind::Shm => String::new(),
+        TransportKind::Verbs => serve_cards(&mut config, arguments)?,
+    };
     let interrupt = Interrupt::listen()?;
     let agent = Agent::start(config)?;
     // The line may be what somebody waits for; without a reader the agent serves all the same.
     let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "agent ready at {}", socket.display()).and_then(|()| out.flush());
+    let _ = writeln!(out, "agent ready at {}{serves}", socket.display()).and_then(|()| out.flush());
     drop(out);
     while !interrupt.requested() {
         if !agent.is_running() {
             return Err(Failure::Message("the agent failed".into()));
         }
+        for peer in agent.take_turned_away() {
+            say::err(&format!("backdoor: turned away {peer}"));
+        }
         std::thread::sleep(Duration::from_millis(20));
     }
     agent.stop();
     Ok(())
+}
+
+/// Has the agent serve network cards; answers how to say so.
+#[cfg(feature = "verbs")]
+fn serve_cards(config: &mut AgentConfig, arguments: &Arguments) -> Result<String, Failure> {
+    use backdoor_host::agent::RemoteConfig;
+    use backdoor_host::remote::SetupKey;
+
+    let path = arguments.key.clone().unwrap_or_else(SetupKey::default_path);
+    let made = !path.exists();
+    let key = SetupKey::load_or_create(&path)?;
+    let remote = RemoteConfig { device: arguments.card.to_choice(), ..RemoteConfig::at(arguments.listen, key) };
+    config.remote = Some(remote);
+    if made {
+        say::err(&format!("backdoor: made the key {}; monitors need a copy of it", path.display()));
+    }
+    Ok(format!(", and for monitors with the key {} at {}", path.display(), arguments.listen))
+}
+
+#[cfg(not(feature = "verbs"))]
+fn serve_cards(_: &mut AgentConfig, _: &Arguments) -> Result<String, Failure> {
+    Err(Failure::Message(WITHOUT_VERBS.into()))
 }
 
 /// Bytes from a number with or without a unit.

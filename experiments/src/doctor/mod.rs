@@ -41,11 +41,6 @@ const WAKE_FOR: Nanos = Nanos::from_millis(200);
 /// A page, to which every registration is rounded up.
 const PAGE: u64 = 4096;
 
-/// Whether this program can use RDMA at all.
-pub const fn built_with_verbs() -> bool {
-    cfg!(feature = "verbs")
-}
-
 /// The machine to look at.
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -110,7 +105,7 @@ impl Machine {
             path: list("PATH").unwrap_or_default(),
             library_path: list("LD_LIBRARY_PATH").unwrap_or_default(),
             socket: default_socket(),
-            built_with_verbs: built_with_verbs(),
+            built_with_verbs: crate::live::reach::built_with_verbs(),
             probes: Probes::take(),
         }
     }

@@ -5,8 +5,6 @@
 
 mod text;
 
-use std::path::Path;
-
 use backdoor_core::hook_table::{HOOK_HEADER_WORDS, HookTable, Purpose, hook_count, hook_table_words};
 use backdoor_core::progress_box::{
     EntityRecord, EntityState, HEADER_WORDS, Header, Liveness, Slot, StateBoxLocation, read_directory,
@@ -17,7 +15,7 @@ use backdoor_core::transport::{
 };
 use backdoor_core::{FormatError, Nanos};
 use backdoor_host::agent::Gauge;
-use backdoor_host::attach::{AttachError, attach_local};
+use backdoor_host::attach::{AttachError, NodeAddress, attach};
 use backdoor_host::clock;
 use serde::Serialize;
 
@@ -31,8 +29,8 @@ const ATTEMPTS: usize = 8;
 /// A node's boxes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Snapshot {
-    /// The agent's socket.
-    pub socket: String,
+    /// The agent's socket, or the host that it is on.
+    pub node: String,
     /// When it was taken, on the machine's monotonic clock.
     pub at_ns: u64,
     /// Which start of the agent the memory belongs to.
@@ -135,9 +133,9 @@ pub enum SnapshotError {
 }
 
 impl Snapshot {
-    /// Reads the node whose agent listens at `socket`.
-    pub fn take(socket: &Path) -> Result<Self, SnapshotError> {
-        let (mut transport, link) = attach_local(socket)?.into_parts();
+    /// Reads the node at this address.
+    pub fn take(node: &NodeAddress) -> Result<Self, SnapshotError> {
+        let (mut transport, link) = attach(node)?.into_parts();
         let table = |words: usize| RemoteSlice { key: link.hook_table(), offset: 0, words: words as u64 };
         let count = hook_count(&read(&mut transport, table(HOOK_HEADER_WORDS))?)?;
         let hooks = HookTable::read(&read(&mut transport, table(hook_table_words(count)))?)?;
@@ -151,7 +149,7 @@ impl Snapshot {
         let liveness = words.get(header.geometry.liveness()).unwrap_or_default();
         let gauges = words.get(header.geometry.gauges()).unwrap_or_default();
         let mut snapshot = Snapshot {
-            socket: socket.display().to_string(),
+            node: node.to_string(),
             at_ns,
             incarnation: header.boot_incarnation,
             capacity: header.geometry.capacity(),

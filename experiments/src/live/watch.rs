@@ -1,4 +1,4 @@
-//! The monitor in real time: the pure monitor of `backdoor-core`, given a clock and shared memory.
+//! The monitor in real time: the pure monitor of `backdoor-core`, given a clock and a transport.
 //!
 //! The agent may come late, go, and come again; a [`Watch`] waits, goes on with what a dead agent left (services still
 //! write into it), and turns to the next agent as soon as there is one.
@@ -9,7 +9,8 @@
 //! ([`settles_by`]). Detection is the verdict itself and does not wait.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::Duration;
 
 use backdoor_core::Nanos;
 use backdoor_core::detector::DeadlineDetector;
@@ -17,15 +18,17 @@ use backdoor_core::diagnosis::{Cause, Failure, diagnose, settles_by};
 use backdoor_core::hook_table::Purpose;
 use backdoor_core::monitor::{Event, Monitor, MonitorConfig, MonitorStats, Standing};
 use backdoor_core::recovery::{Extraction, ExtractionConfig, RecoveryPlan, plan};
-use backdoor_host::attach::{AgentLink, attach_local};
+use backdoor_core::transport::Transport;
+use backdoor_host::attach::{AgentLink, AttachError, Attachment, NodeAddress, attach};
 use backdoor_host::clock;
-use backdoor_transports::shm::ShmTransport;
 
 use super::notice::{Entity, Notice, RecoveredState, Recovery, Summary, What, action_name, cause_name, to_hex};
 use super::wakeups::Wakeups;
 
 /// Pause between two looks for an agent, or at whether it is still there.
 const LOOK_EVERY: Nanos = Nanos::from_millis(50);
+/// How long an attempt to attach is waited for before it is left to itself.
+const ANSWER_AT_ONCE: Duration = Duration::from_millis(5);
 /// How long before its time a spinning monitor stops to sleep.
 const SPIN_MARGIN: Nanos = Nanos::from_micros(200);
 /// How often a lasting fault of the memory is reported.
@@ -36,8 +39,8 @@ const EXTRACTION_LIMIT: Nanos = Nanos::from_secs(5);
 /// How to watch.
 #[derive(Clone, Debug)]
 pub struct WatchConfig {
-    /// The agent's socket.
-    pub socket: PathBuf,
+    /// Where the node is.
+    pub node: NodeAddress,
     /// How to poll.
     pub monitor: MonitorConfig,
     /// Whether to spend a processor on waking up in time.
@@ -49,7 +52,7 @@ pub struct WatchConfig {
 /// A node being watched.
 struct Node {
     monitor: Monitor<DeadlineDetector>,
-    transport: ShmTransport,
+    transport: Box<dyn Transport + Send>,
     link: AgentLink,
     gone: bool,
     /// Failures reported and not resolved.
@@ -65,6 +68,8 @@ pub struct Watch {
     config: WatchConfig,
     node: Option<Node>,
     look_at: Nanos,
+    /// An attempt to attach, on a thread of its own, for it may have to wait for an answer.
+    attaching: Option<Receiver<Result<Attachment, AttachError>>>,
     waiting_for: Option<String>,
     started: Nanos,
     summary: Summary,
@@ -83,6 +88,7 @@ impl Watch {
             config,
             node: None,
             look_at: Nanos::ZERO,
+            attaching: None,
             waiting_for: None,
             started: clock::now(),
             summary: Summary::default(),
@@ -129,7 +135,8 @@ impl Watch {
                 notices.push(notice(What::AgentGone));
             }
         }
-        match attach_local(&self.config.socket) {
+        let Some(result) = self.attach() else { return };
+        match result {
             Ok(attachment) => {
                 let (transport, link) = attachment.into_parts();
                 let again = self.forget();
@@ -153,6 +160,30 @@ impl Watch {
                     notices.push(notice(What::Waiting { why: why.clone() }));
                     self.waiting_for = Some(why);
                 }
+            }
+        }
+    }
+
+    /// What came of an attempt to attach, if one has ended; otherwise sees to it that one is under way.
+    fn attach(&mut self) -> Option<Result<Attachment, AttachError>> {
+        let attempt = self.attaching.get_or_insert_with(|| {
+            let (sender, receiver) = mpsc::channel();
+            let node = self.config.node.clone();
+            // Bounded in time; nobody minds its result if the watch has ended meanwhile. If there is no thread to be
+            // had, the sender is dropped, and it is tried again.
+            let _ = std::thread::Builder::new().name("attach".into()).spawn(move || sender.send(attach(&node)));
+            receiver
+        });
+        // On this machine the answer comes at once, and is worth not waiting for the next look.
+        match attempt.recv_timeout(ANSWER_AT_ONCE) {
+            Ok(result) => {
+                self.attaching = None;
+                Some(result)
+            }
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => {
+                self.attaching = None;
+                None
             }
         }
     }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use crate::cli::Failure;
 use crate::interrupt::Interrupt;
+use crate::live::reach::Card;
 use crate::live::stage::serve::{Stage, StageConfig};
 use crate::say;
 
@@ -26,12 +27,15 @@ pub(super) struct Arguments {
     /// that comes up again may lack its IPv6 addresses and routes through gateways.
     #[arg(long)]
     allow_crash: bool,
+    #[command(flatten)]
+    card: Card,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let interrupt = Interrupt::listen()?;
     let program = std::env::current_exe()?;
-    let config = StageConfig { program, listen: arguments.listen, allow_crash: arguments.allow_crash };
+    let (listen, allow_crash, card) = (arguments.listen, arguments.allow_crash, arguments.card.clone());
+    let config = StageConfig { program, listen, allow_crash, card };
     let stage = Stage::bind(config)
         .map_err(|error| Failure::Message(format!("can't listen at {}: {}", arguments.listen, crate::plain(&error))))?;
     // The line may be what somebody waits for; without a reader it serves all the same.

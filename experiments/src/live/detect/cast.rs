@@ -1,6 +1,7 @@
 //! What the runs of one configuration share: the agent, the monitor, and the load.
 
 use std::collections::HashSet;
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use crate::config::Span;
 use crate::interrupt::Interrupt;
 use crate::live::notice::{Notice, Summary, What};
 use crate::live::parts::{Part, PartError, Place, Ready, Role};
+use crate::live::reach::{Offer, Reached, TransportKind, reach};
 use crate::live::stage::connection::StageConnection;
 
 /// How long a part may take for what takes milliseconds on a machine that has time.
@@ -29,6 +31,7 @@ pub(super) struct Cast {
     monitor: Part,
     _load: Vec<Part>,
     _agent: Part,
+    _reached: Reached,
     /// Where the node's parts are.
     pub(super) node: Place,
     /// The agent's socket.
@@ -46,25 +49,30 @@ impl Cast {
         again: bool,
         interrupt: &Interrupt,
     ) -> Result<Option<Self>, DetectError> {
-        let Some(node) = reach(config, again, interrupt)? else { return Ok(None) };
+        let Some(node) = place(config, again, interrupt)? else { return Ok(None) };
         let sessions = config.sessions as usize;
         let mut agent = node.start(Role::Agent {
             capacity: 64 + (1 + REMAINS) * (1 + sessions),
             state_words: (1 + REMAINS) * sessions * words_needed(config.state_bytes),
             os_deadline: Span(config.deadline.max(OS_DEADLINE)),
             retain: Span(config.limit() + Nanos::from_millis(500)),
+            offer: (config.transport == TransportKind::Verbs)
+                .then(|| Offer { listen: Ipv4Addr::LOCALHOST.into(), card: config.card.clone() }),
         })?;
         let ready: Ready = agent.expect(PATIENCE)?;
-        let address = config.transport.address(&ready, node.is_this_machine()).map_err(DetectError::Config)?;
+        let host = config.on.map(|stage| stage.ip());
+        let reached = reach(config.transport, &ready, host, node.is_this_machine(), (&config.card, config.retry));
+        let reached = reached.map_err(DetectError::Config)?;
         // A generous estimate; it matters only where the kernel fails to end the load with its parent.
         let run = config.healthy + config.limit() + Nanos::from_secs(30);
         let lifetime = Span(run * u64::from(config.runs) + Nanos::from_secs(60));
         let load = (0..config.load).map(|_| node.start(Role::Load { lifetime }));
         let load = load.collect::<Result<_, _>>()?;
-        let role = Role::Monitor { node: address, poll: Span(config.poll), spin: config.spin };
+        let role = Role::Monitor { node: reached.address.clone(), poll: Span(config.poll), spin: config.spin };
         let monitor = config.here().start(role)?;
         let socket = ready.socket;
-        let mut cast = Cast { monitor, _load: load, _agent: agent, node, socket, past: HashSet::new() };
+        let mut cast =
+            Cast { monitor, _load: load, _agent: agent, _reached: reached, node, socket, past: HashSet::new() };
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
             if let Some(Notice { what: What::Attached { .. }, .. }) = cast.notice(PATIENCE)? {
@@ -91,7 +99,7 @@ impl Cast {
 }
 
 /// The way to where the node's parts are to run.
-fn reach(config: &DetectConfig, again: bool, interrupt: &Interrupt) -> Result<Option<Place>, DetectError> {
+fn place(config: &DetectConfig, again: bool, interrupt: &Interrupt) -> Result<Option<Place>, DetectError> {
     let Some(address) = config.on else { return Ok(Some(config.here())) };
     let end = clock::now() + config.reboot_limit;
     loop {

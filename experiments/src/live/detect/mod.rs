@@ -61,7 +61,7 @@ use backdoor_sim::streams::{StreamKey, Streams};
 
 use super::notice::Summary;
 use super::parts::{MIN_STATE_BYTES, PartError, Place};
-use super::reach::TransportKind;
+use super::reach::{Card, Retry, TransportKind, WITHOUT_VERBS, built_with_verbs};
 use super::stage::connection::StageError;
 use super::wakeups;
 use crate::interrupt::Interrupt;
@@ -108,6 +108,10 @@ pub struct DetectConfig {
     pub stuck_spins: bool,
     /// What the monitor reads through.
     pub transport: TransportKind,
+    /// Which network card of this machine, if that is one.
+    pub card: Card,
+    /// How long that card tries.
+    pub retry: Retry,
     /// The [stage](super::stage) where the node's parts are; none if they are on this machine.
     pub on: Option<SocketAddr>,
     /// Whether the stage may be away at first, after what an earlier configuration did to its machine.
@@ -137,6 +141,8 @@ impl Default for DetectConfig {
             spin: false,
             stuck_spins: false,
             transport: TransportKind::Shm,
+            card: Card::default(),
+            retry: Retry::default(),
             on: None,
             stage_comes_back: false,
             inject: None,
@@ -223,6 +229,9 @@ impl DetectConfig {
         }
         if self.healthy > Nanos::from_secs(24 * 3600) {
             return error("healthy", format!("a healthy part of {}: at most a day", self.healthy));
+        }
+        if self.transport == TransportKind::Verbs && !built_with_verbs() {
+            return error("transport", WITHOUT_VERBS.into());
         }
         if self.failure.is_of_node() && self.on.is_none() {
             let name = self.failure.name();

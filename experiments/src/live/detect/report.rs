@@ -191,6 +191,7 @@ impl DetectReport {
             config.state_bytes,
             match config.transport {
                 TransportKind::Shm => "shared memory",
+                TransportKind::Verbs => "verbs",
             },
             config.on.map_or(String::new(), |stage| format!(", on the stage at {stage}"))
         )

@@ -1,6 +1,7 @@
 //! The agent's process: an agent like that of `backdoor node`, in a directory that goes with it.
 
 use std::error::Error;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -8,11 +9,24 @@ use backdoor_core::Nanos;
 use backdoor_host::agent::{Agent, AgentConfig};
 use serde::{Deserialize, Serialize};
 
+use crate::live::reach::Offer;
+
 /// What the agent's process says once it serves.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Ready {
     /// Where its socket is.
     pub socket: String,
+    /// What other machines need, if it serves them.
+    pub remote: Option<RemoteReady>,
+}
+
+/// What it takes to reach an agent through a network card.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RemoteReady {
+    /// Where it listens.
+    pub port: u16,
+    /// The contents of its key file.
+    pub key: String,
 }
 
 pub(super) fn play(
@@ -20,6 +34,7 @@ pub(super) fn play(
     state_words: usize,
     os_deadline: Nanos,
     retain: Nanos,
+    offer: Option<&Offer>,
 ) -> Result<(), Box<dyn Error>> {
     // First, so that the end of the parent is noticed from here on, and what is made below is removed.
     let gone = super::parent_gone();
@@ -31,8 +46,13 @@ pub(super) fn play(
     config.os_deadline = os_deadline;
     config.retain = retain;
     let socket = config.socket.to_string_lossy().into_owned();
+    let key = match offer {
+        Some(offer) => Some(serve_cards(&mut config, offer, directory.path())?),
+        None => None,
+    };
     let agent = Agent::start(config)?;
-    super::tell(&Ready { socket })?;
+    let remote = agent.remote_address().zip(key);
+    super::tell(&Ready { socket, remote: remote.map(|(address, key)| RemoteReady { port: address.port(), key }) })?;
     while !gone.load(Ordering::Acquire) && agent.is_running() {
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -40,4 +60,21 @@ pub(super) fn play(
     agent.stop();
     directory.close()?;
     Ok(())
+}
+
+/// Has the agent serve network cards, under a key of its own in `directory`. Answers the key's text.
+#[cfg(feature = "verbs")]
+fn serve_cards(config: &mut AgentConfig, offer: &Offer, directory: &Path) -> Result<String, Box<dyn Error>> {
+    use backdoor_host::agent::RemoteConfig;
+    use backdoor_host::remote::SetupKey;
+
+    let path = directory.join("key");
+    let remote = RemoteConfig::at((offer.listen, 0).into(), SetupKey::load_or_create(&path)?);
+    config.remote = Some(RemoteConfig { device: offer.card.to_choice(), ..remote });
+    Ok(std::fs::read_to_string(path)?)
+}
+
+#[cfg(not(feature = "verbs"))]
+fn serve_cards(_: &mut AgentConfig, _: &Offer, _: &Path) -> Result<String, Box<dyn Error>> {
+    Err(crate::live::reach::WITHOUT_VERBS.into())
 }

@@ -18,7 +18,7 @@ mod saboteur;
 mod state;
 mod worker;
 
-pub use agent::Ready;
+pub use agent::{Ready, RemoteReady};
 pub(in crate::live) use child::ChildPart;
 pub use child::PartSignal;
 pub use process::{Part, PartError, Place};
@@ -34,7 +34,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
-use super::reach::NodeAddress;
+use super::reach::{NodeAddress, Offer};
 use crate::config::Span;
 
 /// Name of the hidden subcommand of `backdoor live`.
@@ -57,6 +57,8 @@ pub enum Role {
         os_deadline: Span,
         /// How long what died is kept.
         retain: Span,
+        /// How it serves network cards, if it does.
+        offer: Option<Offer>,
     },
     /// The service that fails. Takes [`Order`]s, makes [`Report`]s.
     Worker {
@@ -133,8 +135,8 @@ pub fn play(task: &str) -> Result<(), String> {
     }
     let name = task.role.name();
     let outcome = match task.role {
-        Role::Agent { capacity, state_words, os_deadline, retain } => {
-            agent::play(capacity, state_words, os_deadline.0, retain.0)
+        Role::Agent { capacity, state_words, os_deadline, retain, offer } => {
+            agent::play(capacity, state_words, os_deadline.0, retain.0, offer.as_ref())
         }
         Role::Worker { socket, deadline, state_bytes, seed, stuck_spins, listen } => {
             let settings = worker::Settings { deadline: deadline.0, state_bytes, seed, stuck_spins, listen };

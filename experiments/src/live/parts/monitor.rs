@@ -21,7 +21,7 @@ pub(super) fn play(node: NodeAddress, poll: Nanos, spin: bool) -> Result<(), Box
     let (sender, receiver) = mpsc::channel::<Notice>();
     let writer = std::thread::spawn(move || receiver.into_iter().try_for_each(|notice| super::tell(&notice)));
     let monitor = MonitorConfig::polling_every(poll);
-    let mut watch = Watch::new(WatchConfig { socket: node.into_socket(), monitor, spin, recover: true });
+    let mut watch = Watch::new(WatchConfig { node: node.to_attach()?, monitor, spin, recover: true });
     let mut notices = Vec::new();
     while !gone.load(Ordering::Acquire) {
         watch.turn(clock::now() + LOOK_EVERY, &mut notices);

@@ -28,7 +28,7 @@ impl Snapshot {
         let _ = writeln!(
             text,
             "node at {}\n  incarnation {}, {} of {} places taken, directory version {}",
-            self.socket,
+            self.node,
             self.incarnation,
             self.entities.len(),
             self.capacity,
@@ -182,7 +182,7 @@ mod tests {
             state_box: None,
         });
         Snapshot {
-            socket: "s".into(),
+            node: "s".into(),
             at_ns: 0,
             incarnation: 1,
             capacity: 99,

@@ -367,7 +367,13 @@ mod tests {
     #[test]
     fn the_offset_to_a_clock_that_is_ones_own_is_nothing_within_its_error() {
         let listen = "127.0.0.1:0".parse().unwrap();
-        let stage = Stage::bind(StageConfig { program: "/bin/false".into(), listen, allow_crash: false }).unwrap();
+        let stage = Stage::bind(StageConfig {
+            program: "/bin/false".into(),
+            listen,
+            allow_crash: false,
+            card: Default::default(),
+        })
+        .unwrap();
         let (address, interrupt) = (stage.address().unwrap(), Interrupt::new());
         let stop = interrupt.clone();
         let serving = std::thread::spawn(move || stage.serve(&interrupt, |_| ()));

@@ -14,6 +14,7 @@ use super::connection::watch_over;
 use super::protocol::{Answer, Greeting, Lines, MAX_GREETING, MAX_LINE, Request, write_line};
 use crate::interrupt::Interrupt;
 use crate::live::parts::{ChildPart, Role};
+use crate::live::reach::{Card, Offer};
 
 /// How long a greeting may take.
 const GREETING: Duration = Duration::from_secs(5);
@@ -37,6 +38,8 @@ pub struct StageConfig {
     pub listen: SocketAddr,
     /// Whether experiments may crash this machine and take its network down.
     pub allow_crash: bool,
+    /// Which of its network cards a monitor of transport `verbs` reaches it through.
+    pub card: Card,
 }
 
 /// A stage that listens.
@@ -233,7 +236,10 @@ impl Session<'_> {
 
     fn start(&mut self, part: u32, mut role: Role) -> Result<Answer, String> {
         match &mut role {
-            Role::Agent { .. } | Role::Load { .. } => {}
+            Role::Load { .. } => {}
+            Role::Agent { offer, .. } => {
+                *offer = offer.take().map(|_| Offer { listen: self.local, card: self.config.card.clone() });
+            }
             Role::Worker { listen, .. } => *listen = self.local,
             Role::Monitor { .. } => return Err("the monitor's place is not on the stage".into()),
             Role::Saboteur { .. } if !self.config.allow_crash => {
