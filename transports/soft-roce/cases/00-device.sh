@@ -14,4 +14,4 @@ for guest in monitor node; do
     metric "${guest}_gid_index" "$gid" "" ">=0"
     metric "${guest}_card_mtu" "$($on cat /sys/class/net/data/mtu)" bytes
 done
-ping -c 1 -W 2 $NODE || fail "the node does not answer on its data card"
+ping -c 1 -W 2 "$NODE" || fail "the node does not answer on its data card"

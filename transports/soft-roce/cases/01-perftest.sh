@@ -8,7 +8,7 @@ perftest() {
     shift
     start_on_node "$tool" "$tool -d rxe0 -x $(on_node gid-index) -F $*" || fail "$tool did not start on the node"
     on_node 'until netstat -ltn | grep -q :18515; do usleep 20000; done' || fail "$tool does not listen on the node"
-    "$tool" -d rxe0 -x "$(gid-index)" -F "$@" $NODE_CONTROL >"$OUT/$tool.txt" 2>&1
+    "$tool" -d rxe0 -x "$(gid-index)" -F "$@" "$NODE_CONTROL" >"$OUT/$tool.txt" 2>&1
     status=$?
     cat "$OUT/$tool.txt"
     [ $status = 0 ] || fail "$tool ended with status $status"

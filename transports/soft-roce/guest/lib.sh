@@ -30,7 +30,7 @@ metric() {
 # fail WHY: the case is over, and failed.
 fail() {
     echo "FAILED: $*"
-    echo "failure,$(echo "$*" | tr ',"\n' '   '),,,no" >>"$OUT/metrics.csv"
+    echo "failure,$(printf '%s' "$*" | tr ',"\n' '   '),,,no" >>"$OUT/metrics.csv"
     exit 1
 }
 

@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2154,SC2034
 # Our own binaries, built on the host.
 
 build_binaries() {
@@ -6,7 +6,7 @@ build_binaries() {
     # libclang without clang's own headers: gcc's stand in for them.
     BINDGEN_EXTRA_CLANG_ARGS=-I$(gcc -print-file-name=include)
     export BINDGEN_EXTRA_CLANG_ARGS CARGO_TARGET_DIR=$target
-    cd "$repo"
+    cd "$repo" || exit
     if grep -q '^verbs *=' experiments/Cargo.toml; then
         interruptible cargo build --release --locked --features verbs || die "the build failed"
         interruptible cargo build --release --locked -p backdoor-transports --features verbs --examples \

@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2154,SC2034
 # The two guests: starting, stopping, and talking to their virtual machines. They are joined by two cables, each a Unix
 # socket that the monitor listens on, so the node can be killed and started again while the monitor runs. Nothing of
 # theirs reaches the host's network.
@@ -24,12 +24,15 @@ boot_guests() {
         [ "$word" != ready ] || return 0
         alive monitor || break
     done
-    die "the monitor guest did not start; see logs/monitor.console"
+    tail -n 5 "$out"/logs/*.qemu "$out/logs/monitor.console" >&2
+    die "the monitor guest did not start"
 }
 
 # start_guest GUEST [SHELL]: when SHELL is this guest, its console is ours.
 start_guest() {
     local guest=$1 server=off mac=1 append="console=ttyS0 quiet panic=-1 oops=panic nowatchdog net.ifnames=0 role=$1"
+    # The kernel distrusts the emulated time-stamp counters, which are one and the same, and would take a slow clock.
+    append+=" tsc=reliable"
     [ "$guest" = node ] || { server=on; mac=2; }
     # One file for all lives of a guest: QEMU would empty it at each start.
     local stdin=/dev/null console=(-chardev "file,id=console,path=$out/logs/$guest.console,append=on" -serial chardev:console)
@@ -48,7 +51,7 @@ start_guest() {
         -netdev "stream,id=control,server=$server,addr.type=unix,addr.path=$scratch/control.sock" \
         -device "virtio-net-pci,netdev=control,mac=52:54:00:00:c0:0$mac,romfile=" \
         -virtfs "local,path=$out/cases,mount_tag=out,security_model=none" \
-        -kernel "$kernel_dir/vmlinuz" -initrd "$scratch/image" -append "$append" \
+        -kernel "$kernel_dir/vmlinux" -initrd "$scratch/image" -append "$append" \
         <"$stdin" 2>>"$out/logs/$guest.qemu" &
     pid[$guest]=$! paused[$guest]='' cut[$guest]=''
 }
@@ -56,7 +59,7 @@ start_guest() {
 await_sockets() {
     local deadline=$((SECONDS + 10))
     until [ -S "$scratch/data.sock" ] && [ -S "$scratch/control.sock" ]; do
-        alive monitor && [ $SECONDS -lt $deadline ] || die "QEMU did not start; see logs/monitor.qemu"
+        { alive monitor && [ $SECONDS -lt $deadline ]; } || { cat "$out/logs/monitor.qemu" >&2; die "QEMU did not start"; }
         sleep 0.02
     done
 }

@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2154,SC2034
 # The one initramfs that both guests boot: busybox, verbs, our binaries, what those need, and the cases.
 
 image_tools=(rdma ip ib_read_lat ib_read_bw)
@@ -19,7 +19,7 @@ make_image() {
     put_verbs "$root"
     put_dependencies "$root"
     cp -r "$kernel_dir/lib/modules" "$root/usr/lib/modules"
-    echo "${guest_modules[*]}" >"$root/etc/modules"
+    printf '%s\n' "${guest_modules[@]}" >"$root/etc/modules"
     install -m 755 "$here/guest/init" "$root/init"
     install -m 755 "$here"/guest/bin/* "$root/usr/bin"
     install -m 644 "$here/guest/lib.sh" "$root/lib.sh"

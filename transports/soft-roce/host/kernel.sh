@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2154,SC2034
 # The guests' kernel: Debian's own, with only those modules that the guests load. Installing the package would take
 # more than 400 MB and a place in the boot menu; unpacking it takes neither. Kept for the next run.
 
@@ -8,9 +8,10 @@ kernel_dir=$target/soft-roce/kernel
 guest_modules=(crc32_generic virtio_pci virtio_net 9pnet_virtio 9p rdma_rxe)
 
 fetch_kernel() {
-    # The list of modules is part of what was fetched: a longer list makes it anew.
-    [ "$(cat "$kernel_dir/complete" 2>/dev/null)" != "${guest_modules[*]}" ] || return 0
-    local package work=$scratch/kernel
+    # What was fetched by another version of this file is made anew.
+    local package work=$scratch/kernel version
+    version=$(cksum <"$here/host/kernel.sh")
+    [ "$(cat "$kernel_dir/complete" 2>/dev/null)" != "$version" ] || return 0
     mkdir -p "$work/package" "$work/kept" "$kernel_dir"
     package=$(kernel_package)
     if [ -z "$package" ] && [ -n "$install" ]; then
@@ -21,11 +22,11 @@ fetch_kernel() {
     download "$package"
     dpkg-deb --fsys-tarfile "$kernel_dir/$package.deb" | tar -x -C "$work/package" --wildcards './boot/vmlinuz*' './lib/modules'
     keep_modules "$work/package" "$work/kept" "${package#linux-image-}"
-    mv "$work"/package/boot/vmlinuz-* "$work/kept/vmlinuz"
-    rm -rf "$kernel_dir/complete" "$kernel_dir/lib" "$kernel_dir/vmlinuz"
+    unpack_vmlinuz "$work"/package/boot/vmlinuz-* >"$work/kept/vmlinux"
+    rm -rf "${kernel_dir:?}"/{complete,lib,vmlinux}
     mv "$work/kept"/* "$kernel_dir"
     rm -rf "$work"
-    echo "${guest_modules[*]}" >"$kernel_dir/complete"
+    echo "$version" >"$kernel_dir/complete"
 }
 
 # linux-image-amd64 is empty and depends on the kernel of the day.
@@ -43,6 +44,15 @@ download() {
     (cd "$scratch/download" && apt-get -q -q "${options[@]}" download "$package") || die "could not download $package"
     rm -f "$kernel_dir"/*.deb
     mv "$scratch/download"/*.deb "$kernel_dir/$package.deb"
+}
+
+# The kernel without the program that unpacks it at each start, which takes an emulated processor 2 to 6 seconds. QEMU
+# boots it as it is. The packed kernel is an xz stream inside the file, behind some kilobytes of that program.
+unpack_vmlinuz() {
+    local start
+    start=$(LC_ALL=C grep -abo -P '\xFD7zXZ' "$1") || die "the kernel is not packed with xz"
+    # xz stops reading where the stream ends.
+    { tail -c "+$((${start%%:*} + 1))" "$1" || true; } | xz -dc --single-stream
 }
 
 # The modules that the guests load and all that those need, with a dependency file for modprobe.

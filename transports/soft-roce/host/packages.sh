@@ -1,10 +1,10 @@
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2154,SC2034
 # Debian packages: which are needed, which are missing, and installing those.
 
 needed_packages=(
     gcc libc6-dev make cmake libclang1-14          # to build the verbs bindings
     libibverbs1 ibverbs-providers perftest         # verbs, and the yardstick for their speed
-    qemu-system-x86 busybox-static cpio iproute2   # guests, and what is in them
+    qemu-system-x86 busybox-static cpio iproute2 xz-utils   # guests, and what is in them
 )
 
 install_packages() {

@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2154,SC2034
 # The cases: listing them, running them one after another in the pair of guests, and what they measured.
 
 case_header() { sed -n "s/^# $2: *//p" "$here/cases/$1.sh" | head -n 1; }
@@ -49,17 +49,17 @@ run_case() {
     ended="" reason="the guests could not be brought up"
     if ready_guests; then
         echo "case $name $limit" >&"$line_in"
-        # Beyond its limit: 15 s for the node to come up first, 10 s and more on commands to it.
-        serve_until $((limit + 45)) "$name"
+        serve "$name" "$limit"
     fi
     local seconds=$(( (${EPOCHREALTIME/./} - started) / 100000 ))
     mkdir -p "$out/cases/$name"
     if [ "$ended" = ok ] && [ ! -s "$rows" ]; then
         ended=silent reason="it reported no metric"
     fi
-    [ "$ended" = ok ] || echo "failure,${reason//[,\"]/ },,,no" >>"$rows"
+    # A case that failed by itself has said why.
+    [ "$ended" = ok ] || grep -qs '^failure,' "$rows" || echo "failure,${reason//[,\"]/ },,,no" >>"$rows"
     echo "duration,$((seconds / 10)).$((seconds % 10)),s,," >>"$rows"
-    grep -q ',no$' "$rows" && say "$name: FAILED${reason:+: $reason}"
+    ! grep -q ',no$' "$rows" || say "$name FAILED: $(sed -n 's/^failure,\(.*\),,,no$/\1/p; t; s/^\([^,]*\),\([^,]*\),.*,\(.*\),no$/\1 is \2, not \3/p' "$rows" | paste -sd ';')"
     sed "s/^/$name,/" "$rows" >>"$out/results.part"
 }
 
@@ -74,15 +74,18 @@ ready_guests() {
     alive node || start_guest node
 }
 
-# serve_until SECONDS CASE: does what the monitor guest asks for until the case is done, and sets `ended` and `reason`.
-serve_until() {
-    local deadline=$((SECONDS + $1)) word first second rest
+# serve CASE LIMIT: does what the monitor guest asks for until the case is done, and sets `ended` and `reason`. The guest
+# cuts a case off by itself; these deadlines are for a guest that is past that. Before a case begins it may take 15 s for
+# the node to come up, and after it ended the node is asked whether it still lives.
+serve() {
+    local deadline=$((SECONDS + 25)) word first second rest
     while [ $SECONDS -lt $deadline ] && alive monitor; do
         read -r -t 1 -u "$line_out" word first second rest || continue
         case $word in
             host) serve_host "$first" "$second" "$rest" ;;
-            done) [ "$first" != "$2" ] || { ended=$second reason=$rest; break; } ;;
-            ready) ended=monitor-restarted reason="the monitor guest crashed; see logs/monitor.console"; return ;;
+            begun) [ "$first" != "$1" ] || deadline=$((SECONDS + $2 + 20)) ;;
+            done) [ "$first" != "$1" ] || { ended=$second reason=$rest; break; } ;;
+            ready) ended=restarted reason="the monitor guest crashed; see logs/monitor.console"; break ;;
         esac
     done
     case $ended in
@@ -125,9 +128,10 @@ serve_host() {
 # The monitor's agent is served while its user works at a console.
 serve_shell() {
     step boot boot_guests "$1" </dev/stdin
-    ended='' reason=''
+    local word first second rest
     while alive "$1"; do
-        serve_until 3600 '' || true
+        read -r -t 1 -u "$line_out" word first second rest || continue
+        [ "$word" != host ] || serve_host "$first" "$second" "$rest"
     done
 }
 
