@@ -50,7 +50,7 @@ put_verbs() {
     for library in libibverbs.so.1 librdmacm.so.1 libmlx5.so.1; do
         put_library "$root" "$(find_library "$library")"
     done
-    put_library "$root" "$(echo /usr/lib/*/libibverbs/librxe-rdmav*.so)"
+    put_library "$root" "$(echo /usr/lib/x86_64-linux-gnu/libibverbs/librxe-rdmav*.so)"
     install -D -m 644 /etc/libibverbs.d/rxe.driver "$root/etc/libibverbs.d/rxe.driver"
 }
 

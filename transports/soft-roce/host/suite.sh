@@ -30,6 +30,8 @@ case_limit() { case_header "$1" limit | sed -n 's/^\([0-9][0-9]*\) *s*$/\1/p'; }
 # The results of an earlier run must not pass for this one's.
 prepare_output() {
     mkdir -p "$out/logs"
+    exec {lock}>"$out/.lock"
+    flock -n "$lock" || die "another run writes to $out; give this one another directory with --out"
     rm -rf "$out/results.csv" "$out/cases" "$out"/logs/*.{console,qemu,log}
     mkdir "$out/cases"
 }
