@@ -1,0 +1,125 @@
+# shellcheck shell=sh
+# Helpers for cases. A case runs in the monitor guest, with CASE (its name) and OUT (a directory that is on the host).
+
+NODE=10.77.0.1          # data card of the node, for RDMA; nothing else uses it
+MONITOR=10.77.0.2
+NODE_CONTROL=10.78.0.1  # control card of the node: for commands and connection set-up
+export NODE MONITOR NODE_CONTROL
+
+# metric NAME VALUE UNIT [BOUND]: one row of the results. BOUND is <=N, >=N, <N, >N or =N; a value that breaks it, or is no
+# number, fails the case, which goes on.
+metric() {
+    awk -v OFS=, -v name="$1" -v value="$2" -v unit="$3" -v bound="${4:-}" 'BEGIN {
+        number = "^-?[0-9]+([.][0-9]+)?([eE][-+]?[0-9]+)?$"
+        ok = value ~ number ? (bound == "" ? "" : "no") : "no"
+        if (bound != "" && value ~ number) {
+            limit = bound; sub("^[<>]?=?", "", limit)
+            relation = substr(bound, 1, length(bound) - length(limit))
+            if (limit !~ number || relation == "") ok = "no"
+            else if (relation == "<=" && value + 0 <= limit + 0) ok = "yes"
+            else if (relation == ">=" && value + 0 >= limit + 0) ok = "yes"
+            else if (relation == "<" && value + 0 < limit + 0) ok = "yes"
+            else if (relation == ">" && value + 0 > limit + 0) ok = "yes"
+            else if (relation == "=" && value + 0 == limit + 0) ok = "yes"
+        }
+        gsub(/[,"\n]/, " ", value)
+        print name, value, unit, bound, ok
+    }' >>"$OUT/metrics.csv"
+}
+
+# fail WHY: the case is over, and failed.
+fail() {
+    echo "FAILED: $*"
+    echo "failure,$(printf '%s' "$*" | tr ',"\n' '   '),,,no" >>"$OUT/metrics.csv"
+    exit 1
+}
+
+milliseconds() {
+    sed 's/\.\([0-9]*\) .*/\10/' /proc/uptime
+}
+
+# on_node COMMAND…: runs it in the node's shell, as ssh would: output on standard output, and its exit status; 124 when it
+# ran longer than ON_NODE_LIMIT seconds (10), 255 when the node did not answer.
+on_node() {
+    _limit=${ON_NODE_LIMIT:-10}
+    _answer=$(printf '%s\n%s' "$_limit" "$*" | timeout $((_limit + 2)) nc -w 2 $NODE_CONTROL 700 2>/dev/null)
+    _status=$(echo "$_answer" | head -n 1)
+    case $_status in '' | *[!0-9]*) return 255 ;; esac
+    echo "$_answer" | tail -n +2
+    return "$_status"
+}
+
+# node_up: does it answer within a second or so?
+node_up() {
+    [ "$(ON_NODE_LIMIT=1 on_node echo up)" = up ]
+}
+
+# wait_for_node [SECONDS]: until it answers and its RDMA port is active.
+wait_for_node() {
+    _until=$(($(milliseconds) + ${1:-20} * 1000))
+    until [ "$(ON_NODE_LIMIT=1 on_node 'cat /sys/class/infiniband/rxe0/ports/1/state')" = "4: ACTIVE" ]; do
+        [ "$(milliseconds)" -lt $_until ] || return 1
+        usleep 50000
+    done
+}
+
+# node_boot: a name for the node's present life; another one after a restart, nothing when it does not answer.
+node_boot() {
+    on_node cat /proc/sys/kernel/random/boot_id
+}
+
+# start_on_node NAME COMMAND…: one command, left running until the case ends; its output is $OUT/NAME.log.
+start_on_node() {
+    _name=$1
+    shift
+    on_node "node-daemons start $_name $OUT/$_name.log $(quoted "$*")"
+}
+
+# signal_on_node NAME SIGNAL: STOP, CONT, KILL, … to what start_on_node started, and its children.
+signal_on_node() {
+    on_node "node-daemons signal $1 $2"
+}
+
+# wait_for_line FILE PATTERN [SECONDS]: until a line of the file matches; of a daemon's log, for example.
+wait_for_line() {
+    _until=$(($(milliseconds) + ${3:-10} * 1000))
+    until grep -q "$2" "$1" 2>/dev/null; do
+        [ "$(milliseconds)" -lt $_until ] || return 1
+        usleep 20000
+    done
+}
+
+# crash_node: its kernel panics, at once, and starts again by itself: wait_for_node sees it back.
+crash_node() {
+    expect_reboot
+    printf '5\necho c >/proc/sysrq-trigger' | timeout 1 nc -w 1 $NODE_CONTROL 700 >/dev/null 2>&1 &
+}
+
+# expect_reboot: a restart of the node during this case is no failure. crash_node and `host` say it themselves.
+expect_reboot() {
+    touch /run/reboot-expected
+}
+
+# host COMMAND: asks the host, outside both guests, and waits until it is done.
+#   pause-node, resume-node     SIGSTOP and SIGCONT to the whole virtual machine
+#   kill-node, start-node       the plug pulled, and put back; restart-node does both. Not yet booted: wait_for_node
+#   link-down node|monitor      the cable pulled out of that guest's data card; link-up puts it back
+host() {
+    case $1 in pause-node | kill-node | restart-node) expect_reboot ;; esac
+    _reply=$(mktemp -u /run/host/XXXXXX)
+    echo "host ${_reply##*/} $*" >/dev/ttyS1
+    _until=$(($(milliseconds) + 20000))
+    until [ -e "$_reply" ]; do
+        [ "$(milliseconds)" -lt $_until ] || { echo "host $*: no answer"; return 1; }
+        usleep 5000
+    done
+    read -r _status _text <"$_reply"
+    rm "$_reply"
+    [ -z "$_text" ] || echo "host $*: $_text"
+    return "$_status"
+}
+
+# quoted TEXT: one word of shell that means the text.
+quoted() {
+    printf "'%s'" "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")"
+}

@@ -1,0 +1,114 @@
+# shellcheck shell=bash disable=SC2154,SC2034
+# The two guests: starting, stopping, and talking to their virtual machines. They are joined by two cables, each a Unix
+# socket that the monitor listens on, so the node can be killed and started again while the monitor runs. Nothing of
+# theirs reaches the host's network.
+#
+# Of each guest: pid[GUEST]; paused[GUEST] and cut[GUEST], "yes" while the machine stands still or its data cable is out.
+# Pipes in $scratch: GUEST.qmp to its virtual machine, monitor.line to the agent in the monitor guest.
+
+declare -A pid=() paused=() cut=()
+
+boot_guests() {
+    local guest pipe
+    for guest in monitor node; do
+        for pipe in "$guest.qmp" "$guest.line"; do
+            mkfifo "$scratch/$pipe.in" "$scratch/$pipe.out"
+        done
+    done
+    exec {line_in}<>"$scratch/monitor.line.in" {line_out}<>"$scratch/monitor.line.out"
+    start_guest monitor "$@"
+    await_sockets
+    start_guest node "$@"
+    local word
+    while read -r -t 60 -u "$line_out" word; do
+        [ "$word" != ready ] || return 0
+        alive monitor || break
+    done
+    tail -n 5 "$out"/logs/*.qemu "$out/logs/monitor.console" >&2
+    die "the monitor guest did not start"
+}
+
+# start_guest GUEST [SHELL]: when SHELL is this guest, its console is ours.
+start_guest() {
+    local guest=$1 server=off mac=1 append="console=ttyS0 quiet panic=-1 oops=panic nowatchdog net.ifnames=0 role=$1"
+    # The kernel distrusts the emulated time-stamp counters, which are one and the same, and would take a slow clock.
+    append+=" tsc=reliable"
+    [ "$guest" = node ] || { server=on; mac=2; }
+    # One file for all lives of a guest: QEMU would empty it at each start.
+    local stdin=/dev/null console=(-chardev "file,id=console,path=$out/logs/$guest.console,append=on" -serial chardev:console)
+    if [ "${2:-}" = "$guest" ]; then
+        console=(-chardev "stdio,id=console,signal=off,logfile=$out/logs/$guest.console" -serial chardev:console)
+        stdin=/dev/stdin
+        append+=" shell=yes"
+    fi
+    # A guest must not outlive this script, even when that is killed without a chance to clean up.
+    setpriv --pdeathsig KILL qemu-system-x86_64 -name "$guest" -accel tcg,thread=multi -cpu max -smp 2 -m 768 \
+        -nodefaults -display none "${console[@]}" \
+        -chardev "pipe,id=line,path=$scratch/$guest.line" -serial chardev:line \
+        -chardev "pipe,id=qmp,path=$scratch/$guest.qmp" -mon chardev=qmp,mode=control \
+        -netdev "stream,id=data,server=$server,addr.type=unix,addr.path=$scratch/data.sock" \
+        -device "virtio-net-pci,netdev=data,mac=52:54:00:00:da:0$mac,romfile=" \
+        -netdev "stream,id=control,server=$server,addr.type=unix,addr.path=$scratch/control.sock" \
+        -device "virtio-net-pci,netdev=control,mac=52:54:00:00:c0:0$mac,romfile=" \
+        -virtfs "local,path=$out/cases,mount_tag=out,security_model=none" \
+        -kernel "$kernel_dir/vmlinux" -initrd "$scratch/image" -append "$append" \
+        <"$stdin" 2>>"$out/logs/$guest.qemu" &
+    pid[$guest]=$! paused[$guest]='' cut[$guest]=''
+}
+
+await_sockets() {
+    local deadline=$((SECONDS + 10))
+    until [ -S "$scratch/data.sock" ] && [ -S "$scratch/control.sock" ]; do
+        { alive monitor && [ $SECONDS -lt $deadline ]; } || { cat "$out/logs/monitor.qemu" >&2; die "QEMU did not start"; }
+        sleep 0.02
+    done
+}
+
+alive() {
+    [ -n "${pid[$1]:-}" ] && kill -0 "${pid[$1]}" 2>/dev/null
+}
+
+# The plug pulled. Its bash would report a killed child on standard error.
+kill_guest() {
+    [ -n "${pid[$1]:-}" ] || return 0
+    kill -KILL "${pid[$1]}" 2>/dev/null || true
+    { wait "${pid[$1]}" || true; } 2>/dev/null
+    pid[$1]=''
+}
+
+stop_guests() {
+    kill_guest node
+    kill_guest monitor
+}
+
+pause_guest() { kill -STOP "${pid[$1]}" && paused[$1]=yes; }
+resume_guest() { kill -CONT "${pid[$1]}" && paused[$1]=''; }
+
+# set_link GUEST up|down: its data cable.
+set_link() {
+    local up=false
+    [ "$2" = down ] || up=true
+    qmp "$1" "{\"execute\": \"set_link\", \"arguments\": {\"name\": \"data\", \"up\": $up}" || return 1
+    cut[$1]=yes
+    [ "$2" = down ] || cut[$1]=''
+}
+
+reset_guest() { qmp "$1" '{"execute": "system_reset"'; }
+
+# qmp GUEST JSON: one command, without its last brace, to the guest's virtual machine. The greeting that a machine wants
+# first is sent each time, and refused after the first; a number tells the answer that counts.
+commands=0
+qmp() {
+    local to from answer status=1
+    commands=$((commands + 1))
+    exec {to}<>"$scratch/$1.qmp.in" {from}<>"$scratch/$1.qmp.out"
+    printf '{"execute": "qmp_capabilities"}\n%s, "id": %d}\n' "$2" $commands >&"$to"
+    while read -r -t 5 -u "$from" answer; do
+        case $answer in
+            *"\"return\""*"\"id\": $commands}"*) status=0; break ;;
+            *"\"id\": $commands,"*"\"error\""*) break ;;
+        esac
+    done
+    exec {to}>&- {from}>&-
+    return $status
+}
