@@ -16,6 +16,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod figures;
 pub mod interrupt;
 pub mod live;

@@ -1,11 +1,16 @@
 //! `backdoor live`.
 
+mod stage;
+
+use std::net::{SocketAddr, ToSocketAddrs};
+
 use backdoor_core::Nanos;
 
 use super::Failure;
 use crate::interrupt::Interrupt;
 use crate::live::detect::{self, DetectConfig, DetectError, DetectReport, DetectRow, FailureKind};
 use crate::live::parts;
+use crate::live::reach::TransportKind;
 use crate::progress::Progress;
 use crate::results::Table;
 use crate::say;
@@ -20,6 +25,7 @@ pub(super) struct Arguments {
 #[derive(Debug, clap::Subcommand)]
 enum Experiment {
     Detect(Box<Detect>),
+    Stage(stage::Arguments),
     /// One process of an experiment.
     #[command(hide = true)]
     Part {
@@ -32,9 +38,14 @@ enum Experiment {
 /// Everything is started for the experiment and ended with it: an agent, a worker that serves sessions to clients over
 /// TCP, busy processes, a monitor. After each detection the sessions' states are read out of the failed worker and
 /// compared with what the clients know.
+///
+/// With --on, the node is another machine: the agent, the worker and the load run on its stage (see 'backdoor live
+/// stage'), and the monitor and the clients here. The column clock_error_ms tells how far off a moment of failure may be
+/// that was told by that machine's clock. Failures of a kernel or a link begin when they are ordered, so that detection
+/// times are upper bounds; after each, the stage is waited for.
 #[derive(Debug, clap::Args)]
 struct Detect {
-    /// How the worker fails; several, separated by commas, run one after the other.
+    /// What fails, and how; several, separated by commas, run one after the other.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "sigstop", value_name = "KIND")]
     failure: Vec<FailureKind>,
     /// Silence longer than this is a failure.
@@ -46,7 +57,8 @@ struct Detect {
     /// Number of busy processes; several, separated by commas, run one after the other.
     #[arg(long, value_delimiter = ',', default_value = "0", value_name = "N")]
     load: Vec<u32>,
-    /// Runs of each combination, each with a fresh worker. [default: 50; 1 for --failure none]
+    /// Runs of each combination, each with a fresh worker. [default: 50; 1 for --failure none, 3 for those of a whole
+    /// machine or its link]
     #[arg(long, value_name = "N")]
     runs: Option<u32>,
     /// How long the worker is healthy before it fails. [default: 100ms; 5s for --failure none]
@@ -61,6 +73,19 @@ struct Detect {
     /// What the monitor reads through.
     #[arg(long, value_enum, default_value_t = TransportKind::Shm)]
     transport: TransportKind,
+    /// The stage on the machine to be watched; link failures hit the interfaces between here and there, so name it by
+    /// its address in the network that the monitor reads over. Without it, everything is on this machine.
+    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
+    on: Option<SocketAddr>,
+    /// For --failure command: what makes the node fail, run on this machine by 'sh -c'.
+    #[arg(long, value_name = "COMMAND")]
+    inject: Option<String>,
+    /// What undoes it, run after each run.
+    #[arg(long, value_name = "COMMAND", requires = "inject")]
+    repair: Option<String>,
+    /// How long to wait for the stage after a failure of its machine.
+    #[arg(long, default_value = "60s", value_name = "DURATION")]
+    reboot_limit: Nanos,
     /// What a stuck session does instead of going on.
     #[arg(long, value_enum, default_value_t = Stuck::Block)]
     stuck: Stuck,
@@ -76,12 +101,6 @@ struct Detect {
     /// No progress on standard error.
     #[arg(long, short)]
     quiet: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum TransportKind {
-    /// Memory shared between processes.
-    Shm,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -101,18 +120,24 @@ enum Format {
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.experiment {
         Experiment::Detect(arguments) => detect(&arguments),
+        Experiment::Stage(arguments) => stage::run(&arguments),
         Experiment::Part { task } => parts::play(&task).map_err(Failure::Message),
     }
 }
 
+/// An address, by number or by name.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let found = text.to_socket_addrs().map_err(|error| crate::plain(&error))?.next();
+    found.ok_or_else(|| "there is no such host".into())
+}
+
 impl Detect {
     fn configs(&self) -> Result<Vec<DetectConfig>, Failure> {
-        // The only one so far; named, so that a script says what it measured.
-        let TransportKind::Shm = self.transport;
         let mut configs = Vec::new();
         for failure in &self.failure {
             for load in &self.load {
                 let default = DetectConfig::of(*failure)?;
+                let stage_comes_back = configs.iter().any(|earlier: &DetectConfig| earlier.failure.is_of_node());
                 configs.push(DetectConfig {
                     deadline: self.deadline,
                     poll: self.poll,
@@ -124,6 +149,12 @@ impl Detect {
                     seed: self.seed,
                     spin: self.spin,
                     stuck_spins: self.stuck == Stuck::Spin,
+                    transport: self.transport,
+                    on: self.on,
+                    stage_comes_back,
+                    inject: self.inject.clone(),
+                    repair: self.repair.clone(),
+                    reboot_limit: self.reboot_limit,
                     ..default
                 });
             }

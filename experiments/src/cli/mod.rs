@@ -3,6 +3,7 @@
 //! Exit codes: 0 done; 1 failed, with one sentence on standard error; 2 wrong usage; 130 interrupted by
 //! Ctrl-C, 143 by SIGTERM.
 
+mod doctor;
 mod inspect;
 mod live;
 mod monitor;
@@ -37,6 +38,7 @@ enum Command {
     Node(node::Arguments),
     Monitor(monitor::Arguments),
     Inspect(inspect::Arguments),
+    Doctor(doctor::Arguments),
 }
 
 /// Why a command ended without success.
@@ -86,6 +88,7 @@ pub fn run() -> ExitCode {
         Command::Node(arguments) => node::run(&arguments),
         Command::Monitor(arguments) => monitor::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

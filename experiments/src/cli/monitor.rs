@@ -145,6 +145,6 @@ impl Output {
 }
 
 /// Only for a terminal, and not against the user's wish (<https://no-color.org>: the empty string is no wish).
-fn colours() -> bool {
+pub(super) fn colours() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

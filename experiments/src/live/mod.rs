@@ -8,18 +8,25 @@
 //!    └─ clients: threads that keep the sessions busy and remember what they were answered
 //! ```
 //!
+//! On one machine `detect` starts all of them. On two, a [`stage`] on the watched machine starts the agent, the worker
+//! and the load for it.
+//!
 //! * [`watch`] drives the monitor of `backdoor-core` in real time: finds the agent, sleeps until a poll is due, says
 //!   what was noticed. `backdoor monitor` and the monitor of the experiments are the same code.
 //! * [`notice`] is what it says, for machines and for people.
 //! * [`snapshot`] reads a node once, for `backdoor inspect`.
 //! * [`parts`] are the processes of an experiment, and how they are kept from outliving it.
+//! * [`stage`] lets agent, worker and load be on another machine than all the rest; [`reach`] is how the monitor gets
+//!   there.
 //! * [`detect`] is the experiment: how long until a real failure is noticed, and is the state that is then read out of
 //!   the failed process the one that the clients know?
 
 pub mod detect;
 pub mod notice;
 pub mod parts;
+pub mod reach;
 pub mod snapshot;
+pub mod stage;
 
 pub mod wakeups;
 pub mod watch;

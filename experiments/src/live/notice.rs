@@ -1,7 +1,8 @@
 //! What a monitor in real time says: one value per thing noticed, one JSON line each for machines.
 //!
-//! Times are nanoseconds of the machine's monotonic clock, which all its processes share: a notice of the monitor can
-//! be set against a fault that another process made. Texts for people are made in [`text`].
+//! Times are nanoseconds of the monotonic clock of the monitor's machine, which all processes there share: a notice can
+//! be set against a fault that another process made; one that another machine made is
+//! [translated](super::stage::offset). Texts for people are made in [`text`].
 
 pub mod text;
 
@@ -9,6 +10,7 @@ use backdoor_core::diagnosis::Cause;
 use backdoor_core::monitor::Event;
 use backdoor_core::progress_box::{EntityRecord, Slot};
 use backdoor_core::recovery::NodeAction;
+use backdoor_core::transport::TransportError;
 use serde::{Deserialize, Serialize};
 
 use super::wakeups::WakeupError;
@@ -163,7 +165,9 @@ pub enum What {
     },
     /// The channel failed; nobody is accused on that evidence.
     ChannelLost {
-        /// How.
+        /// `unreachable`, `local_fault`, `refused`, `out_of_bounds` or `flushed`.
+        kind: String,
+        /// The same in a sentence.
         error: String,
     },
     /// The channel works again.
@@ -209,6 +213,25 @@ pub struct Summary {
     pub wakeups: WakeupError,
 }
 
+impl Summary {
+    /// Adds what another monitor did afterwards. Wake-ups can't be merged: the worse of the two stand for both.
+    pub fn add(&mut self, other: &Summary) {
+        self.ran_s += other.ran_s;
+        self.attached += other.attached;
+        self.samples += other.samples;
+        self.late_samples += other.late_samples;
+        self.entities += other.entities;
+        self.suspicions += other.suspicions;
+        self.withdrawn += other.withdrawn;
+        self.failures += other.failures;
+        self.suspected = other.suspected;
+        self.wakeups.count += other.wakeups.count;
+        self.wakeups.median_ms = self.wakeups.median_ms.max(other.wakeups.median_ms);
+        self.wakeups.p99_ms = self.wakeups.p99_ms.max(other.wakeups.p99_ms);
+        self.wakeups.max_ms = self.wakeups.max_ms.max(other.wakeups.max_ms);
+    }
+}
+
 /// The name of a cause in files.
 pub const fn cause_name(cause: Cause) -> &'static str {
     match cause {
@@ -217,6 +240,17 @@ pub const fn cause_name(cause: Cause) -> &'static str {
         Cause::Reporter => "reporter",
         Cause::Application => "application",
         Cause::Session => "session",
+    }
+}
+
+/// The name of what broke a channel in files.
+pub const fn channel_error_name(error: TransportError) -> &'static str {
+    match error {
+        TransportError::Refused => "refused",
+        TransportError::OutOfBounds => "out_of_bounds",
+        TransportError::Unreachable => "unreachable",
+        TransportError::Flushed => "flushed",
+        TransportError::LocalFault => "local_fault",
     }
 }
 
@@ -241,7 +275,9 @@ impl What {
             Event::Left { slot, record } => What::Left { entity: Entity::new(*slot, record) },
             Event::Suspected(v) => What::Suspected { entity: Entity::new(v.slot, &v.record), silence_ns: v.silence.0 },
             Event::Trusted(v) => What::Trusted { entity: Entity::new(v.slot, &v.record), silence_ns: v.silence.0 },
-            Event::ChannelLost { error, .. } => What::ChannelLost { error: error.to_string() },
+            Event::ChannelLost { error, .. } => {
+                What::ChannelLost { kind: channel_error_name(*error).into(), error: error.to_string() }
+            }
             Event::ChannelRestored { .. } => What::ChannelRestored,
             Event::Late { gap, .. } => What::Late { gap_ns: gap.0 },
             Event::BadMemory { error, .. } => What::BadMemory { error: error.to_string() },

@@ -1,14 +1,15 @@
 //! Queue pairs: one end of a reliable connection. The other module of this backend with unsafe code.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use sideway::ibverbs::AccessFlags;
 use sideway::ibverbs::address::{AddressHandleAttribute, Gid};
-use sideway::ibverbs::completion::{BasicCompletionQueue, GenericCompletionQueue};
+use sideway::ibverbs::completion::GenericCompletionQueue;
 use sideway::ibverbs::device_context::Mtu;
 use sideway::ibverbs::queue_pair::{
-    BasicQueuePair, PostSendError, PostSendGuard, QueuePair, QueuePairAttribute, QueuePairState, SetScatterGatherEntry,
-    WorkRequestFlags,
+    GenericQueuePair, PostSendError, PostSendGuard, QueuePair, QueuePairAttribute, QueuePairState, SendOperationFlags,
+    SetScatterGatherEntry, WorkRequestFlags,
 };
 
 use super::address::{Endpoint, Link};
@@ -18,6 +19,8 @@ use super::settings::RetrySettings;
 
 /// Numbers of queue pairs and packets have 24 bits.
 const BITS_24: u32 = (1 << 24) - 1;
+/// Completions polled at once: a poll allocates room for as many, and this much is quick to allocate.
+const POLL_BATCH: NonZeroU32 = NonZeroU32::new(16).unwrap();
 /// More READs at once than this bring no more, and cost the card memory.
 const READS_AT_ONCE: u8 = 16;
 
@@ -122,10 +125,13 @@ impl ActiveQueuePair {
                     request.setup_atomic_compare_swap(rkey, address, expected, new)
                 }
             };
-            if piece.length > 0 {
-                let (lkey, address) = piece.local;
-                // SAFETY: as this function's caller promises.
-                unsafe { request.setup_sge(lkey, address, piece.length) };
+            let (lkey, address) = piece.local;
+            // SAFETY: as this function's caller promises; no words need no memory.
+            unsafe {
+                match piece.length {
+                    0 => request.setup_sge_list(&[]),
+                    length => request.setup_sge(lkey, address, length),
+                }
             }
         }
         guard.post()
@@ -143,8 +149,8 @@ impl ActiveQueuePair {
 /// What both ends have in common. The pair is dropped before its completion queue.
 #[derive(Debug)]
 struct End {
-    pair: BasicQueuePair,
-    completions: Arc<BasicCompletionQueue>,
+    pair: GenericQueuePair,
+    completions: GenericCompletionQueue,
     device: Device,
     first_packet: u32,
 }
@@ -152,18 +158,26 @@ struct End {
 impl End {
     fn create(device: &Device, depth: u32, access: AccessFlags) -> Result<Self, VerbsError> {
         let inner = device.inner();
+        // Not `build_ex`: with Soft-RoCE (rdma-core 44), polling an empty queue of that kind never returns.
         let completions = inner.context.create_cq_builder().setup_cqe(depth + 1).build();
-        let completions = completions.map_err(call("make a completion queue"))?;
-        let shared = GenericCompletionQueue::from(Arc::clone(&completions));
-        let pair = inner
-            .domain
-            .create_qp_builder()
-            .setup_max_send_wr(depth)
-            .setup_max_recv_wr(1)
-            .setup_send_cq(shared.clone())
-            .setup_recv_cq(shared)
-            .build();
-        let mut pair = pair.map_err(call("make a queue pair"))?;
+        let mut completions = completions.map_err(call("make a completion queue"))?;
+        if let Some(completions) = Arc::get_mut(&mut completions) {
+            completions.setup_poll_batch(POLL_BATCH);
+        }
+        let completions = GenericCompletionQueue::from(completions);
+        // The newer calls allocate nothing for each request; not every card's driver has them.
+        let mut builder = inner.domain.create_qp_builder();
+        builder.setup_max_send_wr(depth).setup_max_recv_wr(1);
+        builder.setup_send_cq(completions.clone()).setup_recv_cq(completions.clone());
+        let mut operations = SendOperationFlags::Read | SendOperationFlags::Write;
+        if device.has_compare_swap() {
+            operations |= SendOperationFlags::AtomicCompareAndSwap;
+        }
+        builder.setup_send_ops_flags(operations);
+        let mut pair = match builder.build_ex() {
+            Ok(pair) => GenericQueuePair::from(pair),
+            Err(_) => builder.build().map_err(call("make a queue pair"))?.into(),
+        };
         let mut attributes = QueuePairAttribute::new();
         attributes.setup_state(QueuePairState::Init).setup_pkey_index(0).setup_port(inner.port.number);
         attributes.setup_access_flags(access);

@@ -1,7 +1,7 @@
 //! Clients: each a thread with a connection of its own, which remembers what it asked for and what it was answered.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -37,11 +37,11 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    /// Connects `count` clients and lets them work.
-    pub(super) fn connect(port: u16, count: u64, streams: &Streams) -> io::Result<Self> {
+    /// Connects `count` clients to the worker and lets them work.
+    pub(super) fn connect(worker: SocketAddr, count: u64, streams: &Streams) -> io::Result<Self> {
         let mut clients = Clients { known: Vec::new(), stop: Arc::default(), threads: Vec::new() };
         for number in 0..count {
-            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+            let mut stream = TcpStream::connect_timeout(&worker, GREETING)?;
             stream.set_nodelay(true)?;
             stream.set_read_timeout(Some(GREETING))?;
             let mut greeting = [0; 8];

@@ -13,6 +13,15 @@
 //! counter of an application moved last up to a tick (1 ms) before it failed, so a detection may take a little less than
 //! the deadline; a deadlock, which begins at a tick, mostly does.
 //!
+//! *On two machines* ([`super::stage`]) the moment is told by the node's clock and translated; the column
+//! `clock_error_ms` says how far off that may be ([`super::stage::offset`]). *Kernel crash, link down:* nobody can tell
+//! afterwards when it happened, so it is when the order was sent, and the detection time is an upper bound. *Command:*
+//! when it was started; it failed within `injection_ms`. *Own link down:* as with signals.
+//!
+//! # What counts as detected
+//! Of a worker or a session: that it is suspected. Of a node: that its operating system is suspected, or that the node
+//! is unreachable. Of a link: that the channel is broken; nobody has failed then, so every suspicion is wrong.
+//!
 //! # What is counted against the monitor
 //! Every suspicion of an entity that had not failed is a false positive. It may turn true before it is withdrawn; then
 //! the detection time is 0, and the states were read out of a worker that still worked: nothing here fences it, so they
@@ -31,25 +40,33 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod cast;
 mod clients;
+mod failure;
+mod faults;
+mod judge;
 mod one_run;
 mod report;
-mod stage;
 mod verify;
 
+pub use failure::FailureKind;
 pub use report::{DetectReport, DetectRow};
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use backdoor_core::Nanos;
 use backdoor_sim::streams::{StreamKey, Streams};
 
-use super::parts::{MIN_STATE_BYTES, PartError};
+use super::notice::Summary;
+use super::parts::{MIN_STATE_BYTES, PartError, Place};
+use super::reach::TransportKind;
+use super::stage::connection::StageError;
 use super::wakeups;
 use crate::interrupt::Interrupt;
+use cast::Cast;
 use one_run::OneRun;
-use stage::Stage;
 
 /// Largest state of a session; the monitor sends each whole through a pipe.
 pub const MAX_STATE_BYTES: usize = 1 << 20;
@@ -61,53 +78,6 @@ pub const MAX_RUNS: u32 = 100_000;
 pub const MAX_LOAD: u32 = 1024;
 /// How long the loop that never sleeps is measured.
 const SPIN_FOR: Nanos = Nanos::from_millis(200);
-
-/// How the worker fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FailureKind {
-    /// The kernel stops all threads of the worker.
-    Sigstop,
-    /// The kernel ends the worker.
-    Sigkill,
-    /// The worker's event loop and another thread wait for each other for ever.
-    Deadlock,
-    /// The handler of one client's request never ends; everything else goes on.
-    SessionStuck,
-    /// It doesn't: whoever is suspected is suspected wrongly.
-    None,
-}
-
-impl FailureKind {
-    /// Every kind.
-    pub const ALL: [FailureKind; 5] = [
-        FailureKind::Sigstop,
-        FailureKind::Sigkill,
-        FailureKind::Deadlock,
-        FailureKind::SessionStuck,
-        FailureKind::None,
-    ];
-
-    /// The name used on the command line and in files.
-    pub const fn name(self) -> &'static str {
-        match self {
-            FailureKind::Sigstop => "sigstop",
-            FailureKind::Sigkill => "sigkill",
-            FailureKind::Deadlock => "deadlock",
-            FailureKind::SessionStuck => "session-stuck",
-            FailureKind::None => "none",
-        }
-    }
-
-    /// The level at which it is a failure; `none` if it is none.
-    pub const fn level(self) -> &'static str {
-        match self {
-            FailureKind::Sigstop | FailureKind::Sigkill | FailureKind::Deadlock => "application",
-            FailureKind::SessionStuck => "session",
-            FailureKind::None => "none",
-        }
-    }
-}
 
 /// One configuration of the experiment.
 #[derive(Clone, Debug, PartialEq)]
@@ -136,6 +106,18 @@ pub struct DetectConfig {
     pub spin: bool,
     /// Whether a stuck session spins instead of blocking.
     pub stuck_spins: bool,
+    /// What the monitor reads through.
+    pub transport: TransportKind,
+    /// The [stage](super::stage) where the node's parts are; none if they are on this machine.
+    pub on: Option<SocketAddr>,
+    /// Whether the stage may be away at first, after what an earlier configuration did to its machine.
+    pub stage_comes_back: bool,
+    /// The command that makes [`FailureKind::Command`], on this machine.
+    pub inject: Option<String>,
+    /// The command that undoes it.
+    pub repair: Option<String>,
+    /// How long a stage is waited for after a failure of its machine, and each of those commands.
+    pub reboot_limit: Nanos,
 }
 
 impl Default for DetectConfig {
@@ -154,19 +136,30 @@ impl Default for DetectConfig {
             seed: 1,
             spin: false,
             stuck_spins: false,
+            transport: TransportKind::Shm,
+            on: None,
+            stage_comes_back: false,
+            inject: None,
+            repair: None,
+            reboot_limit: Nanos::from_secs(60),
         }
     }
 }
 
 impl DetectConfig {
-    /// Defaults: 20 ms deadline, 1 ms polls, no load, 50 runs (one of 5 s for [`FailureKind::None`]), 8 sessions of
-    /// 1 KiB. Fails if this program can't tell where its binary is.
+    /// Defaults: 20 ms deadline, 1 ms polls, no load, 50 runs (one of 5 s for [`FailureKind::None`], three where a
+    /// machine must recover from each), 8 sessions of 1 KiB, all on this machine. Fails if this program can't tell where
+    /// its binary is.
     pub fn of(failure: FailureKind) -> Result<Self, std::io::Error> {
         let healthy = failure == FailureKind::None;
         Ok(DetectConfig {
             program: std::env::current_exe()?,
             failure,
-            runs: if healthy { 1 } else { 50 },
+            runs: match failure {
+                FailureKind::None => 1,
+                failure if failure.is_of_node() => 3,
+                _ => 50,
+            },
             healthy: if healthy { Nanos::from_secs(5) } else { Nanos::from_millis(100) },
             ..Self::default()
         })
@@ -179,7 +172,14 @@ impl DetectConfig {
 
     /// How long a failure is waited for.
     fn limit(&self) -> Nanos {
-        self.deadline * 5 + self.poll * 10 + Nanos::from_millis(500)
+        // A card tries again for a while before it calls a node unreachable.
+        let channel = if self.failure.is_of_node() { Nanos::from_secs(5) } else { Nanos::ZERO };
+        self.deadline * 5 + self.poll * 10 + Nanos::from_millis(500) + channel
+    }
+
+    /// This machine, as a place for parts.
+    fn here(&self) -> Place {
+        Place::Here(self.program.clone())
     }
 
     /// Whether it can be run.
@@ -224,6 +224,16 @@ impl DetectConfig {
         if self.healthy > Nanos::from_secs(24 * 3600) {
             return error("healthy", format!("a healthy part of {}: at most a day", self.healthy));
         }
+        if self.failure.is_of_node() && self.on.is_none() {
+            let name = self.failure.name();
+            return error("failures", format!("{name} needs a node that is another machine: name its stage (--on)"));
+        }
+        if self.failure == FailureKind::Command && self.inject.is_none() {
+            return error("failures", "the failure 'command' needs a command that makes it (--inject)".into());
+        }
+        if self.reboot_limit > Nanos::from_secs(24 * 3600) {
+            return error("reboot_limit", format!("a wait of {} for the stage: at most a day", self.reboot_limit));
+        }
         Ok(())
     }
 }
@@ -247,6 +257,27 @@ pub enum DetectError {
     Unharmed {
         /// The signal.
         signal: &'static str,
+    },
+    /// The node, or the way there, could not be made to fail.
+    #[error("the failure can't be made: {0}")]
+    Saboteur(String),
+    /// A command of the user's failed.
+    #[error("the command of {option}, '{command}', {how}")]
+    Command {
+        /// The option that gives it.
+        option: &'static str,
+        /// The command.
+        command: String,
+        /// How it failed.
+        how: String,
+    },
+    /// A machine that was made to fail does not come back.
+    #[error("the stage did not answer again within {waited} (--reboot-limit); lastly: {last}")]
+    StageStaysAway {
+        /// How long it was waited for.
+        waited: Nanos,
+        /// What happened at the last attempt.
+        last: StageError,
     },
     /// A process did not play its part.
     #[error(transparent)]
@@ -274,25 +305,53 @@ pub fn run(
     finished: &mut dyn FnMut(&DetectRow),
 ) -> Result<DetectReport, DetectError> {
     config.check()?;
-    let mut stage = Stage::set(config)?;
-    let spin = wakeups::spin(config.poll, SPIN_FOR);
+    let mut cast = None;
+    let mut monitor = Summary::default();
+    let mut spin = None;
     let mut rows = Vec::new();
     for number in 0..config.runs {
         let streams = streams(config.seed, u64::from(number));
-        let row = match interrupt.requested() {
-            true => None,
-            false => OneRun::start(config, number, streams, &mut stage)?.play(interrupt)?,
+        if interrupt.requested() {
+            break;
+        }
+        let assembled = match cast.take() {
+            Some(cast) => Some(cast),
+            None => Cast::assemble(config, number > 0 || config.stage_comes_back, interrupt)?,
         };
+        let Some(mut now) = assembled else { break };
+        if spin.is_none() {
+            spin = Some(wakeups::spin(config.poll, SPIN_FOR));
+        }
+        let outcome = OneRun::start(config, number, streams, &mut now).and_then(|run| run.play(interrupt));
+        let row = outcome.map_err(|error| root_of(error, config, &now))?;
+        // A node that failed has nothing left to go on with.
+        if config.failure.is_of_node() {
+            monitor.add(&now.end()?);
+        } else {
+            cast = Some(now);
+        }
         let Some(row) = row else { break };
         finished(&row);
         rows.push(row);
     }
-    let monitor = stage.end()?;
-    let report = DetectReport { config: config.clone(), rows, monitor, spin };
+    if let Some(cast) = cast {
+        monitor.add(&cast.end()?);
+    }
+    let report = DetectReport { config: config.clone(), rows, monitor, spin: spin.unwrap_or_default() };
     match report.rows.len() == config.runs as usize {
         true => Ok(report),
         false => Err(DetectError::Interrupted { report: Box::new(report), runs: config.runs }),
     }
+}
+
+/// An error may be no more than what the end of the stage, and of all that was on it, looks like from here.
+fn root_of(error: DetectError, config: &DetectConfig, cast: &Cast) -> DetectError {
+    if config.on.is_none() || config.failure.is_of_node() {
+        return error;
+    }
+    // Its connection may be found closed a little later than those of its parts.
+    std::thread::sleep(Duration::from_millis(100));
+    cast.node.check().map_or_else(DetectError::from, |()| error)
 }
 
 fn streams(seed: u64, run: u64) -> Streams {
@@ -316,6 +375,11 @@ mod tests {
             (DetectConfig { runs: 0, ..good.clone() }, "runs"),
             (DetectConfig { runs: u32::MAX, ..good.clone() }, "100000"),
             (DetectConfig { load: 100_000, ..good.clone() }, "at most 1024"),
+            (DetectConfig { failure: FailureKind::KernelCrash, ..good.clone() }, "--on"),
+            (
+                DetectConfig { failure: FailureKind::Command, on: Some(([10, 0, 0, 1], 1).into()), ..good.clone() },
+                "--inject",
+            ),
         ] {
             let message = bad.check().unwrap_err().to_string();
             assert!(message.contains(word), "{message}");

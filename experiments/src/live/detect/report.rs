@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{DetectConfig, FailureKind};
 use crate::live::notice::Summary;
+use crate::live::reach::TransportKind;
 use crate::live::wakeups::WakeupError;
 use crate::results::{ResultsError, Table};
 use crate::stats::{self, Estimate};
@@ -48,8 +49,9 @@ pub struct DetectRow {
     pub extraction_ms: Option<f64>,
     /// Bytes that it asked for.
     pub bytes_read: Option<u64>,
-    /// How long it took to make the failure, in ms: for signals the length of the `kill` call, within which the
-    /// failure began; otherwise from the order to the failure.
+    /// How long it took to make the failure, in ms: for signals and for this machine's own link the length of the call
+    /// that made it, at whose end the failure is taken to begin; for commands their length, at whose beginning; for what
+    /// the worker does, from the order to the failure. None where that can't be told.
     pub injection_ms: Option<f64>,
     /// How long the worker was healthy, in ms.
     pub healthy_ms: f64,
@@ -61,6 +63,8 @@ pub struct DetectRow {
     pub false_application: u64,
     /// False positives among sessions.
     pub false_session: u64,
+    /// By how much the moment of failure may be off because it was told by another machine's clock, in ms.
+    pub clock_error_ms: f64,
 }
 
 /// All runs of one configuration.
@@ -93,8 +97,12 @@ impl DetectReport {
         stats::quantile(&mut self.detection_ms(), 0.5)
     }
 
-    /// Whether the median keeps deadline + poll + 1 ms; `None` if nothing was to be detected or nothing was.
+    /// Whether the median keeps deadline + poll + 1 ms; `None` if nothing was to be detected or nothing was, or if it was
+    /// a node or a link: there the deadline is not what it takes.
     pub fn keeps_bound(&self) -> Option<bool> {
+        if self.config.failure.is_of_node() {
+            return None;
+        }
         Some(self.median_ms()?.value <= self.config.bound().as_millis_f64())
     }
 
@@ -131,8 +139,14 @@ impl DetectReport {
                 Some(false) => "NOT kept by the median",
                 None => "nothing to compare",
             };
-            let bound = config.bound().as_millis_f64();
-            line("bound", format!("{bound:.2} ms = deadline + poll + 1 ms: {kept}"));
+            if !config.failure.is_of_node() {
+                let bound = config.bound().as_millis_f64();
+                line("bound", format!("{bound:.2} ms = deadline + poll + 1 ms: {kept}"));
+            }
+            let clock_error = self.rows.iter().map(|row| row.clock_error_ms).fold(0.0, f64::max);
+            if clock_error > 0.0 {
+                line("clocks", format!("of two machines; the moment of failure is off by at most {clock_error:.3} ms"));
+            }
             line("diagnosis", self.causes());
             let (affected, recovered) = (self.sum(|row| row.affected), self.sum(|row| row.recovered));
             let right = self.sum(|row| row.recovered_ok);
@@ -162,7 +176,7 @@ impl DetectReport {
         let config = &self.config;
         let plural = |count: u64| if count == 1 { "" } else { "s" };
         format!(
-            "{} ({}): deadline {}, poll {}, {} busy process{}, {} session{} of {} bytes, over shared memory",
+            "{} ({}): deadline {}, poll {}, {} busy process{}, {} session{} of {} bytes, over {}{}",
             config.failure.name(),
             match config.failure {
                 FailureKind::None => "nobody fails",
@@ -174,7 +188,11 @@ impl DetectReport {
             if config.load == 1 { "" } else { "es" },
             config.sessions,
             plural(config.sessions),
-            config.state_bytes
+            config.state_bytes,
+            match config.transport {
+                TransportKind::Shm => "shared memory",
+            },
+            config.on.map_or(String::new(), |stage| format!(", on the stage at {stage}"))
         )
     }
 
@@ -233,6 +251,7 @@ mod tests {
             false_os: 0,
             false_application: 0,
             false_session: 0,
+            clock_error_ms: 0.0,
         }
     }
 

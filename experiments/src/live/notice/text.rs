@@ -152,7 +152,7 @@ fn text_of(what: &What) -> (Tone, String) {
             (Tone::Bad, failure(cause, roots, *sessions, *recoverable, action, recovery.as_ref()))
         }
         What::Resolved { cause, roots } => (Tone::Good, format!("RESOLVED  {}: {}", words(cause), names(roots))),
-        What::ChannelLost { error } => (Tone::Bad, format!("channel lost, nobody is accused: {error}")),
+        What::ChannelLost { error, .. } => (Tone::Bad, format!("channel lost, nobody is accused: {error}")),
         What::ChannelRestored => (Tone::Good, "channel restored".into()),
         What::Late { gap_ns } => (Tone::Quiet, format!("late by {}", span(Nanos(*gap_ns)))),
         What::BadMemory { error } => (Tone::Bad, format!("the node's memory is not what it should be: {error}")),

@@ -1,36 +1,50 @@
 //! The processes of an experiment: this same program, told by a hidden subcommand which part to play.
 //!
 //! No part outlives who started it, however that ends. Each asks the kernel at its start to be killed with its parent,
-//! and then looks whether the parent had died before that; the agent instead ends by itself when the pipe to its
-//! standard input closes, because it has a directory to remove. A part is a process group of its own, so that a Ctrl-C
+//! and then looks whether the parent had died before that; the agent and the saboteur instead end by themselves when the
+//! pipe to their standard input closes, because they have a directory to remove, or a link to bring up. A part is a process group of its own, so that a Ctrl-C
 //! in a terminal reaches only the parent, which then ends its parts in order.
+//!
+//! A [`Part`] is a child of this process (`ChildPart`), or a child of a [stage](super::stage) on another machine. It
+//! is started, talked to and ended in the same way.
 
 mod agent;
+mod child;
+mod link;
 mod load;
 mod monitor;
 mod process;
+mod saboteur;
 mod state;
 mod worker;
 
 pub use agent::Ready;
-pub use process::{Part, PartError};
+pub(in crate::live) use child::ChildPart;
+pub use child::PartSignal;
+pub use process::{Part, PartError, Place};
+pub use saboteur::{NodeFault, Sabotage, SaboteurReport};
 pub use state::{MIN_STATE_BYTES, content};
 pub use worker::{Order, Report, WORKER_NAME, session_name};
 
 use std::io::Read;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
+use super::reach::NodeAddress;
 use crate::config::Span;
 
 /// Name of the hidden subcommand of `backdoor live`.
 pub const SUBCOMMAND: &str = "part";
 
 /// Which part to play, and how.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+///
+/// A change of this is a change of the protocol between orchestrators and stages, which has a
+/// [version](super::stage::protocol::VERSION).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "part", rename_all = "snake_case")]
 pub enum Role {
     /// The agent, in a temporary directory of its own. Reports `{"socket": …}`.
@@ -56,6 +70,8 @@ pub enum Role {
         seed: u64,
         /// Whether a stuck session spins instead of blocking.
         stuck_spins: bool,
+        /// Where to wait for clients. A stage puts its own address here.
+        listen: IpAddr,
     },
     /// A busy loop.
     Load {
@@ -64,13 +80,36 @@ pub enum Role {
     },
     /// The monitor. Makes [`Notice`](super::notice::Notice)s.
     Monitor {
-        /// The agent's socket.
-        socket: String,
+        /// Where it finds the node.
+        node: NodeAddress,
         /// Time between polls.
         poll: Span,
         /// Whether to spin instead of sleeping the last bit.
         spin: bool,
     },
+    /// Makes its machine fail. Takes a [`Sabotage`], makes [`SaboteurReport`]s.
+    Saboteur {
+        /// How.
+        fault: NodeFault,
+    },
+}
+
+impl Role {
+    /// What its process is called.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Role::Agent { .. } => "agent",
+            Role::Worker { .. } => "worker",
+            Role::Load { .. } => "load",
+            Role::Monitor { .. } => "monitor",
+            Role::Saboteur { .. } => "saboteur",
+        }
+    }
+
+    /// Whether it ends when its standard input closes, having something to clean up. The others are killed.
+    const fn ends_by_itself(&self) -> bool {
+        matches!(self, Role::Agent { .. } | Role::Saboteur { .. })
+    }
 }
 
 /// What a part is told on its command line.
@@ -86,26 +125,27 @@ pub struct Task {
 pub fn play(task: &str) -> Result<(), String> {
     let task: Task =
         serde_json::from_str(task).map_err(|error| format!("this subcommand is for the program itself: {error}"))?;
-    let dies_with_parent = !matches!(task.role, Role::Agent { .. });
-    if dies_with_parent && rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).is_err() {
+    if !task.role.ends_by_itself() && rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).is_err() {
         return Err("the kernel does not offer to end a process with its parent".into());
     }
     if rustix::process::getppid().map(Pid::as_raw_nonzero).map(|pid| pid.get() as u32) != Some(task.parent) {
         return Err("who started this part has ended".into());
     }
-    let (name, outcome) = match task.role {
+    let name = task.role.name();
+    let outcome = match task.role {
         Role::Agent { capacity, state_words, os_deadline, retain } => {
-            ("agent", agent::play(capacity, state_words, os_deadline.0, retain.0))
+            agent::play(capacity, state_words, os_deadline.0, retain.0)
         }
-        Role::Worker { socket, deadline, state_bytes, seed, stuck_spins } => {
-            let settings = worker::Settings { deadline: deadline.0, state_bytes, seed, stuck_spins };
-            ("worker", worker::play(&socket, settings))
+        Role::Worker { socket, deadline, state_bytes, seed, stuck_spins, listen } => {
+            let settings = worker::Settings { deadline: deadline.0, state_bytes, seed, stuck_spins, listen };
+            worker::play(&socket, settings)
         }
         Role::Load { lifetime } => {
             load::play(lifetime.0);
-            ("load", Ok(()))
+            Ok(())
         }
-        Role::Monitor { socket, poll, spin } => ("monitor", monitor::play(&socket, poll.0, spin)),
+        Role::Monitor { node, poll, spin } => monitor::play(node, poll.0, spin),
+        Role::Saboteur { fault } => saboteur::play(&fault),
     };
     outcome.map_err(|error| format!("{name} process: {error}"))
 }

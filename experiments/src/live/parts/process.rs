@@ -1,20 +1,19 @@
-//! Starting a part, talking to it, and seeing to its end.
+//! Starting a part, talking to it, and seeing to its end, wherever it runs.
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::process::{Pid, Signal};
+use backdoor_core::Nanos;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Role, SUBCOMMAND, Task};
-
-/// How long a part may take to end by itself.
-const PATIENCE: Duration = Duration::from_secs(2);
+use super::Role;
+use super::child::{ChildPart, PartSignal};
+use crate::live::stage::connection::{StageConnection, StageError, StagedPart};
+use crate::live::stage::offset::ClockOffset;
 
 /// What went wrong with a part.
 #[derive(Debug, thiserror::Error)]
@@ -65,67 +64,132 @@ pub enum PartError {
         /// Why.
         source: std::io::Error,
     },
+    /// The stage that it is on does not do its own part.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+}
+
+/// Where parts are started.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// This machine, from this program: this one, wherever the parts are subcommands of it. The thread that starts a
+    /// part must outlive it.
+    Here(PathBuf),
+    /// A stage.
+    Stage(Rc<StageConnection>),
+}
+
+impl Place {
+    /// Starts a part.
+    pub fn start(&self, role: Role) -> Result<Part, PartError> {
+        match self {
+            Place::Here(program) => Part::here(program, role),
+            Place::Stage(stage) => {
+                let name = role.name();
+                let (staged, lines) = StagedPart::start(stage, role)?;
+                Ok(Part { name, lines, process: Process::Staged(staged) })
+            }
+        }
+    }
+
+    /// The address at which services on it are found.
+    pub fn host(&self) -> IpAddr {
+        match self {
+            Place::Here(_) => Ipv4Addr::LOCALHOST.into(),
+            Place::Stage(stage) => stage.peer().ip(),
+        }
+    }
+
+    /// Whether it is on this machine.
+    pub fn is_this_machine(&self) -> bool {
+        match self {
+            Place::Here(_) => true,
+            Place::Stage(stage) => stage.is_this_machine(),
+        }
+    }
+
+    /// How far its clock is ahead of this machine's.
+    pub fn clock(&self) -> Result<ClockOffset, PartError> {
+        match self {
+            Place::Here(_) => Ok(ClockOffset::NONE),
+            Place::Stage(stage) => Ok(stage.clock()?),
+        }
+    }
+
+    /// Fails if the way to it is broken.
+    pub fn check(&self) -> Result<(), PartError> {
+        match self {
+            Place::Here(_) => Ok(()),
+            Place::Stage(stage) => Ok(stage.check()?),
+        }
+    }
+
+    /// From here on nothing is asked of it or of its parts, as it may be unable to answer; what runs there runs on
+    /// until the last part and the place itself are dropped.
+    pub fn give_up(&self) {
+        if let Place::Stage(stage) = self {
+            stage.give_up();
+        }
+    }
+
+    /// This machine's address on the way there.
+    pub fn own_address(&self) -> IpAddr {
+        match self {
+            Place::Here(_) => Ipv4Addr::LOCALHOST.into(),
+            Place::Stage(stage) => stage.local().ip(),
+        }
+    }
 }
 
 /// A running part. Dropping it ends its process and waits until it has ended.
 #[derive(Debug)]
 pub struct Part {
     name: &'static str,
-    child: Child,
-    stdin: Option<ChildStdin>,
     lines: Receiver<String>,
-    /// Whether it ends by itself when its standard input closes, having something to clean up.
-    ends_by_itself: bool,
+    process: Process,
+}
+
+#[derive(Debug)]
+enum Process {
+    Child(ChildPart),
+    Staged(StagedPart),
 }
 
 impl Part {
-    /// Starts a part from `program`, which is this program wherever the parts are subcommands of it.
-    ///
-    /// The calling thread must outlive the part: the kernel takes the end of the thread that started a process for the
-    /// end of its parent.
-    pub fn start(program: &Path, role: Role) -> Result<Self, PartError> {
-        let (name, ends_by_itself) = match role {
-            Role::Agent { .. } => ("agent", true),
-            Role::Worker { .. } => ("worker", false),
-            Role::Load { .. } => ("load", false),
-            Role::Monitor { .. } => ("monitor", false),
-        };
-        let error = |source| PartError::Start { part: name, program: program.display().to_string(), source };
-        let task = Task { parent: std::process::id(), role };
-        let task = serde_json::to_string(&task).map_err(|source| error(source.into()))?;
-        let mut child = Command::new(program)
-            .args(["live", SUBCOMMAND, &task])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .map_err(error)?;
-        let stdin = child.stdin.take();
+    fn here(program: &Path, role: Role) -> Result<Self, PartError> {
+        let name = role.name();
         let (sender, lines) = mpsc::channel();
-        if let Some(stdout) = child.stdout.take() {
-            // Ends with the part, whose end closes the pipe.
-            std::thread::spawn(move || {
-                for line in BufReader::new(stdout).lines() {
-                    let Ok(line) = line else { break };
-                    if sender.send(line).is_err() {
-                        break;
-                    }
-                }
-            });
+        let said = move |line: Option<String>| line.is_some_and(|line| sender.send(line).is_ok());
+        match ChildPart::start(program, role, said) {
+            Ok(child) => Ok(Part { name, lines, process: Process::Child(child) }),
+            Err(source) => Err(PartError::Start { part: name, program: program.display().to_string(), source }),
         }
-        Ok(Part { name, child, stdin, lines, ends_by_itself })
     }
 
-    /// Number of its process.
+    /// Number of its process, on the machine where it runs.
     pub fn id(&self) -> u32 {
-        self.child.id()
+        match &self.process {
+            Process::Child(child) => child.id(),
+            Process::Staged(staged) => staged.id(),
+        }
     }
 
     /// Sends it a line.
     pub fn send(&mut self, message: &impl Serialize) -> Result<(), PartError> {
-        let line = serde_json::to_string(message).unwrap_or_default() + "\n";
-        let sent = self.stdin.as_mut().is_some_and(|stdin| stdin.write_all(line.as_bytes()).is_ok());
+        let line = serde_json::to_string(message).unwrap_or_default();
+        let sent = match &mut self.process {
+            Process::Child(child) => child.say(&line).is_ok(),
+            Process::Staged(staged) => staged.say(line)?,
+        };
         if sent { Ok(()) } else { Err(self.ended()) }
+    }
+
+    /// Sends it a line whose effect may be the end of the machine where it runs. That is given up with it.
+    pub fn send_last(&mut self, message: &impl Serialize) -> Result<(), PartError> {
+        match &mut self.process {
+            Process::Child(_) => self.send(message),
+            Process::Staged(staged) => Ok(staged.say_last(serde_json::to_string(message).unwrap_or_default())?),
+        }
     }
 
     /// What it says next; `None` if it says nothing for `patience`.
@@ -151,50 +215,40 @@ impl Part {
 
     /// Closes its standard input: it is asked to end.
     pub fn ask_to_end(&mut self) {
-        self.stdin = None;
+        match &mut self.process {
+            Process::Child(child) => child.close(),
+            Process::Staged(staged) => staged.close(),
+        }
     }
 
-    /// Sends it a signal.
-    pub fn signal(&self, signal: Signal, name: &'static str) -> Result<(), PartError> {
-        let error = |source| PartError::Signal { part: self.name, signal: name, source };
-        let pid = i32::try_from(self.id()).ok().and_then(Pid::from_raw);
-        let pid = pid.ok_or_else(|| error(std::io::ErrorKind::NotFound.into()))?;
-        // It has not been waited for, so its number is still its own.
-        rustix::process::kill_process(pid, signal).map_err(|errno| error(errno.into()))
+    /// Sends it a signal; answers the clock right before and right after, on the machine where it runs.
+    pub fn signal(&self, signal: PartSignal) -> Result<(Nanos, Nanos), PartError> {
+        match &self.process {
+            Process::Child(child) => child.signal(signal).map_err(|source| PartError::Signal {
+                part: self.name,
+                signal: signal.name(),
+                source,
+            }),
+            Process::Staged(staged) => Ok(staged.signal(signal)?),
+        }
     }
 
     /// State of its process as the kernel tells it: `R`, `S`, `T` (stopped), `Z` (ended), …; `None` if it is gone.
-    pub fn state(&self) -> Option<char> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).ok()?;
-        // The name before it is in parentheses, and may hold any character.
-        stat.rsplit_once(')')?.1.trim_start().chars().next()
+    pub fn state(&self) -> Result<Option<char>, PartError> {
+        match &self.process {
+            Process::Child(child) => Ok(child.state()),
+            Process::Staged(staged) => Ok(staged.state()?),
+        }
     }
 
     fn ended(&mut self) -> PartError {
-        let end = Instant::now() + PATIENCE;
-        let how = loop {
-            match self.child.try_wait() {
-                Ok(Some(status)) => break status.to_string(),
-                Ok(None) if Instant::now() < end => std::thread::sleep(Duration::from_millis(2)),
-                Ok(None) => break "it closed its output".into(),
-                Err(error) => break error.to_string(),
-            }
+        let how = match &mut self.process {
+            Process::Child(child) => Ok(child.how()),
+            Process::Staged(staged) => staged.how(),
         };
-        PartError::Ended { part: self.name, how }
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        self.stdin = None;
-        let end = Instant::now() + PATIENCE;
-        while self.ends_by_itself && Instant::now() < end {
-            if matches!(self.child.try_wait(), Ok(Some(_))) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(2));
+        match how {
+            Ok(how) => PartError::Ended { part: self.name, how },
+            Err(error) => error.into(),
         }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

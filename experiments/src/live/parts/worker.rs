@@ -7,7 +7,7 @@
 
 use std::error::Error;
 use std::io::{self, BufRead, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -50,7 +50,7 @@ pub enum Order {
 pub enum Report {
     /// Clients may come.
     Ready {
-        /// TCP port on the loopback interface.
+        /// TCP port, at the address that it was told to listen at.
         port: u16,
     },
     /// It has failed as it was told.
@@ -66,6 +66,7 @@ pub(super) struct Settings {
     pub(super) state_bytes: usize,
     pub(super) seed: u64,
     pub(super) stuck_spins: bool,
+    pub(super) listen: IpAddr,
 }
 
 /// What the threads share.
@@ -92,7 +93,7 @@ pub(super) fn play(socket: &str, settings: Settings) -> Result<(), Box<dyn Error
         stuck_client: AtomicU64::new(NOBODY),
         failed_at: AtomicU64::new(0),
     });
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let listener = TcpListener::bind((settings.listen, 0))?;
     listener.set_nonblocking(true)?;
     let port = listener.local_addr()?.port();
     let app = Node::connect(socket)?.register(WORKER_NAME, settings.deadline)?;

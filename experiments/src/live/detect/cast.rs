@@ -1,0 +1,113 @@
+//! What the runs of one configuration share: the agent, the monitor, and the load.
+
+use std::collections::HashSet;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use backdoor_core::Nanos;
+use backdoor_core::state_box::words_needed;
+use backdoor_host::clock;
+
+use super::{DetectConfig, DetectError};
+use crate::config::Span;
+use crate::interrupt::Interrupt;
+use crate::live::notice::{Notice, Summary, What};
+use crate::live::parts::{Part, PartError, Place, Ready, Role};
+use crate::live::stage::connection::StageConnection;
+
+/// How long a part may take for what takes milliseconds on a machine that has time.
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+/// Deadline of the operating system's counters, as a node has it by default: the system is not what is put to the test.
+const OS_DEADLINE: Nanos = Nanos::from_millis(100);
+/// Room for the remains of this many workers besides the one at work. They are kept for a second or so.
+const REMAINS: usize = 24;
+/// Pause between two attempts to reach a stage that is to come back.
+const RETRY_EVERY: Duration = Duration::from_millis(200);
+
+/// Dropping it ends the processes; the monitor first, so that it does not see the others go.
+pub(super) struct Cast {
+    monitor: Part,
+    _load: Vec<Part>,
+    _agent: Part,
+    /// Where the node's parts are.
+    pub(super) node: Place,
+    /// The agent's socket.
+    pub(super) socket: String,
+    /// Processes of earlier workers; what is said of those is no news.
+    pub(super) past: HashSet<u64>,
+}
+
+impl Cast {
+    /// Starts everybody. `None` if somebody asked to stop.
+    ///
+    /// A stage that comes `again`, after a failure of its machine, is waited for.
+    pub(super) fn assemble(
+        config: &DetectConfig,
+        again: bool,
+        interrupt: &Interrupt,
+    ) -> Result<Option<Self>, DetectError> {
+        let Some(node) = reach(config, again, interrupt)? else { return Ok(None) };
+        let sessions = config.sessions as usize;
+        let mut agent = node.start(Role::Agent {
+            capacity: 64 + (1 + REMAINS) * (1 + sessions),
+            state_words: (1 + REMAINS) * sessions * words_needed(config.state_bytes),
+            os_deadline: Span(config.deadline.max(OS_DEADLINE)),
+            retain: Span(config.limit() + Nanos::from_millis(500)),
+        })?;
+        let ready: Ready = agent.expect(PATIENCE)?;
+        let address = config.transport.address(&ready, node.is_this_machine()).map_err(DetectError::Config)?;
+        // A generous estimate; it matters only where the kernel fails to end the load with its parent.
+        let run = config.healthy + config.limit() + Nanos::from_secs(30);
+        let lifetime = Span(run * u64::from(config.runs) + Nanos::from_secs(60));
+        let load = (0..config.load).map(|_| node.start(Role::Load { lifetime }));
+        let load = load.collect::<Result<_, _>>()?;
+        let role = Role::Monitor { node: address, poll: Span(config.poll), spin: config.spin };
+        let monitor = config.here().start(role)?;
+        let socket = ready.socket;
+        let mut cast = Cast { monitor, _load: load, _agent: agent, node, socket, past: HashSet::new() };
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            if let Some(Notice { what: What::Attached { .. }, .. }) = cast.notice(PATIENCE)? {
+                return Ok(Some(cast));
+            }
+        }
+        Err(DetectError::Blind { what: "attach", waited: PATIENCE })
+    }
+
+    /// What the monitor says next.
+    pub(super) fn notice(&mut self, patience: Duration) -> Result<Option<Notice>, DetectError> {
+        Ok(self.monitor.receive(patience)?)
+    }
+
+    /// Ends the monitor and gets its summary, then ends the rest.
+    pub(super) fn end(mut self) -> Result<Summary, DetectError> {
+        self.monitor.ask_to_end();
+        loop {
+            if let What::Summary(summary) = self.monitor.expect::<Notice>(PATIENCE)?.what {
+                return Ok(summary);
+            }
+        }
+    }
+}
+
+/// The way to where the node's parts are to run.
+fn reach(config: &DetectConfig, again: bool, interrupt: &Interrupt) -> Result<Option<Place>, DetectError> {
+    let Some(address) = config.on else { return Ok(Some(config.here())) };
+    let end = clock::now() + config.reboot_limit;
+    loop {
+        let error = match StageConnection::open(address) {
+            Ok(stage) => return Ok(Some(Place::Stage(Rc::new(stage)))),
+            Err(error) => error,
+        };
+        if !again || !error.may_pass() {
+            return Err(PartError::from(error).into());
+        }
+        if interrupt.requested() {
+            return Ok(None);
+        }
+        if clock::now() >= end {
+            return Err(DetectError::StageStaysAway { waited: config.reboot_limit, last: error });
+        }
+        std::thread::sleep(RETRY_EVERY);
+    }
+}
