@@ -29,7 +29,7 @@ pub struct AgentConfig {
     pub retain: Nanos,
     /// Most connections at once.
     pub max_connections: usize,
-    /// A connection that has made no request after this long is closed.
+    /// A connection that has made no request after this long is closed, from wherever it comes.
     pub greeting_timeout: Nanos,
     /// How to serve monitors on other machines; `None`: not at all.
     #[cfg(feature = "verbs")]

@@ -237,8 +237,9 @@ fn serve_elsewhere(
     incarnation: u64,
     stop: Stop,
 ) -> Result<Option<Served>, AgentError> {
-    let Some(config) = &config.remote else { return Ok(None) };
-    remote::serve(remote::Card::open(&config.device)?, config, memory, incarnation, stop).map(Some)
+    let Some(remote) = &config.remote else { return Ok(None) };
+    let card = remote::Card::open(&remote.device)?;
+    remote::serve(card, remote, config.greeting_timeout, memory, incarnation, stop).map(Some)
 }
 
 /// The default place of a node's socket: the user's run-time directory, or the one for temporary files.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use backdoor_core::Nanos;
 use backdoor_core::transport::{RegionKey, Rights};
 use backdoor_transports::shm::SharedWords;
 use backdoor_transports::verbs::{Endpoint, Link, RemoteRegion, VerbsError};
@@ -112,17 +113,22 @@ impl FakeNode {
     }
 
     pub(crate) fn try_start(change: impl FnOnce(&mut RemoteConfig)) -> Result<Self, AgentError> {
+        FakeNode::try_start_with(|config| change(config.remote.as_mut().unwrap()))
+    }
+
+    /// The same for all settings. Unless told otherwise, strangers have more time than any test takes.
+    pub(crate) fn try_start_with(change: impl FnOnce(&mut AgentConfig)) -> Result<Self, AgentError> {
         let directory = tempfile::tempdir().unwrap();
         let mut config = AgentConfig::at(directory.path().join("node.sock"));
         (config.capacity, config.claims, config.state_words) = (32, 16, 1 << 14);
-        let mut remote = RemoteConfig::at("127.0.0.1:0".parse().unwrap(), key());
-        change(&mut remote);
-        config.remote = Some(remote);
+        config.greeting_timeout = Nanos::from_secs(60);
+        config.remote = Some(RemoteConfig::at("127.0.0.1:0".parse().unwrap(), key()));
+        change(&mut config);
         let card = FakeCard::default();
         let fabric = card.clone();
         let agent = Agent::start_with(config.clone(), |config, memory, incarnation, stop| {
             let remote = config.remote.as_ref().unwrap();
-            serve(fabric, remote, memory, incarnation, stop).map(Some)
+            serve(fabric, remote, config.greeting_timeout, memory, incarnation, stop).map(Some)
         })?;
         Ok(FakeNode { agent, card, config, directory })
     }

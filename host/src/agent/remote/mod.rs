@@ -59,6 +59,7 @@ impl RemoteConfig {
 pub(super) fn serve<F: Fabric>(
     fabric: F,
     config: &RemoteConfig,
+    greeting_timeout: Nanos,
     memory: &NodeMemory,
     incarnation: u64,
     (flag, wake): Stop,
@@ -67,7 +68,7 @@ pub(super) fn serve<F: Fabric>(
     let listener = TcpListener::bind(config.listen).map_err(listen_error)?;
     listener.set_nonblocking(true).map_err(listen_error)?;
     let address = listener.local_addr().map_err(listen_error)?;
-    let server = Server::new(fabric, config, address, incarnation, memory.for_cards()?)?;
+    let server = Server::new(fabric, config, (address, greeting_timeout), incarnation, memory.for_cards()?)?;
     let server = Arc::new(server);
     let elsewhere: Arc<dyn Elsewhere> = Arc::clone(&server) as _;
     let thread = std::thread::Builder::new().name("agent-remote".into());

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   accepted ── handshake, request ──> admitted ── queue pair, answer ──> served until the connection ends
-//!      │ stranger: 5 s for all that,      │ at most `max_monitors`
-//!      │ and the oldest gives way         │
+//!      │ stranger: `greeting_timeout` for │ at most `max_monitors`
+//!      │ all that; the oldest gives way   │
 //!      └──────> turned away <─────────────┘
 //! ```
 //!
@@ -30,8 +30,6 @@ use crate::clock;
 use crate::protocol::Status;
 use crate::remote::{Answer, Channel, ChannelError, MAX_NAME_BYTES, Reason, Request, SetupKey, prepare};
 
-/// A stranger has this long to become a monitor.
-const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Strangers that are borne at once; for one more, the oldest has to go.
 const MAX_STRANGERS: usize = 32;
 /// After a failure to accept, which would only fail again at once.
@@ -52,7 +50,17 @@ struct Offer<R> {
 
 struct Guest {
     stream: Arc<TcpStream>,
-    admitted: bool,
+    standing: Standing,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// Has not shown the key yet.
+    Stranger,
+    /// Its connection was shut down to make room; its thread will notice.
+    ToldToGo,
+    /// A monitor.
+    Admitted,
 }
 
 #[derive(Default)]
@@ -70,6 +78,7 @@ pub(super) struct Server<F: Fabric> {
     address: SocketAddr,
     incarnation: u64,
     max_monitors: usize,
+    greeting_timeout: Duration,
     vanished_after: Duration,
     offers: Mutex<Vec<Offer<F::Region>>>,
     guests: Mutex<Guests>,
@@ -80,7 +89,7 @@ impl<F: Fabric> Server<F> {
     pub(super) fn new(
         fabric: F,
         config: &RemoteConfig,
-        address: SocketAddr,
+        (address, greeting_timeout): (SocketAddr, Nanos),
         incarnation: u64,
         memory: Vec<(RegionKey, SharedWords, Rights)>,
     ) -> Result<Self, VerbsError> {
@@ -94,6 +103,7 @@ impl<F: Fabric> Server<F> {
             address,
             incarnation,
             max_monitors: config.max_monitors,
+            greeting_timeout: Duration::from_nanos(greeting_timeout.0),
             vanished_after: Duration::from_nanos(config.vanished_after.0),
             offers: Mutex::new(offers),
             guests: Mutex::default(),
@@ -139,10 +149,10 @@ impl<F: Fabric> Server<F> {
     /// A place for a new connection, if need be the oldest stranger's.
     fn let_in(&self, stream: TcpStream) -> Option<Place<'_, F>> {
         let mut guests = self.guests();
-        let strangers = || guests.present.values().filter(|guest| !guest.admitted);
-        if strangers().count() >= MAX_STRANGERS
-            && let Some(oldest) = strangers().next()
+        if guests.count(Standing::Stranger) >= MAX_STRANGERS
+            && let Some(oldest) = guests.present.values_mut().find(|guest| guest.standing == Standing::Stranger)
         {
+            oldest.standing = Standing::ToldToGo;
             let _ = oldest.stream.shutdown(Shutdown::Both);
         }
         // Those who were told to go need a moment; their threads are bounded, too.
@@ -152,7 +162,7 @@ impl<F: Fabric> Server<F> {
         }
         guests.arrived += 1;
         let (number, stream) = (guests.arrived, Arc::new(stream));
-        guests.present.insert(number, Guest { stream: Arc::clone(&stream), admitted: false });
+        guests.present.insert(number, Guest { stream: Arc::clone(&stream), standing: Standing::Stranger });
         drop(guests);
         Some(Place { server: self, number, stream })
     }
@@ -175,7 +185,7 @@ impl<F: Fabric> Server<F> {
 
     /// From the first byte to the answer.
     fn introduce(&self, place: &Place<'_, F>) -> Result<F::QueuePair, TurnedAway> {
-        let deadline = Instant::now() + INTRODUCTION_TIMEOUT;
+        let deadline = Instant::now() + self.greeting_timeout;
         // Accepted from a listener that does not wait; on Linux that is not inherited, but nothing promises it.
         place.stream.set_nonblocking(false)?;
         prepare(&place.stream, self.vanished_after)?;
@@ -206,12 +216,12 @@ impl<F: Fabric> Server<F> {
 
     fn admit(&self, number: u64) -> Result<(), (Reason, String)> {
         let mut guests = self.guests();
-        if guests.admitted() >= self.max_monitors {
+        if guests.count(Standing::Admitted) >= self.max_monitors {
             let message = format!("the node serves {} monitors already, as many as it may", self.max_monitors);
             return Err((Reason::TooManyMonitors, message));
         }
         if let Some(guest) = guests.present.get_mut(&number) {
-            guest.admitted = true;
+            guest.standing = Standing::Admitted;
         }
         Ok(())
     }
@@ -229,8 +239,8 @@ impl<F: Fabric> Server<F> {
 }
 
 impl Guests {
-    fn admitted(&self) -> usize {
-        self.present.values().filter(|guest| guest.admitted).count()
+    fn count(&self, standing: Standing) -> usize {
+        self.present.values().filter(|guest| guest.standing == standing).count()
     }
 }
 
@@ -253,7 +263,7 @@ impl<F: Fabric> Elsewhere for Server<F> {
 
     fn describe(&self, status: &mut Status) {
         let guests = self.guests();
-        status.remote_monitors = guests.admitted() as u64;
+        status.remote_monitors = guests.count(Standing::Admitted) as u64;
         status.remote_turned_away = guests.turned_away;
     }
 

@@ -170,13 +170,29 @@ fn strangers_who_say_nothing_keep_nobody_out() {
     let (_, monitor) = connected(&node);
     let mut strangers: Vec<_> = (0..MAX_STRANGERS + 3).map(|_| node.dial()).collect();
     let (_, second) = connected(&node);
-    let left: Vec<_> = strangers.iter_mut().take(3).map(ends).collect();
-    assert_eq!(left, [true; 3], "the oldest had to go");
+    // Three of the strangers were too many, and the second monitor was one itself when it came.
+    wait_for("the oldest have to go", || node.status().remote_turned_away == 4);
+    let (oldest, rest) = strangers.split_at_mut(4);
+    assert!(oldest.iter_mut().all(ends));
+    for stranger in rest {
+        stranger.set_nonblocking(true).unwrap();
+        let nothing = stranger.read(&mut [0]).unwrap_err();
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock, "the others have time yet");
+    }
     assert_eq!(node.card.queue_pairs(), 2, "monitors stay, however old");
-    // Nor the agent itself.
-    node.local();
     drop((monitor, second, strangers));
     wait_for("all are gone", || (node.card.queue_pairs(), node.status().remote_monitors) == (0, 0));
+}
+
+#[test]
+fn a_stranger_who_says_nothing_is_not_borne_for_ever() {
+    let node = FakeNode::try_start_with(|config| config.greeting_timeout = Nanos::from_millis(50)).unwrap();
+    assert!(ends(&mut node.dial()));
+    wait_for("it is counted", || node.status().remote_turned_away == 1);
+    assert_eq!(
+        node.agent.take_turned_away(),
+        ["127.0.0.1: the other end does not speak this protocol: it said nothing"]
+    );
 }
 
 #[test]
