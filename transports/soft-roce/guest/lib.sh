@@ -4,7 +4,8 @@
 NODE=10.77.0.1          # data card of the node, for RDMA; nothing else uses it
 MONITOR=10.77.0.2
 NODE_CONTROL=10.78.0.1  # control card of the node: for commands and connection set-up
-export NODE MONITOR NODE_CONTROL
+STAGE=$NODE:7170        # where the node plays its part in `backdoor live detect`
+export NODE MONITOR NODE_CONTROL STAGE
 
 # metric NAME VALUE UNIT [BOUND]: one row of the results. BOUND is <=N, >=N, <N, >N or =N; a value that breaks it, or is no
 # number, fails the case, which goes on.
@@ -25,6 +26,23 @@ metric() {
         gsub(/[,"\n]/, " ", value)
         print name, value, unit, bound, ok
     }' >>"$OUT/metrics.csv"
+}
+
+# measures COMMAND…: runs a program that prints lines `name value unit`, and makes a metric of each; those of the names in
+# BOUNDS (`name:bound name:bound …`) with that bound. A program that fails, fails the case.
+measures() {
+    "$@" >"$OUT/measures.txt"
+    _status=$?
+    cat "$OUT/measures.txt"
+    while read -r _name _value _unit; do
+        case $_value in *[!0-9.eE+-]* | '') continue ;; esac
+        _bound=''
+        for _pair in ${BOUNDS:-}; do
+            [ "${_pair%%:*}" != "$_name" ] || _bound=${_pair#*:}
+        done
+        metric "$_name" "$_value" "$_unit" "$_bound"
+    done <"$OUT/measures.txt"
+    [ $_status = 0 ] || fail "$1 ended with status $_status"
 }
 
 # fail WHY: the case is over, and failed.
