@@ -14,7 +14,7 @@ use super::node::{Node, key};
 
 const WORDS: usize = 512;
 const STATE_BYTES: usize = 8 << 10;
-const FOR: Duration = Duration::from_secs(2);
+const FOR: Duration = Duration::from_secs(1);
 
 pub(crate) fn check(device: &Device) -> Outcome {
     let state_words = words_needed(STATE_BYTES);

@@ -45,6 +45,20 @@ measures() {
     [ $_status = 0 ] || fail "$1 ended with status $_status"
 }
 
+# rows FILE CONDITION: how many rows of a CSV file with a header meet a condition of awk, in which v["name"] is a column.
+rows() {
+    awk -F, "NR == 1 { for (i = 1; i <= NF; i++) name[i] = \$i; next }
+             { for (i = 1; i <= NF; i++) v[name[i]] = \$i; if ($2) count++ }
+             END { print count + 0 }" "$1"
+}
+
+# median FILE COLUMN [CONDITION]: of the rows of a CSV file that meet the condition.
+median() {
+    awk -F, "NR == 1 { for (i = 1; i <= NF; i++) name[i] = \$i; next }
+             { for (i = 1; i <= NF; i++) v[name[i]] = \$i; if (${3:-1}) print v[\"$2\"] }" "$1" \
+        | sort -n | awk '{ value[NR] = $1 } END { if (NR) printf "%.1f\n", value[int((NR + 1) / 2)] }'
+}
+
 # fail WHY: the case is over, and failed.
 fail() {
     echo "FAILED: $*"
