@@ -124,6 +124,25 @@ impl NodeAddress {
     }
 }
 
+impl TransportKind {
+    /// Whether this machine can read through it, with this card. Fails with a sentence for the user.
+    #[cfg(feature = "verbs")]
+    pub fn try_here(self, card: &Card) -> Result<(), String> {
+        use backdoor_transports::verbs::Device;
+
+        match self {
+            TransportKind::Shm => Ok(()),
+            TransportKind::Verbs => Device::open(&card.to_choice()).map(drop).map_err(|error| error.to_string()),
+        }
+    }
+
+    /// Whether this machine can read through it, with this card. Fails with a sentence for the user.
+    #[cfg(not(feature = "verbs"))]
+    pub fn try_here(self, _: &Card) -> Result<(), String> {
+        if self == TransportKind::Verbs { Err(WITHOUT_VERBS.into()) } else { Ok(()) }
+    }
+}
+
 #[cfg(feature = "verbs")]
 impl Card {
     /// As the transport has it.

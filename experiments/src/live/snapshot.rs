@@ -31,8 +31,8 @@ const ATTEMPTS: usize = 8;
 pub struct Snapshot {
     /// The agent's socket, or the host that it is on.
     pub node: String,
-    /// When it was taken, on the machine's monotonic clock.
-    pub at_ns: u64,
+    /// When it was taken, on the machine's monotonic clock; nothing if the node is another machine, with another clock.
+    pub at_ns: Option<u64>,
     /// Which start of the agent the memory belongs to.
     pub incarnation: u64,
     /// Room for entities.
@@ -144,7 +144,8 @@ impl Snapshot {
         let header = Header::read(&read(&mut transport, part(HEADER_WORDS)?)?)?;
         let (words, entries, problems) =
             read_box(&mut transport, part(header.geometry.total_words())?, header.geometry.directory().start)?;
-        let at_ns = clock::now().0;
+        // Monotonic clocks of different machines have nothing to do with each other.
+        let at_ns = matches!(node, NodeAddress::Local(_)).then(|| clock::now().0);
         let header = Header::read(&words)?;
         let liveness = words.get(header.geometry.liveness()).unwrap_or_default();
         let gauges = words.get(header.geometry.gauges()).unwrap_or_default();

@@ -61,7 +61,7 @@ use backdoor_sim::streams::{StreamKey, Streams};
 
 use super::notice::Summary;
 use super::parts::{MIN_STATE_BYTES, PartError, Place};
-use super::reach::{Card, Retry, TransportKind, WITHOUT_VERBS, built_with_verbs};
+use super::reach::{Card, Retry, TransportKind};
 use super::stage::connection::StageError;
 use super::wakeups;
 use crate::interrupt::Interrupt;
@@ -230,9 +230,6 @@ impl DetectConfig {
         if self.healthy > Nanos::from_secs(24 * 3600) {
             return error("healthy", format!("a healthy part of {}: at most a day", self.healthy));
         }
-        if self.transport == TransportKind::Verbs && !built_with_verbs() {
-            return error("transport", WITHOUT_VERBS.into());
-        }
         if self.failure.is_of_node() && self.on.is_none() {
             let name = self.failure.name();
             return error("failures", format!("{name} needs a node that is another machine: name its stage (--on)"));
@@ -314,6 +311,7 @@ pub fn run(
     finished: &mut dyn FnMut(&DetectRow),
 ) -> Result<DetectReport, DetectError> {
     config.check()?;
+    config.transport.try_here(&config.card).map_err(DetectError::Config)?;
     let mut cast = None;
     let mut monitor = Summary::default();
     let mut spin = None;

@@ -78,8 +78,9 @@ impl Snapshot {
         }
         match gauge.name {
             "updated_ns" => {
-                let age = Nanos(self.at_ns) - Nanos(value);
-                ("updated".into(), format!("{:.0} ms ago", age.as_millis_f64()))
+                let age = |now: u64| format!("{:.0} ms ago", (Nanos(now) - Nanos(value)).as_millis_f64());
+                let elsewhere = || format!("at {:.1} s of the node's clock", value as f64 / 1e9);
+                ("updated".into(), self.at_ns.map_or_else(elsewhere, age))
             }
             name => (name.into(), value.to_string()),
         }
@@ -183,7 +184,7 @@ mod tests {
         });
         Snapshot {
             node: "s".into(),
-            at_ns: 0,
+            at_ns: None,
             incarnation: 1,
             capacity: 99,
             directory_version: 1,
