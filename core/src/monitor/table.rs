@@ -292,3 +292,46 @@ impl<D: Detector> EntityTable<D> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detector::DeadlineDetector;
+    use crate::progress_box::FailureLevel;
+    use proptest::prelude::*;
+
+    /// What a driver that copies byte by byte makes of a word that changes meanwhile.
+    fn torn(old: u64, new: u64, bytes: u8) -> u64 {
+        let (old, new) = (old.to_le_bytes(), new.to_le_bytes());
+        u64::from_le_bytes(std::array::from_fn(|byte| if bytes & 1 << byte == 0 { old[byte] } else { new[byte] }))
+    }
+
+    proptest! {
+        /// A word may be torn: between two samples that are due, progress is still seen, and no state that never was.
+        #[test]
+        fn torn_words_accuse_nobody(start in 0..u64::MAX >> 4, steps in prop::collection::vec((1u64..300, any::<u8>()), 1..60)) {
+            let deadline = Nanos::from_millis(2);
+            let record = EntityRecord::new("torn", FailureLevel::Application, deadline);
+            let mut table = EntityTable::new(1);
+            let mut events = Vec::new();
+            let word = |count| Liveness::new(EntityState::Active, count).0;
+            let mut count = start;
+            let sample = |words: &[u64], at: u64, table: &mut EntityTable<_>, events: &mut Vec<Event>| {
+                let at = Nanos::from_millis(at);
+                table.observe(Sample { words, begin: at, end: at, now: at }, events);
+            };
+            sample(&[word(count)], 0, &mut table, &mut events);
+            table.learn(Slot(0), record, Nanos::ZERO, &mut |record, at| DeadlineDetector::new(record.deadline, at), &mut events);
+            events.clear();
+            for (at, (progress, bytes)) in steps.iter().enumerate() {
+                let before = count;
+                count += progress;
+                // Torn, and whole a millisecond later.
+                let at = 2 * at as u64 + 1;
+                sample(&[torn(word(before), word(count), *bytes)], at, &mut table, &mut events);
+                sample(&[word(count)], at + 1, &mut table, &mut events);
+                prop_assert!(events.is_empty(), "{events:?}");
+            }
+        }
+    }
+}
