@@ -32,7 +32,7 @@ fn a_poll_of_4096_entities_is_one_read() {
     let mut now = Nanos::ZERO;
     while monitor.entities().count() < ENTITIES {
         monitor.step(now, &mut transport, &mut events);
-        now = now + Nanos::from_millis(1);
+        now += Nanos::from_millis(1);
         assert!(now < Nanos::from_secs(1), "the monitor does not find them all");
     }
     transport.take_counts();
@@ -40,7 +40,7 @@ fn a_poll_of_4096_entities_is_one_read() {
     for _ in 0..100 {
         slots.iter().for_each(|slot| Counter::resume(progress_box.liveness_word(*slot)).advance());
         monitor.step(now, &mut transport, &mut events);
-        now = now + Nanos::from_millis(1);
+        now += Nanos::from_millis(1);
     }
     let polls = monitor.stats().samples - samples;
     let counts = transport.take_counts();

@@ -15,3 +15,5 @@ for guest in monitor node; do
     metric "${guest}_card_mtu" "$($on cat /sys/class/net/data/mtu)" bytes
 done
 ping -c 1 -W 2 "$NODE" || fail "the node does not answer on its data card"
+backdoor doctor --transport verbs >"$OUT/doctor.txt" || fail "the doctor finds something missing"
+cat "$OUT/doctor.txt"
