@@ -76,6 +76,10 @@ impl Registered {
 }
 
 impl BufferMemory for Registered {
+    fn length(&self) -> usize {
+        self.words
+    }
+
     fn words(&self) -> &[u64] {
         // SAFETY: allocated with at least this length, zeroed at first; no work under way holds it, so nobody writes.
         unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.words) }
