@@ -1,4 +1,4 @@
-//! Queue pairs: one end of a reliable connection. The other module of this backend with unsafe code.
+//! Queue pairs: one end of a reliable connection. One of the three modules of this backend with unsafe code.
 
 use std::num::NonZeroU32;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,4 +1,4 @@
-//! [`Transport`] over a queue pair: the monitor's side.
+//! [`Transport`] over a queue pair: the monitor's side. One of the three modules of this backend with unsafe code.
 //!
 //! A batch is posted with one call, and only its last request asks for a report of its success: a completion queue that
 //! reports one has reported all before it. A failure is always reported; what lies behind it is flushed. The queue pair
