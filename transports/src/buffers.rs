@@ -13,11 +13,16 @@ const SLOT_MASK: u32 = (1 << SLOT_BITS) - 1;
 
 /// What buffers are made of: ordinary memory, or memory that a network card knows.
 pub(crate) trait BufferMemory {
+    /// Its length, whoever writes to it.
+    fn length(&self) -> usize;
     fn words(&self) -> &[u64];
     fn words_mut(&mut self) -> &mut [u64];
 }
 
 impl BufferMemory for Vec<u64> {
+    fn length(&self) -> usize {
+        self.len()
+    }
     fn words(&self) -> &[u64] {
         self
     }
@@ -68,7 +73,7 @@ impl<M: BufferMemory> Buffers<M> {
             None => {
                 let index = self.slots.len() as u32;
                 if index > SLOT_MASK {
-                    return Err(PostError::OutOfMemory { words: memory.words().len() });
+                    return Err(PostError::OutOfMemory { words: memory.length() });
                 }
                 self.slots.push(Slot { generation: 0, memory: None, holders: 0 });
                 index
@@ -106,7 +111,7 @@ impl<M: BufferMemory> Buffers<M> {
 
     /// Whether the buffer is there and that long.
     pub(crate) fn check(&self, buffer: BufferId, offset: usize, words: u64) -> Result<(), PostError> {
-        let length = self.memory(buffer).ok_or(refused(buffer))?.words().len();
+        let length = self.memory(buffer).ok_or(refused(buffer))?.length();
         let end = usize::try_from(words).ok().and_then(|words| offset.checked_add(words));
         if end.is_some_and(|end| end <= length) { Ok(()) } else { Err(refused(buffer)) }
     }

@@ -60,7 +60,7 @@ pub enum Event {
         /// When that was noticed.
         at: Nanos,
     },
-    /// The channel works again.
+    /// The channel works again: it brings what is monitored.
     ChannelRestored {
         /// When that was noticed.
         at: Nanos,

@@ -194,24 +194,34 @@ impl<D: Detector> Monitor<D> {
     }
 
     fn take_in<T: Transport>(&mut self, work: UnderWay, now: Nanos, transport: &mut T, events: &mut Vec<Event>) {
-        if std::mem::take(&mut self.channel_lost) {
-            events.push(Event::ChannelRestored { at: now });
+        if work.read != Read::Attach {
+            self.channel_works(now, events);
         }
         match work.read {
             Read::Attach => match self.attach.take_in(transport) {
+                // The hook table can be read of a node that refuses its Progress Box: that restores nothing.
                 Ok(None) => self.due = now,
-                Ok(Some((target, header))) => self.start_watch(target, header, now, transport, events),
-                Err(attach::AttachError::Format(error)) => {
-                    events.push(Event::BadMemory { error, at: now });
-                    self.detach(now, transport);
+                Ok(Some((target, header))) => {
+                    self.channel_works(now, events);
+                    self.start_watch(target, header, now, transport, events);
                 }
-                Err(attach::AttachError::NoProgressBox) => {
-                    events.push(Event::NoProgressBox { at: now });
+                Err(error) => {
+                    self.channel_works(now, events);
+                    events.push(match error {
+                        attach::AttachError::Format(error) => Event::BadMemory { error, at: now },
+                        attach::AttachError::NoProgressBox => Event::NoProgressBox { at: now },
+                    });
                     self.detach(now, transport);
                 }
             },
             Read::Sample => self.take_sample(work, now, transport, events),
             Read::Directory(asked) => self.take_directory(asked, transport, events),
+        }
+    }
+
+    fn channel_works(&mut self, now: Nanos, events: &mut Vec<Event>) {
+        if std::mem::take(&mut self.channel_lost) {
+            events.push(Event::ChannelRestored { at: now });
         }
     }
 

@@ -89,7 +89,7 @@ pub struct Recovery {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum What {
-    /// There is no agent to attach to; it is tried again.
+    /// There is no agent to attach to, or a channel that failed can't be opened again; it is tried again.
     Waiting {
         /// Why not.
         why: String,

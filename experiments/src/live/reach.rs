@@ -277,6 +277,13 @@ mod tests {
         assert!(error.contains("does not reach another machine"), "{error}");
     }
 
+    #[cfg(feature = "verbs")]
+    #[test]
+    fn the_cards_own_settings_are_the_default() {
+        let (here, there) = (Retry::default(), backdoor_transports::verbs::RetrySettings::default());
+        assert_eq!((here.retry_timeout, here.retries), (there.timeout(), there.retries()));
+    }
+
     #[test]
     fn a_card_is_reached_with_a_key_in_a_file() {
         let remote = RemoteReady { port: 9, key: "ab\n".into() };

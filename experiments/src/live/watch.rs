@@ -31,6 +31,8 @@ const LOOK_EVERY: Nanos = Nanos::from_millis(50);
 const ANSWER_AT_ONCE: Duration = Duration::from_millis(5);
 /// How long before its time a spinning monitor stops to sleep.
 const SPIN_MARGIN: Nanos = Nanos::from_micros(200);
+/// Least pause between two looks for the answer to a READ.
+const SHORTEST_NAP: Nanos = Nanos::from_micros(20);
 /// How often a lasting fault of the memory is reported.
 const REPEAT_EVERY: Nanos = Nanos::from_secs(10);
 /// An extraction over shared memory takes microseconds; one that takes this long is given up.
@@ -68,6 +70,8 @@ pub struct Watch {
     config: WatchConfig,
     node: Option<Node>,
     look_at: Nanos,
+    /// While a READ is under way: samples taken before it, and since when it is waited for.
+    waiting: Option<(u64, Nanos)>,
     /// An attempt to attach, on a thread of its own, for it may have to wait for an answer.
     attaching: Option<Receiver<Result<Attachment, AttachError>>>,
     waiting_for: Option<String>,
@@ -82,12 +86,17 @@ pub struct Watch {
 
 impl Watch {
     /// A watch that begins with its first [`turn`](Self::turn), in the calling thread, whose timers become exact.
-    pub fn new(config: WatchConfig) -> Self {
+    ///
+    /// READs are waited for at least as long as the way to the node tries by itself.
+    pub fn new(mut config: WatchConfig) -> Self {
         clock::use_exact_timers();
+        let timeout = &mut config.monitor.read_timeout;
+        *timeout = config.node.patience().map_or(*timeout, |patience| patience.max(*timeout));
         Watch {
             config,
             node: None,
             look_at: Nanos::ZERO,
+            waiting: None,
             attaching: None,
             waiting_for: None,
             started: clock::now(),
@@ -107,13 +116,31 @@ impl Watch {
     /// Sleeps until something is due, at most until `until`, does it, and appends what was noticed.
     pub fn turn(&mut self, until: Nanos, notices: &mut Vec<Notice>) {
         let poll_due = self.node.as_ref().map(|node| node.monitor.due());
-        self.sleep(poll_due.unwrap_or(Nanos::MAX).min(self.look_at).min(until));
+        let answer_due = self.answer_due();
+        self.sleep(poll_due.unwrap_or(Nanos::MAX).min(answer_due).min(self.look_at).min(until));
         self.poll(notices);
+        self.note_waiting();
         // After the poll, which is the more urgent.
         if clock::now() >= self.look_at {
             self.look_for_agent(notices);
             self.look_at = clock::now() + LOOK_EVERY;
         }
+    }
+
+    /// When to look for the answer to a READ: soon, for most come soon; then after as long again as it was waited for, so
+    /// that one that never comes costs little.
+    fn answer_due(&self) -> Nanos {
+        let Some((_, since)) = self.waiting else { return Nanos::MAX };
+        let now = clock::now();
+        now + (now - since).max(SHORTEST_NAP)
+    }
+
+    fn note_waiting(&mut self) {
+        let known = self.waiting;
+        self.waiting = self.node.as_ref().filter(|node| node.monitor.is_waiting()).map(|node| {
+            let samples = node.monitor.stats().samples;
+            known.filter(|(before, _)| *before == samples).unwrap_or_else(|| (samples, clock::now()))
+        });
     }
 
     fn sleep(&self, until: Nanos) {
@@ -129,7 +156,11 @@ impl Watch {
     fn look_for_agent(&mut self, notices: &mut Vec<Notice>) {
         if let Some(node) = &mut self.node {
             if !node.link.gone() {
-                return;
+                // A network card's channel finds the next agent by itself; then an attempt of ours is one too many.
+                node.gone = false;
+                self.attaching = None;
+                let trouble = node.link.trouble();
+                return self.say_waiting(trouble, notices);
             }
             if !std::mem::replace(&mut node.gone, true) {
                 notices.push(notice(What::AgentGone));
@@ -154,13 +185,15 @@ impl Watch {
                     first_look: HashMap::new(),
                 });
             }
-            Err(error) => {
-                let why = error.to_string();
-                if self.waiting_for.as_ref() != Some(&why) {
-                    notices.push(notice(What::Waiting { why: why.clone() }));
-                    self.waiting_for = Some(why);
-                }
-            }
+            Err(error) => self.say_waiting(Some(error.to_string()), notices),
+        }
+    }
+
+    /// Says what is waited for, if that is news.
+    fn say_waiting(&mut self, why: Option<String>, notices: &mut Vec<Notice>) {
+        if self.waiting_for != why {
+            notices.extend(why.clone().map(|why| notice(What::Waiting { why })));
+            self.waiting_for = why;
         }
     }
 
@@ -201,7 +234,7 @@ impl Watch {
         let Some(node) = &mut self.node else { return };
         let (now, due) = (clock::now(), node.monitor.due());
         if now >= due || node.monitor.is_waiting() {
-            if due > Nanos::ZERO && node.monitor.hooks().is_some() {
+            if now >= due && due > Nanos::ZERO && node.monitor.hooks().is_some() {
                 self.wakeups.record(due, now);
             }
             node.monitor.step(now, &mut node.transport, &mut self.events);

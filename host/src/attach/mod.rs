@@ -11,6 +11,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use backdoor_core::Nanos;
 use backdoor_core::transport::{RegionKey, Transport};
 use backdoor_transports::shm::{MapError, RegionError};
 
@@ -33,6 +34,18 @@ pub enum NodeAddress {
     /// On a machine that a network card reaches.
     #[cfg(feature = "verbs")]
     Verbs(VerbsAddress),
+}
+
+impl NodeAddress {
+    /// How long a READ may go without an answer before the transport itself says so; `None` where an answer comes at
+    /// once. A monitor that gives up earlier breaks a channel whose card is still trying.
+    pub fn patience(&self) -> Option<Nanos> {
+        match self {
+            NodeAddress::Local(_) => None,
+            #[cfg(feature = "verbs")]
+            NodeAddress::Verbs(address) => Some(address.retry.patience()),
+        }
+    }
 }
 
 impl From<PathBuf> for NodeAddress {

@@ -324,6 +324,10 @@ impl Connect for Connector {
         drop(known);
         Ok(met?)
     }
+
+    fn failed(&mut self, why: &VerbsError) {
+        self.control.known().trouble = Some(why.to_string());
+    }
 }
 
 /// A host and a port.

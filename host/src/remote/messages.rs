@@ -69,7 +69,9 @@ pub(crate) fn check_regions(regions: &[RemoteRegion]) -> Result<(), String> {
     for region in regions {
         let bytes = region.words.checked_mul(WORD_BYTES as u64);
         let end = bytes.and_then(|bytes| region.address.checked_add(bytes));
-        if end.is_none() || region.rights().is_none() || !keys.insert(region.key) {
+        // A card compares and swaps words only where words are.
+        let is_aligned = region.address.is_multiple_of(WORD_BYTES as u64);
+        if end.is_none() || !is_aligned || region.rights().is_none() || !keys.insert(region.key) {
             return Err(format!("it described an impossible region: {region:?}"));
         }
     }
@@ -91,7 +93,7 @@ mod tests {
     use backdoor_transports::verbs::Link;
 
     fn region(key: u32) -> RemoteRegion {
-        RemoteRegion { key, rkey: u32::MAX, address: u64::MAX - 4096, words: 8, rights: 1 }
+        RemoteRegion { key, rkey: u32::MAX, address: u64::MAX - 4095, words: 8, rights: 1 }
     }
 
     #[test]
@@ -99,7 +101,8 @@ mod tests {
         assert_eq!(check_regions(&[region(1), region(2)]), Ok(()));
         assert!(check_regions(&[region(1), region(1)]).is_err(), "one key twice");
         assert!(check_regions(&[RemoteRegion { rights: 8, ..region(1) }]).is_err());
-        for words in [513, 1 << 61, u64::MAX] {
+        assert!(check_regions(&[RemoteRegion { address: 0x7004, ..region(1) }]).is_err(), "between two words");
+        for words in [512, 1 << 61, u64::MAX] {
             assert!(check_regions(&[RemoteRegion { words, ..region(1) }]).is_err(), "{words}");
         }
         let many: Vec<_> = (0..MAX_REGIONS as u32 + 1).map(region).collect();

@@ -40,4 +40,4 @@ sleep 1
 kill -INT $monitor
 wait $monitor
 tail -n 3 "$OUT/monitor.json"
-metric suspicions "$(grep -c '"suspected"' "$OUT/monitor.json")" entities
+metric suspicions "$(grep -c '"event":"suspected"' "$OUT/monitor.json")" entities

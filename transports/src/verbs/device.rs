@@ -153,7 +153,8 @@ impl Device {
         !std::path::Path::new("/sys/class/infiniband").join(self.name()).join("device").exists()
     }
 
-    /// Whether it offers compare-and-swap.
+    /// Whether it offers compare-and-swap. Over one that does not, each ends as a
+    /// [local fault](backdoor_core::transport::TransportError::LocalFault).
     pub fn has_compare_swap(&self) -> bool {
         self.inner.limits.atomics
     }

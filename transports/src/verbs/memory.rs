@@ -1,4 +1,4 @@
-//! Memory that a network card knows. One of the two modules of this backend with unsafe code.
+//! Memory that a network card knows. One of the three modules of this backend with unsafe code.
 //!
 //! # Why this is sound
 //! A registration lets the card read and write memory behind the compiler's back, until it is given up.
@@ -8,7 +8,8 @@
 //! - A [`Region`] is the node's memory: words that are only ever accessed as atomics, mapped from a sealed file. What a
 //!   card does to them is what another process could do.
 //!
-//! In both, the registration is given up before the memory is.
+//! In both, the registration is given up before the memory is. The library does not tell whether the system did that; it
+//! fails where the card was taken away, and then nothing writes any more.
 
 use std::alloc::Layout;
 use std::ptr::NonNull;
@@ -76,6 +77,10 @@ impl Registered {
 }
 
 impl BufferMemory for Registered {
+    fn length(&self) -> usize {
+        self.words
+    }
+
     fn words(&self) -> &[u64] {
         // SAFETY: allocated with at least this length, zeroed at first; no work under way holds it, so nobody writes.
         unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.words) }

@@ -33,6 +33,7 @@
 mod address;
 mod device;
 mod error;
+mod in_flight;
 #[allow(unsafe_code)]
 mod memory;
 #[allow(unsafe_code)]

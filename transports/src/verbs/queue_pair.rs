@@ -1,6 +1,7 @@
-//! Queue pairs: one end of a reliable connection. The other module of this backend with unsafe code.
+//! Queue pairs: one end of a reliable connection. One of the three modules of this backend with unsafe code.
 
 use std::num::NonZeroU32;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use sideway::ibverbs::AccessFlags;
@@ -103,10 +104,16 @@ impl ActiveQueuePair {
     ///
     /// # Safety
     /// The local memory of each stays registered, and nobody else accesses it, until the request's completion was polled
-    /// or the queue pair was dropped. An error leaves open which were posted.
+    /// or the queue pair was [destroyed](Self::destroy). An error leaves open which were posted.
     pub(super) unsafe fn post(&mut self, pieces: impl Iterator<Item = Piece>) -> Result<(), PostSendError> {
-        let mut guard = self.end.pair.start_post_send();
+        let has_compare_swap = self.end.device.has_compare_swap();
+        let Some(queues) = &mut self.end.queues else { return Err(unsupported()) };
+        let mut guard = queues.pair.start_post_send();
         for piece in pieces {
+            // The driver has no function for what a queue pair was not made for, and the library would call it.
+            if matches!(piece.kind, PieceKind::CompareSwap { .. }) && !has_compare_swap {
+                return Err(unsupported());
+            }
             let mut flags = WorkRequestFlags::none();
             if piece.signalled {
                 flags |= WorkRequestFlags::Signaled;
@@ -140,22 +147,59 @@ impl ActiveQueuePair {
     /// The numbers and statuses of requests that were reported, in order.
     pub(super) fn poll(&self, mut reported: impl FnMut(u64, u32)) {
         // An error other than "empty" leaves nothing to be done here: the requests' own deadline will pass.
-        if let Ok(poller) = self.end.completions.start_poll() {
+        if let Some(poller) = self.end.queues.as_ref().and_then(|queues| queues.completions.start_poll().ok()) {
             poller.for_each(|completion| reported(completion.wr_id(), completion.status()));
         }
     }
+
+    /// Ends it, as dropping it does; answers whether the system has destroyed it, so that its card can't write into
+    /// anything any more.
+    pub(super) fn destroy(mut self) -> bool {
+        self.end.destroy()
+    }
 }
 
-/// What both ends have in common. The pair is dropped before its completion queue.
+fn unsupported() -> PostSendError {
+    PostSendError::InvalidWorkRequest(std::io::ErrorKind::Unsupported.into())
+}
+
+/// What both ends have in common.
 #[derive(Debug)]
 struct End {
-    pair: GenericQueuePair,
-    completions: GenericCompletionQueue,
+    /// `None` once destroyed.
+    queues: Option<Queues>,
     device: Device,
+    number: u32,
     first_packet: u32,
 }
 
+#[derive(Debug)]
+struct Queues {
+    pair: GenericQueuePair,
+    completions: GenericCompletionQueue,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.destroy();
+    }
+}
+
+/// Drops something of the library's; answers whether the system has destroyed it. If not, which is so when the card was
+/// taken away, the library panics: of two at once, while everything is cleared away, the program would die, and with it
+/// what an agent keeps for others.
+fn destroyed<T>(something: T) -> bool {
+    catch_unwind(AssertUnwindSafe(|| drop(something))).is_ok()
+}
+
 impl End {
+    fn destroy(&mut self) -> bool {
+        let Some(Queues { pair, completions }) = self.queues.take() else { return true };
+        let is_gone = destroyed(pair);
+        destroyed(completions);
+        is_gone
+    }
+
     fn create(device: &Device, depth: u32, access: AccessFlags) -> Result<Self, VerbsError> {
         let inner = device.inner();
         // Not `build_ex`: with Soft-RoCE (rdma-core 44), polling an empty queue of that kind never returns.
@@ -174,19 +218,26 @@ impl End {
             operations |= SendOperationFlags::AtomicCompareAndSwap;
         }
         builder.setup_send_ops_flags(operations);
-        let mut pair = match builder.build_ex() {
+        let pair = match builder.build_ex() {
             Ok(pair) => GenericQueuePair::from(pair),
             Err(_) => builder.build().map_err(call("make a queue pair"))?.into(),
         };
         let mut attributes = QueuePairAttribute::new();
         attributes.setup_state(QueuePairState::Init).setup_pkey_index(0).setup_port(inner.port.number);
         attributes.setup_access_flags(access);
-        pair.modify(&attributes).map_err(call("initialise a queue pair"))?;
         let mut random = [0; 4];
         // Where the kernel has no random numbers yet, 0 is as good: a first packet number is no secret.
         let _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::NONBLOCK);
         let first_packet = u32::from_ne_bytes(random) & BITS_24;
-        Ok(End { pair, completions, device: device.clone(), first_packet })
+        let number = pair.qp_number();
+        let mut end = End { queues: Some(Queues { pair, completions }), device: device.clone(), number, first_packet };
+        end.modify(&attributes, "initialise a queue pair")?;
+        Ok(end)
+    }
+
+    fn modify(&mut self, attributes: &QueuePairAttribute, doing: &'static str) -> Result<(), VerbsError> {
+        let Some(queues) = &mut self.queues else { return Ok(()) };
+        queues.pair.modify(attributes).map_err(call(doing))
     }
 
     fn endpoint(&self) -> Endpoint {
@@ -196,7 +247,7 @@ impl End {
             gid: port.gid,
             lid: port.lid,
             mtu: mtu_bytes(port.mtu),
-            queue_pair: self.pair.qp_number(),
+            queue_pair: self.number,
             first_packet: self.first_packet,
             reads: self.device.inner().limits.reads_served.min(READS_AT_ONCE),
         }
@@ -226,7 +277,7 @@ impl End {
             .setup_rq_psn(peer.first_packet)
             .setup_max_dest_read_atomic(self.endpoint().reads)
             .setup_min_rnr_timer(12);
-        self.pair.modify(&attributes).map_err(call("connect a queue pair to its peer"))
+        self.modify(&attributes, "connect a queue pair to its peer")
     }
 
     fn ready_to_send(&mut self, peer: &Endpoint, retry: RetrySettings) -> Result<(), VerbsError> {
@@ -240,7 +291,7 @@ impl End {
             .setup_rnr_retry(0)
             .setup_sq_psn(self.first_packet)
             .setup_max_read_atomic(reads);
-        self.pair.modify(&attributes).map_err(call("make a queue pair ready to send"))
+        self.modify(&attributes, "make a queue pair ready to send")
     }
 }
 
@@ -264,5 +315,25 @@ mod tests {
             assert_eq!(mtu_of(bytes).map(mtu_bytes), Some(bytes));
         }
         assert_eq!(mtu_of(1500), None);
+    }
+
+    #[test]
+    fn what_the_system_does_not_destroy_ends_no_program() {
+        struct Stuck(std::rc::Rc<()>, Part);
+        struct Part;
+        impl Drop for Stuck {
+            fn drop(&mut self) {
+                panic!("the card is gone: {:p}", self.0);
+            }
+        }
+        impl Drop for Part {
+            fn drop(&mut self) {
+                assert!(std::thread::panicking());
+            }
+        }
+        let held = std::rc::Rc::new(());
+        assert!(!destroyed(Stuck(held.clone(), Part)));
+        assert_eq!(std::rc::Rc::strong_count(&held), 1, "what it holds is let go");
+        assert!(destroyed(held));
     }
 }

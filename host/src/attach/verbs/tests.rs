@@ -83,6 +83,19 @@ fn a_restarted_agent_is_found_again_and_until_then_gone() {
 }
 
 #[test]
+fn trouble_with_the_card_is_told_until_the_channel_opens() {
+    let node = FakeNode::start(|_| {});
+    let mut connector = connector_to(&node);
+    let control = connector.control.clone();
+    let peer = meet(&mut connector).unwrap();
+    drop(peer);
+    connector.failed(&VerbsError::NoDevice);
+    assert_eq!((control.gone(), control.trouble()), (false, Some(VerbsError::NoDevice.to_string())));
+    let _peer = meet(&mut connector).unwrap();
+    assert_eq!(control.trouble(), None);
+}
+
+#[test]
 fn what_was_revoked_meanwhile_is_not_offered_any_more() {
     let node = FakeNode::start(|_| {});
     let mut connector = connector_to(&node);
