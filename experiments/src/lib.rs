@@ -25,6 +25,7 @@ pub mod report;
 pub mod results;
 pub mod runner;
 mod say;
+pub mod soft_roce;
 pub mod stats;
 pub mod study;
 

@@ -1,6 +1,8 @@
 //! `backdoor reproduce`: every study that comes with the program.
 
 use super::{Failure, studies};
+use crate::soft_roce::here::Here;
+use crate::soft_roce::{Plan, Source};
 use crate::study::Study;
 
 /// Run every experiment: tables, figures, report.
@@ -14,6 +16,10 @@ pub(super) struct Arguments {
     /// Leave out the experiments with real processes.
     #[arg(long)]
     no_live: bool,
+    /// Measurements by real verbs between two virtual machines: made if transports/soft-roce/run can begin at once, never,
+    /// or those of an earlier run, taken from its output directory.
+    #[arg(long, value_name = "auto|never|DIR", default_value_t)]
+    soft_roce: Source,
 }
 
 /// The configs, in the order in which they are run. Live first: while the machine is cool and quiet.
@@ -31,5 +37,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let wanted = wanted
         .map(|(name, text)| Study::parse(name, &format!("experiments/configs/{name}.toml"), text))
         .collect::<Result<Vec<_>, _>>()?;
-    studies::run(&wanted, TITLE, "results", &arguments.options)
+    let here = Here { only_simulated: arguments.no_live, ..Here::current()? };
+    let plan = Plan::make(&arguments.soft_roce, &here, arguments.options.profile())?;
+    studies::run(&wanted, TITLE, "results", &arguments.options, Some(plan))
 }

@@ -7,6 +7,7 @@ use crate::report::Report;
 use crate::results::{Manifest, ResultsDir};
 use crate::runner::RunError;
 use crate::say;
+use crate::soft_roce::{self, Plan, SoftRoceError};
 use crate::study::{Context, Profile, Study, StudyError};
 use std::path::{Path, PathBuf};
 
@@ -30,8 +31,21 @@ pub(super) struct Options {
     profile: Profile,
 }
 
-/// Runs `studies` and presents them under `title`.
-pub(super) fn run(studies: &[Study], title: &str, default_out: &str, options: &Options) -> Result<(), Failure> {
+impl Options {
+    /// How much to run.
+    pub(super) fn profile(&self) -> Profile {
+        self.profile
+    }
+}
+
+/// Runs `studies`, then what is planned over Soft-RoCE, and presents all under `title`.
+pub(super) fn run(
+    studies: &[Study],
+    title: &str,
+    default_out: &str,
+    options: &Options,
+    soft_roce: Option<Plan>,
+) -> Result<(), Failure> {
     let out = options.out.clone().unwrap_or_else(|| default_out.into());
     let identities = studies.iter().map(|study| study.identity(options.profile));
     let manifest = Manifest::new(std::env::args(), options.seed, identities);
@@ -40,7 +54,9 @@ pub(super) fn run(studies: &[Study], title: &str, default_out: &str, options: &O
         false => ResultsDir::create(&out, &manifest)?,
     };
     let interrupt = Interrupt::listen()?;
-    let progress = Progress::new(studies.iter().map(Study::points).sum());
+    let soft_roce = soft_roce.map(|plan| plan.unless_done(&dir));
+    let cases = soft_roce.as_ref().map_or(0, Plan::cases);
+    let progress = Progress::new(studies.iter().map(Study::points).sum::<usize>() + cases);
     for study in studies {
         let context = Context {
             dir: &dir,
@@ -58,21 +74,36 @@ pub(super) fn run(studies: &[Study], title: &str, default_out: &str, options: &O
             outcome => outcome?,
         }
     }
+    let carried_out = soft_roce.map_or(Ok(()), |plan| plan.carry_out(&mut dir, &interrupt, &progress));
     progress.finish();
+    if let Err(error @ SoftRoceError::Interrupted) = carried_out {
+        return Err(Failure::interrupted(format!("soft-roce: {error} --out {}", out.display()), &interrupt));
+    }
+    carried_out?;
     dir.finish()?;
-    present(studies, title, &dir)?;
+    let soft_roce = present(studies, title, &dir)?;
     say::out(&summary(&out))?;
-    Ok(())
+    // Last, and after everything else is there: it depends on the machine, which no study does.
+    match soft_roce {
+        Some((line, false)) => Err(Failure::Message(line)),
+        Some((line, true)) => {
+            say::out(&format!("{line}\n"))?;
+            Ok(())
+        }
+        None => Ok(()),
+    }
 }
 
-/// Draws all figures and writes the report, from the tables alone.
-pub(super) fn present(studies: &[Study], title: &str, dir: &ResultsDir) -> Result<(), Failure> {
+/// Draws all figures and writes the report, from the tables alone. Answers what is to be said of Soft-RoCE, and whether
+/// all is well there.
+pub(super) fn present(studies: &[Study], title: &str, dir: &ResultsDir) -> Result<Option<(String, bool)>, Failure> {
     let mut report = Report::new(title, dir.manifest());
     for study in studies {
         study.present(dir, report.section(study.title()))?;
     }
+    let soft_roce = soft_roce::present::present(dir, &mut report)?;
     dir.write("report.html", report.to_html().as_bytes())?;
-    Ok(())
+    Ok(soft_roce)
 }
 
 /// Where to look.

@@ -17,5 +17,5 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let study = Study::load(&arguments.config)?;
     let title = study.title().to_owned();
     let default_out = format!("results-{}", study.name());
-    studies::run(&[study], &title, &default_out, &arguments.options)
+    studies::run(&[study], &title, &default_out, &arguments.options, None)
 }

@@ -46,6 +46,8 @@ pub struct Axis {
     pub scale: Scale,
     /// A range instead of one taken from the data.
     pub range: Option<(f64, f64)>,
+    /// Names that stand at 0, 1, 2, … instead of numbers.
+    pub categories: Vec<String>,
 }
 
 /// How numbers on an axis are written.
@@ -203,7 +205,14 @@ impl Panel {
 impl Axis {
     /// A linear axis without a unit.
     pub fn linear(label: impl Into<String>) -> Self {
-        Axis { label: label.into(), unit: Unit::None, scale: Scale::Linear, range: None }
+        Axis { label: label.into(), unit: Unit::None, scale: Scale::Linear, range: None, categories: Vec::new() }
+    }
+
+    /// Names instead of numbers: the first at 0, the next at 1, and so on.
+    pub fn categories(label: impl Into<String>, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let categories: Vec<String> = names.into_iter().map(Into::into).collect();
+        let end = categories.len() as f64 - 0.5;
+        Axis { categories, ..Self::linear(label).range(-0.5, end.max(0.5)) }
     }
 
     /// A logarithmic axis without a unit.
@@ -237,7 +246,8 @@ impl Axis {
 
     /// Whether two axes measure the same, so that panels may share their range and their label.
     pub(super) fn alike(&self, other: &Axis) -> bool {
-        (&self.label, &self.unit, self.scale) == (&other.label, &other.unit, other.scale)
+        (&self.label, &self.unit, self.scale, &self.categories)
+            == (&other.label, &other.unit, other.scale, &other.categories)
     }
 }
 

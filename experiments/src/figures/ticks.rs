@@ -16,6 +16,9 @@ pub(super) struct Ticks {
 
 /// Ticks for an axis. `room(text)` is the length along the axis that a tick text takes; texts never overlap.
 pub(super) fn ticks(axis: &Axis, map: &Map, room: impl Fn(&str) -> f64) -> Ticks {
+    if !axis.categories.is_empty() {
+        return names(axis, map);
+    }
     let (low, high) = (map.extent.low, map.extent.high);
     let writer = Writer::new(axis, low, high);
     let place = |values: &[f64]| -> Vec<(f64, String)> {
@@ -36,6 +39,13 @@ pub(super) fn ticks(axis: &Axis, map: &Map, room: impl Fn(&str) -> f64) -> Ticks
     }
     let minor = minor.into_iter().filter_map(|value| map.visible(value)).collect();
     Ticks { labelled, minor, label: writer.label(&axis.label) }
+}
+
+/// A tick for each name. None is left out: without its name, what stands there would mean nothing.
+fn names(axis: &Axis, map: &Map) -> Ticks {
+    let at = |(index, name): (usize, &String)| Some((map.visible(index as f64)?, name.clone()));
+    let labelled = axis.categories.iter().enumerate().filter_map(at).collect();
+    Ticks { labelled, minor: Vec::new(), label: axis.label.clone() }
 }
 
 /// Sets of ticks on a linear axis, fine to coarse.
@@ -207,6 +217,15 @@ mod tests {
         assert_eq!(found.join(" "), "1 2 5 10 20 50 100");
         let (found, _) = texts(Axis::log("x"), [1.0, 100.0], 60.0);
         assert_eq!(found.join(" "), "1 10 100");
+    }
+
+    #[test]
+    fn names_stand_in_order() {
+        let axis = Axis::categories("failure", ["a", "b", "c"]);
+        let map = Map::new(&axis, Extent::of(&axis, std::iter::empty()), 0.0, 300.0);
+        let found = ticks(&axis, &map, |_| 0.0);
+        assert_eq!(found.labelled, [(50.0, "a".to_string()), (150.0, "b".into()), (250.0, "c".into())]);
+        assert_eq!((found.label.as_str(), found.minor.len()), ("failure", 0));
     }
 
     #[test]

@@ -33,6 +33,38 @@ pub struct Manifest {
     pub finished_unix_s: Option<u64>,
     /// How often it was resumed.
     pub resumed: u32,
+    /// What became of the measurements over Soft-RoCE; absent until they have had their turn, and where they have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soft_roce: Option<SoftRoce>,
+}
+
+/// Where measurements over Soft-RoCE came from, or why there are none. No part of a run's identity: it depends on the
+/// machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SoftRoce {
+    /// They were made.
+    Ran {
+        /// The cases that were asked for.
+        cases: Vec<String>,
+    },
+    /// They are those of an earlier run.
+    TakenFrom {
+        /// Its output directory, as named.
+        dir: String,
+    },
+    /// They could not be made, or were not to be.
+    Skipped {
+        /// Why.
+        why: String,
+        /// What to do about it.
+        remedy: String,
+    },
+    /// They were made, and left nothing that can be used.
+    Broken {
+        /// Why.
+        why: String,
+    },
 }
 
 /// One experiment and the text of its config.
@@ -83,6 +115,7 @@ impl Manifest {
             started_unix_s: now_unix_s(),
             finished_unix_s: None,
             resumed: 0,
+            soft_roce: None,
         }
     }
 
@@ -181,6 +214,18 @@ mod tests {
         assert_eq!(base.difference(&manifest(1, "a = 2")).as_deref(), Some("another config of e1"));
         moved.version = "9.9.9".into();
         assert!(base.difference(&moved).unwrap().starts_with("version "));
+    }
+
+    #[test]
+    fn manifests_without_a_word_on_soft_roce_stay_as_they_were() {
+        let mut manifest = manifest(1, "a = 1");
+        let text = serde_json::to_string(&manifest).unwrap();
+        assert!(!text.contains("soft_roce"), "{text}");
+        assert!(read(text.as_bytes()).is_ok_and(|found| found == manifest));
+        manifest.soft_roce = Some(SoftRoce::TakenFrom { dir: "d".into() });
+        let text = serde_json::to_string(&manifest).unwrap();
+        assert!(text.ends_with(r#""soft_roce":{"taken_from":{"dir":"d"}}}"#), "{text}");
+        assert!(read(text.as_bytes()).is_ok_and(|found| found == manifest));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! DIR/figures/NAME.svg     and .png, drawn from the CSV files alone
 //! DIR/report.html          one self-contained file
 //! DIR/journal/NAME.jsonl   finished points, for resuming; not a result
+//! DIR/soft-roce/           what the virtual machines of Soft-RoCE left, if they ran: logs, consoles; not a result
 //! DIR/.lock                held while a process uses the directory
 //! ```
 //!
@@ -33,7 +34,7 @@ mod table;
 
 pub use error::ResultsError;
 pub use journal::Journal;
-pub use manifest::{ExperimentConfig, Host, Manifest, sha256_hex};
+pub use manifest::{ExperimentConfig, Host, Manifest, SoftRoce, sha256_hex};
 pub use table::{Row, Table};
 
 use std::fs::{self, File, TryLockError};
@@ -96,6 +97,7 @@ impl ResultsDir {
                 return Err(ResultsError::OtherRun { path: path.to_path_buf(), difference });
             }
             manifest.resumed = found.resumed + 1;
+            manifest.soft_roce = found.soft_roce;
         }
         Self::start(path, manifest, lock)
     }
@@ -170,6 +172,15 @@ impl ResultsDir {
     /// I/O.
     pub fn finish(&mut self) -> Result<(), ResultsError> {
         self.manifest.finished_unix_s = Some(manifest::now_unix_s());
+        self.write_manifest()
+    }
+
+    /// Notes in the manifest what became of the measurements over Soft-RoCE.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn note_soft_roce(&mut self, outcome: SoftRoce) -> Result<(), ResultsError> {
+        self.manifest.soft_roce = Some(outcome);
         self.write_manifest()
     }
 

@@ -13,7 +13,7 @@ use crate::results::{ResultsError, Table};
 use crate::stats::{self, Estimate};
 
 /// One run. The field names are the columns of the CSV.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DetectRow {
     /// Number of the run, from 0.
     pub run: u32,
