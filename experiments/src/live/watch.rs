@@ -377,13 +377,7 @@ struct Repeats {
 impl Repeats {
     fn is_news(&mut self, what: &What, at: Nanos) -> bool {
         match what {
-            // The channel works, and the memory is taken away: whoever looks for it anew finds a channel and no memory.
-            What::ChannelRestored => !matches!(&self.last, Some((What::ChannelLost { .. }, _))),
-            What::ChannelLost { kind, .. } if !matches!(kind.as_str(), "refused" | "out_of_bounds") => {
-                self.last = None;
-                true
-            }
-            What::BadMemory { .. } | What::NoProgressBox | What::ChannelLost { .. } => match &self.last {
+            What::BadMemory { .. } | What::NoProgressBox => match &self.last {
                 Some((last, said)) if last == what && at < *said + REPEAT_EVERY => false,
                 _ => {
                     self.last = Some((what.clone(), at));
@@ -427,20 +421,5 @@ mod tests {
         assert!(!told(bad("torn"), 12) && told(bad("torn"), 13));
         assert!(told(What::Attached { incarnation: 1, capacity: 2 }, 14));
         assert!(told(bad("torn"), 15), "it was well in between");
-    }
-
-    #[test]
-    fn memory_that_was_taken_away_is_reported_now_and_then() {
-        let lost = |kind: &str| What::ChannelLost { kind: kind.into(), error: String::new() };
-        let attached = || What::Attached { incarnation: 1, capacity: 2 };
-        let mut repeats = Repeats::default();
-        let mut told = |what: What, second| repeats.is_news(&what, Nanos::from_secs(second));
-        assert!(told(lost("refused"), 1));
-        assert!(!told(What::ChannelRestored, 1), "the memory is still away");
-        assert!(!told(lost("refused"), 2) && told(lost("refused"), 11));
-        assert!(told(lost("unreachable"), 12) && told(What::ChannelRestored, 13));
-        assert!(told(lost("unreachable"), 14) && told(What::ChannelRestored, 15));
-        assert!(told(lost("refused"), 16) && told(attached(), 17));
-        assert!(told(What::ChannelRestored, 18));
     }
 }
