@@ -410,6 +410,36 @@ fn count(summary: &mut Summary, event: &Event) {
 mod tests {
     use super::*;
 
+    fn watch_of_nobody() -> Watch {
+        let node = std::path::Path::new("/nonexistent/node.sock").into();
+        let monitor = MonitorConfig::polling_every(Nanos::from_millis(1));
+        Watch::new(WatchConfig { node, monitor, spin: false, recover: false })
+    }
+
+    #[test]
+    fn what_is_waited_for_is_said_when_it_is_news() {
+        let (mut watch, mut notices) = (watch_of_nobody(), Vec::new());
+        let whys = [Some("a"), Some("a"), Some("b"), None, None, Some("b")];
+        whys.iter().for_each(|why| watch.say_waiting(why.map(str::to_owned), &mut notices));
+        let said = notices.iter().map(|notice| match &notice.what {
+            What::Waiting { why } => why.as_str(),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(said.collect::<Vec<_>>(), ["a", "b", "b"], "it was well in between");
+    }
+
+    #[test]
+    fn the_longer_an_answer_is_waited_for_the_rarer_it_is_looked_for() {
+        let mut watch = watch_of_nobody();
+        assert_eq!(watch.answer_due(), Nanos::MAX);
+        let waited = Nanos::from_millis(5);
+        let now = clock::now();
+        watch.waiting = Some((0, now - waited));
+        assert!(watch.answer_due() >= now + waited);
+        watch.note_waiting();
+        assert_eq!(watch.waiting, None, "no READ is under way");
+    }
+
     #[test]
     fn a_lasting_fault_of_the_memory_is_reported_now_and_then() {
         let bad = |error: &str| What::BadMemory { error: error.into() };
