@@ -20,3 +20,6 @@ for failure in link-down command kernel-crash; do
 done
 metric own-link-down-local "$(rows "$OUT/detect.csv" 'v["failure"] == "own-link-down" && v["cause"] == "local_fault"')" \
     runs "=1"
+
+# Crashed last, it may still be starting; the next case wants it there.
+wait_for_node 40 || fail "the node did not come back"

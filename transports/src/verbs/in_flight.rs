@@ -252,6 +252,7 @@ mod tests {
         let number = books.add(long);
         assert!(books.check(&[long]).is_err() && books.check(&[read(1, 1)]).is_ok());
         assert_eq!(done(&mut books, number), [0]);
+        assert!(books.check(&[long, read(1, 1)]).is_ok(), "there is room again");
         books.add(long);
         drop(books.give_up());
         assert!(books.check(&[long, read(1, 1)]).is_ok(), "there is room again");
