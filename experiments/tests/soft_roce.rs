@@ -235,6 +235,9 @@ fn an_interruption_waits_until_the_script_has_cleaned_up() {
     assert!(matches!(outcome, Err(SoftRoceError::Interrupted)), "{outcome:?}");
     assert_eq!(place.read("results/soft-roce/cleaned"), "cleaned\n");
     assert_eq!(dir.manifest().soft_roce, None, "a resumed run does it again");
+    place.script("exit 0");
+    place.plan().carry_out(&mut dir, &Interrupt::new(), &Progress::hidden()).unwrap();
+    assert!(!place.path("results/soft-roce/cleaned").exists(), "what it left became a part of the next run");
     asking.join().unwrap();
 }
 

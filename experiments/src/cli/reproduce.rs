@@ -16,8 +16,9 @@ pub(super) struct Arguments {
     /// Leave out the experiments with real processes.
     #[arg(long)]
     no_live: bool,
-    /// Measurements by real verbs between two virtual machines: made if transports/soft-roce/run can begin at once, never,
-    /// or those of an earlier run, taken from its output directory.
+    /// Measurements by real verbs between two virtual machines, which take a minute more: made if
+    /// transports/soft-roce/run of this checkout can begin at once, never, or those of an earlier run, taken from its
+    /// output directory.
     #[arg(long, value_name = "auto|never|DIR", default_value_t)]
     soft_roce: Source,
 }

@@ -27,6 +27,7 @@ use here::{Here, Ready, Unready};
 use script::{End, ScriptError};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::{fs, io};
 use tables::Tables;
 
 /// The cases of the quick profile; the full one runs all that there are.
@@ -174,6 +175,13 @@ fn run(
     progress: &Progress,
 ) -> Result<SoftRoce, SoftRoceError> {
     let out = dir.path().join(OUT);
+    // Whatever an interrupted run left must not be taken for a part of this one.
+    match fs::remove_dir_all(&out) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(ResultsError::io("remove", &out)(error).into());
+        }
+        _ => {}
+    }
     let log = dir.write(&format!("{OUT}/{LOG}"), b"")?;
     let bar = progress.experiment(OUT, cases.len());
     let end = script::run(ready, &cases, &out, &log, interrupt, &bar);

@@ -131,9 +131,12 @@ fn detection(runs: &[DetectRow]) -> Option<Figure> {
         panel = panel.vertical_rule(deadline / 1e3, format!("deadline {deadline} ms"));
     }
     caption.push_str(
-        "The deadline is for silence that a READ has seen. Where no READ is answered any more, it is the network card \
-         that gives up, after a time of its own. ",
+        "A deadline counts from the last progress that a READ has seen, which may lie before the failure. Where no READ \
+         is answered any more, it is the network card that gives up, after a time of its own. ",
     );
+    if kinds.contains(&FailureKind::Command) {
+        caption.push_str("The command stops the whole virtual machine. ");
+    }
     caption.push_str(HOW_TO_READ);
     let title = "Detection times between two virtual machines, over verbs";
     Some(Figure::new("soft-roce-detection").title(title).caption(caption).panel(panel))
