@@ -49,7 +49,6 @@ pub fn present(dir: &ResultsDir, report: &mut Report) -> Result<Option<(String, 
     let section = report.section(HEADING);
     section.paragraph(ABOUT).paragraph(&line.0);
     if let Some(tables) = tables {
-        section.paragraph(HOW_TO_READ);
         for figure in [detection(&tables.runs), speed(&tables.metrics)].into_iter().flatten() {
             figure.write(dir)?;
             section.figure(&figure);
