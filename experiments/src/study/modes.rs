@@ -196,7 +196,8 @@ impl Config {
                     rows.push(row(swept, *mode, level, deadline.0, &of_runs));
                 }
             }
-            let of_runs: Vec<(Cost, Cost)> = runs.iter().map(|(run, unwatched)| (run[place].cost, *unwatched)).collect();
+            let of_runs: Vec<(Cost, Cost)> =
+                runs.iter().map(|(run, unwatched)| (run[place].cost, *unwatched)).collect();
             costs.push(cost_row(swept, *mode, &of_runs));
         }
         Ok((rows, costs))

@@ -18,7 +18,8 @@
 //!
 //! * With an endless slice and one core the run queue is first come, first served, and a woken agent waits for the work
 //!   that is there. If that comes as a Poisson process of rate λ with work S, the mean is Pollaczek and Khinchine's
-//!   W = λ·E(S²) / 2(1−ρ). (The agent comes at regular intervals that keep no step with it, so it sees time averages.)
+//!   W = λ·E(S²) / 2(1−ρ). (The agent comes at regular intervals that keep no step with it, so it sees time averages, as
+//!   long as it seldom waits for longer than an interval: one who still waits isn't woken again.)
 //! * With Linux's slices and always-busy tasks (ρ = 1) that has no meaning. A woken agent goes before tasks that have
 //!   used up a slice, and waits for the rest of the slices that run: uniform on (0, s), mean s/2 on one core; if *c*
 //!   cores are out of step, the least of *c* such, mean s/(c+1). The number of busy tasks does not matter; other
@@ -232,9 +233,8 @@ mod tests {
         let mut path = path("exp:5ms".parse().unwrap(), 0.1);
         let mut stream = Stream::default();
         let interval = Some(Nanos::from_millis(1));
-        let arrivals: Vec<Nanos> = (0..2_000)
-            .map(|n| stream.send(&mut path, Leg::FromNode, Nanos::from_millis(n), 20, interval))
-            .collect();
+        let arrivals: Vec<Nanos> =
+            (0..2_000).map(|n| stream.send(&mut path, Leg::FromNode, Nanos::from_millis(n), 20, interval)).collect();
         assert!(arrivals.is_sorted());
         assert!(arrivals.iter().zip(0..).all(|(at, n)| *at >= Nanos::from_millis(n)));
         let traffic = path.traffic();

@@ -47,8 +47,7 @@ fn trade_off(name: &str, poll: &str, table: &Table) -> Option<Figure> {
         for (load, rows) in &loads {
             let x = Axis::log("detection time").seconds();
             let y = Axis::log("false positives").unit("1/h");
-            let title = if level == FailureLevel::Os { "OS level" } else { "application level" };
-            let mut panel = Panel::new(x, y).title(format!("{title}, load {load}"));
+            let mut panel = Panel::new(x, y).title(format!("{} level, load {load}", level_name(level)));
             for (mode, rows) in rows.filter("level", level.name()).groups("mode") {
                 panel = panel.series(series(&mode, trade_off_points(&rows)?));
             }
@@ -67,61 +66,56 @@ fn trade_off_points(rows: &Table) -> Option<Vec<Point>> {
     Some(detection.iter().zip(mistakes).take(drawn).filter_map(|(x, y)| Some(point((*x)? / 1e3, y?))).collect())
 }
 
-/// Share of the failures that were detected, by mode and level, a panel for each load.
+/// Share of the failures that were detected: a column for each mode, a row for each level and load.
 fn detected(name: &str, poll: &str, table: &Table, deadline: Nanos) -> Option<Figure> {
-    let deadline_ms = deadline.as_millis_f64().to_string();
-    let table = table.filter("deadline_ms", &deadline_ms);
-    let loads = table.groups("load");
-    let mut figure = Figure::new(format!("{name}-detected"))
-        .title("Failures that were detected, by way of watching")
-        .caption(format!(
-            "Share of the failures at each level that were noticed before they were over, with a deadline of {deadline} \
-             and a poll every {poll} ms. Load: always-busy processes beside the workload. A watchdog stops with the \
-             operating system it runs on.",
-        ))
-        .columns(loads.len());
-    for (load, rows) in loads {
-        let levels = FailureLevel::ALL.map(|level| match level {
-            FailureLevel::Os => "OS".to_owned(),
-            FailureLevel::Application => "app".to_owned(),
-            FailureLevel::Session => "session".to_owned(),
-        });
-        let mut map = Heatmap::new("level of the failure", "way of watching").columns(levels);
-        for (mode, rows) in rows.groups("mode") {
-            let cells = FailureLevel::ALL.map(|level| {
-                let cell = rows.filter("level", level.name()).numbers("recall");
-                let share = cell.and_then(|cells| cells.first().copied().flatten());
-                share.map(|share| (share, format!("{:.0}%", share * 100.0)))
-            });
-            map = map.row(mode, cells);
+    let table = table.filter("deadline_ms", &deadline.as_millis_f64().to_string());
+    let mut map =
+        Heatmap::new("way of watching", "failure at").columns(table.groups("mode").into_iter().map(|(m, _)| m));
+    for level in FailureLevel::ALL {
+        for (load, rows) in table.filter("level", level.name()).groups("load") {
+            let cells = rows.numbers("recall")?;
+            let cells = cells.iter().map(|cell| cell.map(|share| (share, format!("{:.0}%", share * 100.0))));
+            map = map.row(format!("{}, load {load}", level_name(level)), cells);
         }
-        figure = figure.panel(Panel::heatmap(map).title(format!("load {load}")));
     }
-    Some(figure)
+    let caption = format!(
+        "Share of the failures at each level that were noticed before they were over, with a deadline of {deadline} and a \
+         poll every {poll} ms. Load: always-busy processes beside the workload. A watchdog stops with the operating \
+         system it runs on.",
+    );
+    let figure = Figure::new(format!("{name}-detected")).title("Failures that were detected, by way of watching");
+    Some(figure.caption(caption).panel(Panel::heatmap(map)))
 }
 
-/// What watching costs, over the poll interval: processor time and traffic, and what it adds to the requests' time.
+fn level_name(level: FailureLevel) -> &'static str {
+    match level {
+        FailureLevel::Os => "OS",
+        level => level.name(),
+    }
+}
+
+/// What watching a busy node costs, over the poll interval: processor time and traffic, and what it adds to the time of
+/// requests.
 fn overhead(name: &str, costs: &Table) -> Option<Figure> {
-    let loads = costs.groups("load");
-    let (idle, busy) = (loads.first()?, loads.last()?);
+    let (load, rows) = costs.groups("load").into_iter().last()?;
     let mut figure = Figure::new(format!("{name}-overhead"))
-        .title("What watching costs, by way of watching")
+        .title(format!("What watching a node under load {load} costs"))
         .caption(format!(
-            "Means with 95% intervals. Processor time: share of all cores of the node. Traffic: frames on the wire, both \
-             ways; a watchdog's are its reports. Added time of requests: mean and 99th percentile of the time from arrival to answer, minus those of the same requests \
-             when the node is watched by READs, which take none of its processors' time. Load {}, where nothing is said.",
-            busy.0
+            "Means with 95% intervals, with {load} always-busy processes beside the workload. Processor time: share of all \
+             cores of the node. Traffic: frames on the wire, both ways; a watchdog's are its reports. Requests: mean and \
+             99th percentile of the time from arrival to answer, minus those of the same requests when the node is watched \
+             by READs, which take none of its processors' time; a longer wait of one request moves all that come after it, \
+             so what a mode adds has the noise of a schedule.",
         ))
         .columns(2);
+    let added = |what: &str| Axis::linear(format!("{what}, added")).unit("µs");
     let shown = [
-        ("cpu_share", "processor time".to_owned(), Axis::log("share of the node").percent(), &busy.1, 1.0),
-        ("bytes_per_s", "traffic".to_owned(), Axis::log("traffic").unit("B/s"), &busy.1, 1.0),
-        ("added_request_ms", format!("requests, load {}", idle.0), added("mean"), &idle.1, 1e3),
-        ("added_request_ms", format!("requests, load {}", busy.0), added("mean"), &busy.1, 1e3),
-        ("added_request_p99_ms", format!("slow requests, load {}", idle.0), added("p99"), &idle.1, 1e3),
-        ("added_request_p99_ms", format!("slow requests, load {}", busy.0), added("p99"), &busy.1, 1e3),
+        ("cpu_share", "processor time", Axis::log("share of the node").percent(), 1.0),
+        ("bytes_per_s", "traffic", Axis::log("traffic").unit("B/s"), 1.0),
+        ("added_request_ms", "requests, mean", added("mean"), 1e3),
+        ("added_request_p99_ms", "requests, 99th percentile", added("p99"), 1e3),
     ];
-    for (column, title, y, rows, scale) in shown {
+    for (column, title, y, scale) in shown {
         let mut panel = Panel::new(Axis::log("poll interval").seconds(), y).title(title);
         for (mode, rows) in rows.groups("mode") {
             let polls = rows.numbers("poll_ms")?;
@@ -132,8 +126,4 @@ fn overhead(name: &str, costs: &Table) -> Option<Figure> {
         figure = figure.panel(panel);
     }
     Some(figure)
-}
-
-fn added(what: &str) -> Axis {
-    Axis::linear(format!("{what}, added")).unit("µs")
 }
