@@ -38,6 +38,26 @@ state_bytes = [100, 5000]
 request_interval = "exp:50ms"
 "#;
 
+const MODES: &str = r#"
+study = "modes"
+title = "Small"
+summary = "Ways of watching, for a few seconds of simulated time."
+replications = 3
+modes = ["read", "pull", "push", "watchdog"]
+deadlines = ["3ms", "20ms"]
+deadline = "20ms"
+[scenario]
+load = [0, 3]
+poll_interval = ["1ms", "5ms"]
+network_loss = 0.01
+loop_jitter = "uniform:0ns:100us"
+warm_up = "200ms"
+duration = "1200ms"
+[faults]
+per_minute = 60.0
+repair_after = "exp:200ms"
+"#;
+
 /// Sweeps into a new directory; answers the CSVs by name.
 fn sweep(place: &Path, config: &str, threads: u32, seed: u32, out: &str) -> BTreeMap<String, Vec<u8>> {
     let (file, out) = (place.join("small.toml"), place.join(out));
@@ -67,6 +87,11 @@ fn depends_on_config_and_seed_alone(config: &str, rows: usize) {
 #[test]
 fn detection() {
     depends_on_config_and_seed_alone(DETECTION, 16 * 4 * 3);
+}
+
+#[test]
+fn modes() {
+    depends_on_config_and_seed_alone(MODES, 4 * 4 * 4 * 2);
 }
 
 #[test]

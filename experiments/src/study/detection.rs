@@ -76,7 +76,7 @@ row! {
     }
 }
 
-const ALL_LEVELS: &str = "all";
+pub(super) const ALL_LEVELS: &str = "all";
 
 impl Config {
     pub(super) fn parse(file: &str, text: &str) -> Result<Self, ConfigError> {
@@ -143,7 +143,7 @@ impl Config {
     }
 }
 
-fn of_level(run: &Detection, level: Option<FailureLevel>) -> LevelQos {
+pub(super) fn of_level(run: &Detection, level: Option<FailureLevel>) -> LevelQos {
     match level {
         Some(level) => run.of(level).clone(),
         None => run.levels.iter().fold(LevelQos::default(), |mut all, level| {
@@ -190,7 +190,7 @@ fn row(swept: &Swept, level: &str, deadline: Nanos, runs: &[LevelQos]) -> Row {
 
 /// False positives come in bursts, so their interval is that of the spread between replications, which are independent;
 /// but no narrower than if each came alone, for a few bursts may all lie in few replications.
-fn mistakes_per_hour(runs: &[LevelQos]) -> Option<Estimate> {
+pub(super) fn mistakes_per_hour(runs: &[LevelQos]) -> Option<Estimate> {
     let hours = |run: &LevelQos| run.up_time.as_secs_f64() / 3600.0;
     let spread = stats::ratio(&pairs(runs, |run| run.false_positives as f64, hours))?;
     let alone = stats::rate(runs.iter().map(|run| run.false_positives).sum(), runs.iter().map(hours).sum())?;
@@ -198,7 +198,7 @@ fn mistakes_per_hour(runs: &[LevelQos]) -> Option<Estimate> {
 }
 
 /// A share of alarms or failures, whose interval is found in the same way.
-fn share(runs: &[LevelQos], part: fn(&LevelQos) -> u64, whole: fn(&LevelQos) -> u64) -> Option<Estimate> {
+pub(super) fn share(runs: &[LevelQos], part: fn(&LevelQos) -> u64, whole: fn(&LevelQos) -> u64) -> Option<Estimate> {
     let spread = stats::ratio(&pairs(runs, |run| part(run) as f64, |run| whole(run) as f64))?;
     let alone = stats::proportion(runs.iter().map(part).sum(), runs.iter().map(whole).sum())?;
     Some(spread.widened_by(alone).within(0.0, 1.0))

@@ -9,12 +9,14 @@
 //! | kind | measures | by |
 //! |---|---|---|
 //! | [`detection`] | false positives, detection times, accuracy, for any number of deadlines | simulation |
+//! | [`modes`] | the same beside pull, heartbeats and a watchdog, and what each costs | simulation |
 //! | [`recovery`] | sessions saved and lost, outage and its parts, bytes read | simulation |
 //! | [`live`] | detection and extraction on this machine, beside what the simulation says of it | real processes |
 
 pub mod detection;
 mod limits;
 pub mod live;
+pub mod modes;
 pub mod recovery;
 mod row;
 mod scenario;
@@ -129,6 +131,7 @@ enum Kind {
     Detection(Box<detection::Config>),
     Recovery(Box<recovery::Config>),
     Live(Box<live::Config>),
+    Modes(Box<modes::Config>),
 }
 
 /// A study, read and checked.
@@ -145,6 +148,7 @@ enum KindName {
     Detection,
     Recovery,
     Live,
+    Modes,
 }
 
 /// The first look at a config: which kind it is. Unknown keys are the second look's business.
@@ -177,6 +181,7 @@ impl Study {
             KindName::Detection => Kind::Detection(Box::new(detection::Config::parse(file, &text)?)),
             KindName::Recovery => Kind::Recovery(Box::new(recovery::Config::parse(file, &text)?)),
             KindName::Live => Kind::Live(Box::new(live::Config::parse(file, &text)?)),
+            KindName::Modes => Kind::Modes(Box::new(modes::Config::parse(file, &text)?)),
         };
         Ok(Study { name, text, kind })
     }
@@ -197,6 +202,7 @@ impl Study {
             Kind::Detection(config) => config.points().len(),
             Kind::Recovery(config) => config.points().len(),
             Kind::Live(config) => config.points().len(),
+            Kind::Modes(config) => config.points().len(),
         }
     }
 
@@ -206,6 +212,7 @@ impl Study {
             Kind::Detection(config) => config.run(&self.name, context),
             Kind::Recovery(config) => config.run(&self.name, context),
             Kind::Live(config) => config.run(&self.name, context),
+            Kind::Modes(config) => config.run(&self.name, context),
         }
     }
 
@@ -215,6 +222,7 @@ impl Study {
             Kind::Detection(config) => config.present(&self.name, dir)?,
             Kind::Recovery(config) => config.present(&self.name, dir)?,
             Kind::Live(config) => config.present(&self.name, dir)?,
+            Kind::Modes(config) => config.present(&self.name, dir)?,
         };
         // Before anything is overwritten: what was drawn from a whole table is better than what half of one gives.
         if let Some((caption, _)) = tables.tables.iter().find(|(_, table)| table.is_empty()) {
@@ -237,6 +245,7 @@ impl Study {
             Kind::Detection(config) => &config.title,
             Kind::Recovery(config) => &config.title,
             Kind::Live(config) => &config.title,
+            Kind::Modes(config) => &config.title,
         }
     }
 
@@ -246,6 +255,7 @@ impl Study {
             Kind::Detection(config) => &config.summary,
             Kind::Recovery(config) => &config.summary,
             Kind::Live(config) => &config.summary,
+            Kind::Modes(config) => &config.summary,
         }
     }
 }

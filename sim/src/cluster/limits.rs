@@ -2,6 +2,7 @@
 //!
 //! The bounds are far above what a study needs and what they guard is only time and memory, so estimates do.
 
+use super::mode::Mode;
 use super::scenario::{Scenario, ScenarioError};
 use crate::faults::Arrivals;
 
@@ -24,7 +25,9 @@ impl Scenario {
         let pauses = work.pauses.map_or(0.0, |pauses| 2.0 * work.applications as f64 / pauses.interval.mean_s());
         let slices = if self.load > 0 { self.cpu.cores as f64 / self.cpu.slice.as_secs_f64() } else { 0.0 };
         // A poll looks at all counters, which costs little for each, and is sent again when it is lost.
-        let poll = (6.0 + self.entities_per_node() as f64 / 100.0) / (1.0 - self.network_loss);
+        // Messages have their agent: its wake-up, its turn, its end.
+        let steps = if matches!(self.mode, Mode::Pull | Mode::Push) { 10.0 } else { 6.0 };
+        let poll = (steps + self.entities_per_node() as f64 / 100.0) / (1.0 - self.network_loss);
         let polls = poll / self.monitor.poll_interval.as_secs_f64();
         let faults = match self.faults.arrivals {
             Arrivals::Never | Arrivals::Once { .. } => 0.0,

@@ -51,6 +51,9 @@ pub(super) type SessionBox = StateBox<Part, Word>;
 pub(super) struct NodeMemory {
     pub(super) nic: SimNode,
     pub(super) hook_table: RegionKey,
+    /// The region of the Progress Box, and the words at its beginning that a monitor polls.
+    pub(super) progress_key: RegionKey,
+    polled: Part,
     /// In slot order.
     pub(super) counters: Vec<LivenessCounter>,
     /// By session; empty if none is kept.
@@ -98,7 +101,8 @@ impl NodeMemory {
         let recovery: Arc<[AtomicU64]> = zeroed(box_words * sessions).into();
         let claims: Arc<[AtomicU64]> = zeroed(sessions).into();
         let region = |memory: &Arc<[AtomicU64]>, rights| nic.register(memory.clone(), rights).map_err(text);
-        let mut hooks = vec![(Purpose::Monitoring, Rights::READ, region(&progress, Rights::READ)?, progress.len())];
+        let progress_key = region(&progress, Rights::READ)?;
+        let mut hooks = vec![(Purpose::Monitoring, Rights::READ, progress_key, progress.len())];
         if box_words * sessions > 0 {
             let claim = Rights::READ | Rights::COMPARE_SWAP;
             hooks.push((Purpose::Recovery, Rights::READ, region(&recovery, Rights::READ)?, recovery.len()));
@@ -113,6 +117,7 @@ impl NodeMemory {
         let hook_table = nic.register(table, Rights::READ).map_err(text)?;
         nic.seal();
 
+        let polled = Part { range: 0..geometry.poll_words(), region: progress.clone() };
         let whole = Part { range: 0..progress.len(), region: progress.clone() };
         let mut owner = ProgressBox::format(whole, geometry, 1).map_err(text)?;
         for record in records_of(scenario, box_words) {
@@ -128,7 +133,12 @@ impl NodeMemory {
             })
             .collect::<Result<_, _>>()
             .map_err(text)?;
-        Ok(NodeMemory { nic, hook_table, counters, boxes })
+        Ok(NodeMemory { nic, hook_table, progress_key, polled, counters, boxes })
+    }
+
+    /// What a poll is about: header and liveness words.
+    pub(super) fn polled(&self) -> &[AtomicU64] {
+        &self.polled
     }
 }
 

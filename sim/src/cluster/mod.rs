@@ -15,6 +15,7 @@
 //! |---|---|---|
 //! | [`record`] | suspects nobody, records silences | a [`Record`], from which **every** deadline is judged afterwards |
 //! | [`verdicts`] | by the scenario's deadlines | what that monitor said, and when |
+//! | [`overhead`] | by the scenario's deadlines | what watching costs the node, its clients and the network |
 //! | [`recovery_run`] | by the scenario's deadlines | one failure detected, planned, extracted, reinstated elsewhere |
 //!
 //! ```
@@ -34,12 +35,20 @@
 //! assert!(false_positives.is_sorted_by(|shorter, longer| shorter >= longer));
 //! ```
 //!
+//! That is how a monitor works whose node offers its memory. The ways it is compared with, in which the node's own
+//! processors take part, are in [`mode`].
+//!
 //! Every random number comes from `streams`, by component: faults, arrivals, service, jitter, pauses, network. So a
 //! change of deadline, of the poll interval or of where the monitor runs leaves workload and faults as they are.
 
+mod agent;
 mod limits;
+mod link;
 mod memory;
+pub mod mode;
+mod near;
 mod node;
+mod overhead;
 mod path;
 mod record;
 mod recovery;
@@ -49,6 +58,7 @@ mod target;
 mod world;
 
 pub use limits::{MAX_EVENTS, MAX_LOAD, MAX_STATE_TOTAL};
+pub use overhead::{Overhead, overhead};
 pub use path::RandomPath;
 pub use record::{EntityRecording, Mark, NodeRecord, Record, RecordedSilence, Sample, VerdictLog, record, verdicts};
 pub use recovery::{RecoveryOptions, RecoveryOutcome, SessionFate, SessionOutcome, Timeline, recovery_run};
@@ -70,6 +80,12 @@ enum What {
     Cpu,
     Nic,
     Monitor,
+    /// A request gets to the node's agent.
+    Request,
+    /// It is time for the agent to send.
+    Beat,
+    /// A message of the agent gets to the monitor.
+    Heard,
     Tick(u32),
     Loop(u32),
     Arrival(u32),

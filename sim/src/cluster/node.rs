@@ -7,7 +7,9 @@ use backdoor_core::Nanos;
 use backdoor_core::progress_box::EntityState;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
+use super::agent::{Agent, Waits};
 use super::memory::{NodeMemory, Slots};
+use super::mode::Mode;
 use super::scenario::Scenario;
 use super::{Agenda, What};
 use crate::cpu::{Affinity, CpuError, CpuModel, Finished, TaskId};
@@ -23,6 +25,7 @@ enum Role {
     Loop(usize),
     Handler(usize),
     Monitor,
+    Agent,
 }
 
 #[derive(Debug)]
@@ -63,7 +66,10 @@ pub(super) struct Node {
     ticks: Vec<TaskId>,
     pub(super) applications: Vec<Application>,
     pub(super) sessions: Vec<Session>,
-    monitor: Option<TaskId>,
+    pub(super) monitor: Option<TaskId>,
+    pub(super) agent: Option<Agent>,
+    /// How long requests took, once [`measure`](Self::measure) was called.
+    pub(super) served_in: Option<Waits>,
     pub(super) plan: FaultPlan,
     pub(super) failures: Vec<Failure>,
     finished: Vec<Finished>,
@@ -107,7 +113,11 @@ impl Node {
                 service: streams.indexed("service", index as u64),
             });
         }
-        let monitor = if scenario.monitor_shares_cpu { Some(task(Affinity::Free, Role::Monitor)?) } else { None };
+        let agent = match scenario.mode {
+            Mode::Pull | Mode::Push => Some(Agent::new(task(Affinity::Free, Role::Agent)?, scenario, &memory)),
+            Mode::Read | Mode::Watchdog => None,
+        };
+        let monitor = if scenario.monitor_is_on_node() { Some(task(Affinity::Free, Role::Monitor)?) } else { None };
         let plan = FaultPlan::new(scenario.faults.clone(), streams.stream("faults"), streams.stream("damage"));
         let slots = Slots::of(scenario);
         Ok(Node {
@@ -121,6 +131,8 @@ impl Node {
             applications,
             sessions,
             monitor,
+            agent,
+            served_in: None,
             plan,
             failures: Vec::new(),
             finished: Vec::new(),
@@ -147,6 +159,9 @@ impl Node {
             let first = self.work.request_interval.sample(&mut self.sessions[session].arrivals);
             agenda.at(first, What::Arrival(session as u32));
         }
+        if let Some(beat) = self.agent.as_ref().and_then(|agent| agent.beat) {
+            agenda.after(beat, What::Beat);
+        }
         if let Some(at) = self.plan.first(warm_up) {
             agenda.at(at, What::Strike);
         }
@@ -170,6 +185,9 @@ impl Node {
         let session = &mut self.sessions[index];
         agenda.after(self.work.request_interval.sample(&mut session.arrivals), What::Arrival(index as u32));
         session.pending += 1;
+        if let Some(waits) = &mut self.served_in {
+            waits.begin(index, agenda.now());
+        }
         if session.pending > 1 {
             return;
         }
@@ -245,6 +263,7 @@ impl Node {
             }
             Role::Handler(index) => self.answer(index, agenda.now()),
             Role::Monitor => return true,
+            Role::Agent => self.agent_has_worked(agenda.now()),
         }
         false
     }
@@ -254,6 +273,9 @@ impl Node {
         let session = &mut self.sessions[index];
         session.pending -= 1;
         session.served += 1;
+        if let Some(waits) = &mut self.served_in {
+            waits.end(index, now);
+        }
         if session.served.is_multiple_of(self.work.commit_every)
             && let (Some(state_box), Some(bytes)) = (self.memory.boxes.get_mut(index), self.work.state_bytes)
         {
@@ -318,6 +340,6 @@ impl Node {
 }
 
 /// Work of no length would finish at the instant of waking, before anything else at that instant.
-fn at_least(work: Nanos) -> Nanos {
+pub(super) fn at_least(work: Nanos) -> Nanos {
     work.max(Nanos(1))
 }

@@ -20,7 +20,8 @@ use crate::streams::Streams;
 pub struct Sample {
     /// Evidence time before which the words can't have been sampled.
     pub begin: Nanos,
-    /// Time of the run at which the monitor took the sample in: that of its verdicts.
+    /// Time of the run at which the monitor took the sample in: that of its verdicts. For a watchdog, when its report of
+    /// them arrives.
     pub at: Nanos,
 }
 
@@ -165,10 +166,11 @@ pub fn verdicts(scenario: &Scenario, streams: &Streams) -> Result<Vec<VerdictLog
     while let Some(happening) = world.next() {
         let Happening::Stepped(node) = happening else { continue };
         let (marks, channel_losses) = &mut logs[node];
+        let at = world.watches[node].link.known_at(world.now());
         for noticed in &world.watches[node].noticed {
             match noticed {
-                Noticed::Suspected(v) => marks.push(Mark { at: v.at, suspected: true, slot: v.slot }),
-                Noticed::Trusted(v) => marks.push(Mark { at: v.at, suspected: false, slot: v.slot }),
+                Noticed::Suspected(v) => marks.push(Mark { at, suspected: true, slot: v.slot }),
+                Noticed::Trusted(v) => marks.push(Mark { at, suspected: false, slot: v.slot }),
                 Noticed::ChannelLost { .. } => *channel_losses += 1,
                 _ => {}
             }
@@ -212,7 +214,7 @@ impl Observer {
         }
         let new_sample = monitor.stats().samples > self.samples.len() as u64;
         if new_sample {
-            self.samples.push(Sample { begin: monitor.evidence_time(), at: now });
+            self.samples.push(Sample { begin: monitor.evidence_time(), at: watch.link.known_at(now) });
         } else if watch.noticed.is_empty() {
             return;
         }

@@ -7,6 +7,7 @@ use backdoor_core::state_box::MAX_PAYLOAD_BYTES;
 use backdoor_transports::sim_nic::{SimNicConfig, SimNicConfigError};
 
 use super::limits::{MAX_EVENTS, MAX_LOAD, MAX_STATE_TOTAL};
+use super::mode::{AgentCosts, Mode};
 use crate::cpu::{CpuError, CpuParams};
 use crate::dist::Dist;
 use crate::faults::{Arrivals, FaultOptions};
@@ -56,6 +57,10 @@ pub struct Scenario {
     pub deadlines: Deadlines,
     /// How the monitor polls.
     pub monitor: MonitorConfig,
+    /// How the monitor learns of the node's progress.
+    pub mode: Mode,
+    /// CPU time of the node's agent, in modes that have one.
+    pub agent: AgentCosts,
     /// The monitor is a task on the node's own run queue, as in a live experiment on one machine: it polls late under
     /// load, and stops when the node freezes. Otherwise it has a machine of its own.
     pub monitor_shares_cpu: bool,
@@ -85,6 +90,8 @@ impl Default for Scenario {
             workload: Workload::default(),
             deadlines: Deadlines::all(Nanos::from_millis(50)),
             monitor: MonitorConfig::polling_every(Nanos::from_millis(1)),
+            mode: Mode::Read,
+            agent: AgentCosts::default(),
             monitor_shares_cpu: false,
             monitor_work: Nanos::from_micros(5),
             network_delay: Dist::constant(Nanos::from_micros(2)),
@@ -156,6 +163,9 @@ pub enum ScenarioError {
         /// Cores.
         cores: usize,
     },
+    /// Two answers to where the monitor runs.
+    #[error("a monitor that shares the node's processors can only read its memory, or be a watchdog, not {0}")]
+    SharedMode(Mode),
     /// More always-busy tasks than anybody means.
     #[error("a load of {0} tasks is more than the {MAX_LOAD} that can be simulated")]
     TooMuchLoad(usize),
@@ -186,6 +196,7 @@ impl ScenarioError {
             ScenarioError::NoVictim(FailureLevel::Application) => Some("applications"),
             ScenarioError::StateSize(_) | ScenarioError::TooMuchState { .. } => Some("state_bytes"),
             ScenarioError::WarmUp { .. } => Some("duration"),
+            ScenarioError::SharedMode(_) => Some("monitor_shares_cpu"),
             ScenarioError::Rate(_) => Some("per_minute"),
             ScenarioError::Weights => Some("levels"),
             ScenarioError::TooMuchLoad(_) => Some("load"),
@@ -200,6 +211,20 @@ impl Scenario {
         // Saturating, because it is asked before anything has been checked.
         let own = self.cpu.cores.saturating_add(1).saturating_add(self.workload.applications);
         own.saturating_add(self.workload.total_sessions())
+    }
+
+    /// Whether the monitor is a task of the node.
+    pub(super) fn monitor_is_on_node(&self) -> bool {
+        self.monitor_shares_cpu || self.mode == Mode::Watchdog
+    }
+
+    /// CPU time of each step of a monitor that is.
+    pub(super) fn monitor_step_work(&self) -> Nanos {
+        match self.mode {
+            // What it posts is there at once, so a poll is one step.
+            Mode::Watchdog => self.mode.work(&self.agent, self.entities_per_node() as u64),
+            _ => self.monitor_work,
+        }
     }
 
     /// Whether it can be simulated.
@@ -232,6 +257,9 @@ impl Scenario {
         }
         if !(0.0..1.0).contains(&self.network_loss) {
             return Err(E::Fraction { name: "network_loss", below: "less than 1", value: self.network_loss });
+        }
+        if self.monitor_shares_cpu && matches!(self.mode, Mode::Pull | Mode::Push) {
+            return Err(E::SharedMode(self.mode));
         }
         if self.warm_up >= self.duration {
             return Err(E::WarmUp { warm_up: self.warm_up, duration: self.duration });

@@ -4,11 +4,10 @@ use backdoor_core::Nanos;
 use backdoor_core::detector::Detector;
 use backdoor_core::monitor::{Event as Noticed, Monitor};
 use backdoor_core::transport::RegionKey;
-use backdoor_transports::sim_nic::SimChannel;
 
+use super::link::Link;
 use super::memory::NodeMemory;
 use super::node::Node;
-use super::path::RandomPath;
 use super::scenario::{Scenario, ScenarioError};
 use super::{Agenda, Event, What};
 use crate::engine::{Engine, EventId};
@@ -17,7 +16,7 @@ use crate::streams::Streams;
 /// A monitor and its connection.
 pub(super) struct Watch<D> {
     pub(super) monitor: Monitor<D>,
-    channel: SimChannel<RandomPath>,
+    pub(super) link: Link,
     nic_event: Option<(EventId, Nanos)>,
     due_event: Option<(EventId, Nanos)>,
     /// What the monitor noticed in its last step.
@@ -61,10 +60,9 @@ impl<D: Detector> World<D> {
             let streams = streams.nested("node", index as u64);
             // The scenario was checked: its boxes have possible sizes, and keys and slots suffice.
             let memory = NodeMemory::new(scenario, index).expect("a checked scenario fits the formats");
-            let path = RandomPath::new(scenario.network_delay, scenario.network_loss, streams.stream("network"));
-            let channel = SimChannel::connect(&memory.nic, path, scenario.nic.clone())?;
+            let link = Link::new(scenario, index, &memory, &streams)?;
             let monitor = monitor(memory.hook_table);
-            world.watches.push(Watch { monitor, channel, nic_event: None, due_event: None, noticed: Vec::new() });
+            world.watches.push(Watch { monitor, link, nic_event: None, due_event: None, noticed: Vec::new() });
             world.nodes.push(Node::new(scenario, memory, &streams)?);
             world.act(index, |node, agenda| node.start(scenario.warm_up, agenda));
             world.plan_monitor(index);
@@ -96,6 +94,12 @@ impl<D: Detector> World<D> {
                 self.watches[index].due_event = None;
                 self.wake_monitor(index)
             }
+            What::Request => self.act(index, |node, agenda| node.wake_agent(agenda.now())),
+            What::Beat => self.act(index, |node, agenda| node.beat(agenda)),
+            What::Heard => {
+                self.watches[index].link.hear(now);
+                self.look_at_link(index)
+            }
             What::Cpu => self.act(index, |node, _| node.cpu_event_came()),
             What::Tick(tick) => self.act(index, |node, agenda| node.tick(tick as usize, agenda)),
             What::Loop(application) => self.act(index, |node, agenda| node.turn(application as usize, agenda)),
@@ -120,6 +124,12 @@ impl<D: Detector> World<D> {
         if stepped {
             self.step_monitor(index);
         }
+        if let Some(words) = self.nodes[index].agent.as_mut().and_then(|agent| agent.sends.take()) {
+            let now = self.now();
+            if let Some(at) = self.watches[index].link.send(words, now) {
+                self.agenda(index).at(at, What::Heard);
+            }
+        }
         let mut agenda = Agenda { engine: &mut self.engine, node: index as u32, end };
         self.nodes[index].plan_cpu(&mut agenda);
         stepped
@@ -130,12 +140,16 @@ impl<D: Detector> World<D> {
     }
 
     fn nic_event(&mut self, index: usize) -> bool {
+        self.watches[index].nic_event = None;
+        self.look_at_link(index)
+    }
+
+    fn look_at_link(&mut self, index: usize) -> bool {
         let now = self.now();
         let watch = &mut self.watches[index];
-        watch.nic_event = None;
-        watch.channel.advance_to(now);
+        watch.link.advance_to(now);
         // Everything due is done, so what is due now is to be polled.
-        if watch.channel.next_event().is_some_and(|at| at <= now) {
+        if watch.link.next_event().is_some_and(|at| at <= now) {
             return self.wake_monitor(index);
         }
         self.plan_channel(index);
@@ -144,11 +158,11 @@ impl<D: Detector> World<D> {
 
     /// The monitor has something to do: at once, or when its task gets a core.
     fn wake_monitor(&mut self, index: usize) -> bool {
-        if !self.scenario.monitor_shares_cpu {
+        if !self.scenario.monitor_is_on_node() {
             self.step_monitor(index);
             return true;
         }
-        let work = self.scenario.monitor_work;
+        let work = self.scenario.monitor_step_work();
         self.act(index, |node, agenda| {
             node.wake_monitor(agenda.now(), work);
         })
@@ -156,10 +170,12 @@ impl<D: Detector> World<D> {
 
     fn step_monitor(&mut self, index: usize) {
         let now = self.now();
-        let Watch { monitor, channel, noticed, .. } = &mut self.watches[index];
+        let Watch { monitor, link, noticed, .. } = &mut self.watches[index];
         noticed.clear();
-        channel.advance_to(now);
-        monitor.step(now, channel, noticed);
+        link.step(monitor, now, noticed);
+        if let Some(at) = link.request_arrives(now) {
+            self.agenda(index).at(at, What::Request);
+        }
         self.plan_channel(index);
         self.plan_monitor(index);
     }
@@ -167,7 +183,7 @@ impl<D: Detector> World<D> {
     fn plan_channel(&mut self, index: usize) {
         let now = self.now();
         let mut event = self.watches[index].nic_event.take();
-        let next = self.watches[index].channel.next_event().filter(|at| *at > now);
+        let next = self.watches[index].link.next_event().filter(|at| *at > now);
         self.agenda(index).keep(&mut event, next, What::Nic);
         self.watches[index].nic_event = event;
     }
