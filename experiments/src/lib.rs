@@ -25,7 +25,7 @@ pub mod report;
 pub mod results;
 pub mod runner;
 mod say;
-pub mod stats;
 pub mod study;
 
+pub use backdoor_sim::stats;
 pub(crate) use say::plain;
