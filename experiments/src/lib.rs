@@ -26,7 +26,7 @@ pub mod results;
 pub mod runner;
 mod say;
 pub mod soft_roce;
-pub mod stats;
 pub mod study;
 
+pub use backdoor_sim::stats;
 pub(crate) use say::plain;

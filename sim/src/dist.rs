@@ -20,6 +20,8 @@
 //! `mean` and `variance` are those of what [`Dist::sample`] gives, clamping at zero included, because closed forms of the
 //! quality of failure detectors are computed from them and compared with the simulation.
 
+mod tails;
+
 use std::f64::consts::{PI, SQRT_2};
 use std::fmt;
 use std::str::FromStr;

@@ -11,6 +11,8 @@
 //! | [`workload`] | what a node does all day: ticks, event loops, requests, commits |
 //! | [`faults`] | what goes wrong with it, when, and until when |
 //! | [`cluster`] | nodes and their monitors in virtual time; recovery of what a node held |
+//! | [`qos`] | one sender of heartbeats and one detector: simulated quality of service, closed forms, rare mistakes |
+//! | [`stats`] | estimates with 95% intervals |
 //! | [`metrics`] | how good a monitor was, for every deadline at once |
 //!
 //! Time is [`backdoor_core::Nanos`] throughout: integers, so that the same seed gives the same bytes.
@@ -23,5 +25,7 @@ pub mod dist;
 pub mod engine;
 pub mod faults;
 pub mod metrics;
+pub mod qos;
+pub mod stats;
 pub mod streams;
 pub mod workload;

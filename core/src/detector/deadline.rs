@@ -6,7 +6,7 @@
 
 use std::num::NonZeroU64;
 
-use super::Detector;
+use super::{Detector, Heartbeat};
 use crate::Nanos;
 
 /// Suspects an entity after more than `deadline` of silence.
@@ -36,8 +36,8 @@ impl Detector for DeadlineDetector {
     const STEADY: bool = true;
 
     #[inline]
-    fn progressed(&mut self, at: Nanos) {
-        self.last_progress = at;
+    fn progressed(&mut self, heartbeat: Heartbeat) {
+        self.last_progress = heartbeat.at;
     }
 
     #[inline]
@@ -59,7 +59,7 @@ mod tests {
     fn trusts_for_the_deadline_after_each_progress() {
         let mut detector = DeadlineDetector::new(Nanos(20), Nanos(100));
         assert_eq!(detector.fresh_until(), Nanos(120));
-        detector.progressed(Nanos(115));
+        detector.progressed(Heartbeat { number: 1, at: Nanos(115) });
         assert_eq!(detector.fresh_until(), Nanos(135));
     }
 

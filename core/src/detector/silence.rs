@@ -5,7 +5,7 @@
 //! sweep over a hundred deadlines costs one simulation. Silence while idle is no mistake at any deadline; whoever
 //! evaluates a record has to leave it out, as a monitor does.
 
-use super::Detector;
+use super::{Detector, Heartbeat};
 use crate::Nanos;
 
 /// A stretch without progress, in evidence time.
@@ -40,7 +40,7 @@ impl SilenceRecorder {
 impl Detector for SilenceRecorder {
     const STEADY: bool = true;
 
-    fn progressed(&mut self, at: Nanos) {
+    fn progressed(&mut self, Heartbeat { at, .. }: Heartbeat) {
         let silence = Silence { start: self.last_progress, end: at };
         if silence.end - silence.start >= self.floor {
             self.silences.push(silence);
@@ -64,8 +64,8 @@ mod tests {
     #[test]
     fn keeps_silences_from_the_floor_up() {
         let mut recorder = SilenceRecorder::new(Nanos(10), Nanos(0));
-        for at in [5, 15, 17, 40] {
-            recorder.progressed(Nanos(at));
+        for (number, at) in [5, 15, 17, 40].into_iter().enumerate() {
+            recorder.progressed(Heartbeat { number: number as u64, at: Nanos(at) });
         }
         let kept = [Silence { start: Nanos(5), end: Nanos(15) }, Silence { start: Nanos(17), end: Nanos(40) }];
         assert_eq!(recorder.silences(), kept);

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::event::{Event, Verdict};
 use crate::Nanos;
-use crate::detector::Detector;
+use crate::detector::{Detector, Heartbeat};
 use crate::progress_box::{EntityRecord, EntityState, Liveness, Slot};
 
 /// How the monitor sees an entity.
@@ -136,9 +136,9 @@ impl<D: Detector> EntityTable<D> {
         let (new, old) = (&sample.words[run.clone()], &mut self.words[run.clone()]);
         let detectors = &mut self.detectors[run];
         let mut earliest = self.earliest;
-        let mut advance = |detector: &mut Option<D>| {
+        let mut advance = |detector: &mut Option<D>, word: u64| {
             if let Some(detector) = detector {
-                detector.progressed(sample.end);
+                detector.progressed(Heartbeat { number: Liveness(word).count(), at: sample.end });
                 if !D::STEADY {
                     earliest = earliest.min(detector.fresh_until());
                 }
@@ -147,7 +147,7 @@ impl<D: Detector> EntityTable<D> {
         let mut others = 0;
         if self.trusted[number] == u32::MAX && all_advanced(new, old) {
             old.copy_from_slice(new);
-            detectors.iter_mut().for_each(advance);
+            detectors.iter_mut().zip(new).for_each(|(detector, word)| advance(detector, *word));
         } else {
             let trusted = self.trusted[number];
             for (bit, ((new, old), detector)) in new.iter().zip(old).zip(detectors).enumerate() {
@@ -156,7 +156,7 @@ impl<D: Detector> EntityTable<D> {
                 }
                 *old = *new;
                 if trusted & 1 << bit != 0 && Liveness(*new).state() == EntityState::Active {
-                    advance(detector);
+                    advance(detector, *new);
                 } else {
                     others |= 1 << bit;
                 }
@@ -185,9 +185,14 @@ impl<D: Detector> EntityTable<D> {
         };
         let slot = Slot(index as u32);
         let silence = sample.begin - detector.last_progress();
-        detector.progressed(sample.end);
+        let word = Liveness(self.words[index]);
+        detector.progressed(Heartbeat { number: word.count(), at: sample.end });
         let before = self.standing[index];
-        let after = Standing::of(Liveness(self.words[index]).state());
+        let after = Standing::of(word.state());
+        if (before, after) == (Standing::Suspected, Standing::Trusted) && sample.begin > detector.fresh_until() {
+            // Progress, and not enough of it for this detector.
+            return false;
+        }
         if after == Standing::Trusted {
             self.earliest = self.earliest.min(detector.fresh_until());
         }
@@ -296,9 +301,33 @@ impl<D: Detector> EntityTable<D> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detector::DeadlineDetector;
+    use crate::detector::{DeadlineDetector, NfdS, Schedule};
     use crate::progress_box::FailureLevel;
     use proptest::prelude::*;
+
+    /// Counts due at 10, 20, …, each good for 5 after the next one is due.
+    #[test]
+    fn progress_that_comes_too_late_acquits_nobody() {
+        let record = EntityRecord::new("ticks", FailureLevel::Os, Nanos(15));
+        let mut table = EntityTable::new(1);
+        let mut events = Vec::new();
+        let mut sample = |count: u64, at: u64, table: &mut EntityTable<NfdS>| {
+            let (words, at) = ([Liveness::new(EntityState::Active, count).0], Nanos(at));
+            table.observe(Sample { words: &words, begin: at, end: at, now: at }, &mut events);
+            std::mem::take(&mut events)
+        };
+        sample(1, 10, &mut table);
+        let make = &mut |_: &EntityRecord, at| {
+            let schedule = Schedule { period: Nanos(10), number: 0, at: Nanos(0) };
+            NfdS::new(schedule, Nanos(5), Heartbeat { number: 1, at })
+        };
+        table.learn(Slot(0), record, Nanos(10), make, &mut Vec::new());
+        assert_eq!(sample(1, 25, &mut table), []);
+        assert!(matches!(sample(1, 26, &mut table)[..], [Event::Suspected(_)]));
+        assert_eq!(sample(2, 36, &mut table), [], "2 was good up to 35");
+        assert!(matches!(sample(3, 37, &mut table)[..], [Event::Trusted(_)]));
+        assert!(matches!(sample(3, 46, &mut table)[..], [Event::Suspected(_)]));
+    }
 
     /// What a driver that copies byte by byte makes of a word that changes meanwhile.
     fn torn(old: u64, new: u64, bytes: u8) -> u64 {
