@@ -20,7 +20,7 @@ use crate::streams::Streams;
 #[derive(Debug)]
 pub(super) enum Link {
     /// Two network cards.
-    Cards(SimChannel<RandomPath>),
+    Cards(Box<SimChannel<RandomPath>>),
     /// An agent who is asked, or who sends by itself.
     Messages(Box<Messages>),
     /// Nothing, for the monitor is there; its reports go over the network.
@@ -67,7 +67,7 @@ impl Link {
         let (nic, monitor) = (&scenario.nic, &scenario.monitor);
         let path = RandomPath::new(scenario.network_delay, scenario.network_loss, streams.stream("network"));
         Ok(match scenario.mode {
-            Mode::Read => Link::Cards(SimChannel::connect(&memory.nic, path, nic.clone())?),
+            Mode::Read => Link::Cards(Box::new(SimChannel::connect(&memory.nic, path, nic.clone())?)),
             Mode::Pull | Mode::Push => {
                 // The scenario was checked: its boxes have possible sizes, and keys and slots suffice.
                 let copy = NodeMemory::new(scenario, index).expect("a checked scenario fits the formats");
@@ -117,7 +117,7 @@ impl Link {
     pub(super) fn step<D: Detector>(&mut self, monitor: &mut Monitor<D>, now: Nanos, noticed: &mut Vec<Noticed>) {
         self.advance_to(now);
         match self {
-            Link::Cards(channel) => monitor.step(now, channel, noticed),
+            Link::Cards(channel) => monitor.step(now, &mut **channel, noticed),
             Link::Messages(messages) => monitor.step(now, &mut messages.heard, noticed),
             Link::Reports(reports) => {
                 monitor.step(now, &mut reports.memory, noticed);
