@@ -86,10 +86,11 @@ node_up() {
     [ "$(ON_NODE_LIMIT=1 on_node echo up)" = up ]
 }
 
-# wait_for_node [SECONDS]: until it answers and its RDMA port is active.
+# wait_for_node [SECONDS]: until it answers, its RDMA port is active and has its address, which comes a moment later.
 wait_for_node() {
     _until=$(($(milliseconds) + ${1:-20} * 1000))
-    until [ "$(ON_NODE_LIMIT=1 on_node 'cat /sys/class/infiniband/rxe0/ports/1/state')" = "4: ACTIVE" ]; do
+    _ready='gid-index >/dev/null && cat /sys/class/infiniband/rxe0/ports/1/state'
+    until [ "$(ON_NODE_LIMIT=1 on_node "$_ready")" = "4: ACTIVE" ]; do
         [ "$(milliseconds)" -lt $_until ] || return 1
         usleep 50000
     done

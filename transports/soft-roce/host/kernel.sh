@@ -14,12 +14,13 @@ fetch_kernel() {
     [ "$(cat "$kernel_dir/complete" 2>/dev/null)" != "$version" ] || return 0
     mkdir -p "$work/package" "$work/kept" "$kernel_dir"
     package=$(kernel_package)
-    if [ -z "$package" ] && [ -n "$install" ]; then
-        as_root apt-get -q -q update
+    if ! download "$package"; then
+        # apt has no lists, or older ones than the archive.
+        [ -n "$install" ] || die "could not download the kernel, ${package:-linux-image-amd64}: as root, apt-get update may help"
+        as_root apt-get -q -q update || die "apt-get update failed"
         package=$(kernel_package)
+        download "$package" || die "could not download the kernel, ${package:-linux-image-amd64}"
     fi
-    [ -n "$package" ] || die "apt knows no linux-image-amd64; apt-get update may help"
-    download "$package"
     dpkg-deb --fsys-tarfile "$kernel_dir/$package.deb" | tar -x -C "$work/package" --wildcards './boot/vmlinuz*' './lib/modules'
     keep_modules "$work/package" "$work/kept" "${package#linux-image-}"
     unpack_vmlinuz "$work"/package/boot/vmlinuz-* >"$work/kept/vmlinux"
@@ -36,14 +37,16 @@ kernel_package() {
 
 download() {
     local package=$1 options=()
+    [ -n "$package" ] || return 1
     [ ! -s "$kernel_dir/$package.deb" ] || return 0
     # As root, apt would hand the download to a user who may not write here, and complain.
     [ "$(id -u)" != 0 ] || options=(-o APT::Sandbox::User=root)
-    mkdir "$scratch/download"
     say "downloading $package"
-    (cd "$scratch/download" && apt-get -q -q "${options[@]}" download "$package") || die "could not download $package"
-    rm -f "$kernel_dir"/*.deb
-    mv "$scratch/download"/*.deb "$kernel_dir/$package.deb"
+    rm -rf "$scratch/download" "$kernel_dir"/*.deb
+    mkdir "$scratch/download"
+    (cd "$scratch/download" && apt-get -q -q "${options[@]}" download "$package") || return 1
+    # Under its own name only when all of it is there: the two directories may be on different disks.
+    mv "$scratch/download"/*.deb "$kernel_dir/part" && mv "$kernel_dir/part" "$kernel_dir/$package.deb"
 }
 
 # The kernel without the program that unpacks it at each start, which takes an emulated processor 2 to 6 seconds. QEMU

@@ -15,13 +15,34 @@ install_packages() {
         dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
     done
     [ ${#missing[@]} -gt 0 ] || return 0
-    [ -n "$install" ] || die "missing packages, and --no-install was given: ${missing[*]}"
+    local by_hand="apt-get update && apt-get install --no-install-recommends ${missing[*]}"
+    [ -n "$install" ] || die "packages are missing, and --no-install was given. As root: $by_hand"
+    may_be_root || die "packages are missing, and without root or sudo they can't be installed from here. As root: $by_hand"
     say "installing with apt-get: ${missing[*]}"
-    as_root apt-get -q -q update
-    # Recommended packages would bring a desktop along with QEMU.
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -q -y -o Dpkg::Use-Pty=0 install \
-        --no-install-recommends "${missing[@]}" >"$out/logs/install.log" 2>&1 \
-        || { tail -n 20 "$out/logs/install.log" >&2; die "apt-get could not install them; all of it is in logs/install.log"; }
+    : >"$out/logs/install.log"
+    as_root apt-get -q -q update || die "apt-get update failed"
+    install_missing --download-only "${missing[@]}"
+    say "unpacking, which is not interrupted"
+    unbroken install_missing "${missing[@]}"
+}
+
+# Recommended packages would bring a desktop along with QEMU.
+install_missing() {
+    as_root "${session[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get -q -q -y -o Dpkg::Use-Pty=0 install --no-install-recommends "$@" >>"$out/logs/install.log" 2>&1 \
+        || { tail -n 20 "$out/logs/install.log" >&2; die "apt-get could not install them; all of it is in $out/logs/install.log"; }
+}
+
+# What Ctrl-C must not reach runs in a session of its own: dpkg, interrupted, would leave packages half installed, and
+# apt-get would refuse to go on until somebody mends them. Signals to this script wait until it has ended.
+session=()
+unbroken() {
+    local session=(sh -c 'trap "" INT HUP TERM; setsid --wait "$@"' sh)
+    "$@"
+}
+
+may_be_root() {
+    [ "$(id -u)" = 0 ] || command -v sudo >/dev/null
 }
 
 as_root() {

@@ -77,10 +77,10 @@ ready_guests() {
 }
 
 # serve CASE LIMIT: does what the monitor guest asks for until the case is done, and sets `ended` and `reason`. The guest
-# cuts a case off by itself; these deadlines are for a guest that is past that. Before a case begins it may take 15 s for
+# cuts a case off by itself; these deadlines are for a guest that is past that. Before a case begins it may take 40 s for
 # the node to come up, and after it ended the node is asked whether it still lives.
 serve() {
-    local deadline=$((SECONDS + 25)) word first second rest
+    local deadline=$((SECONDS + 50)) word first second rest
     while [ $SECONDS -lt $deadline ] && alive monitor; do
         read -r -t 1 -u "$line_out" word first second rest || continue
         case $word in
