@@ -21,6 +21,7 @@ pub mod figures;
 pub mod interrupt;
 pub mod live;
 pub mod progress;
+pub mod qos;
 pub mod report;
 pub mod results;
 pub mod runner;

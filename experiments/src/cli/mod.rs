@@ -10,6 +10,7 @@ mod live;
 mod monitor;
 mod node;
 mod plot;
+mod qos;
 mod reproduce;
 mod studies;
 mod sweep;
@@ -35,6 +36,7 @@ enum Command {
     Reproduce(reproduce::Arguments),
     Sweep(sweep::Arguments),
     Plot(plot::Arguments),
+    Qos(Box<qos::Arguments>),
     Live(live::Arguments),
     Node(node::Arguments),
     Monitor(monitor::Arguments),
@@ -86,6 +88,7 @@ pub fn run() -> ExitCode {
         Command::Reproduce(arguments) => reproduce::run(&arguments),
         Command::Sweep(arguments) => sweep::run(&arguments),
         Command::Plot(arguments) => plot::run(&arguments),
+        Command::Qos(arguments) => qos::run(&arguments),
         Command::Live(arguments) => live::run(arguments),
         Command::Node(arguments) => node::run(&arguments),
         Command::Monitor(arguments) => monitor::run(&arguments),

@@ -72,7 +72,8 @@ impl<'a> Process<'a> {
     #[inline]
     pub fn arrival(&mut self) -> Option<Heartbeat> {
         let before = self.period * self.next;
-        self.under_way.pop_front_if(|heartbeat| heartbeat.at < before)
+        self.under_way.front().filter(|heartbeat| heartbeat.at < before)?;
+        self.under_way.pop_front()
     }
 
     /// The next arrival if nothing more is sent.

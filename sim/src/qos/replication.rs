@@ -102,7 +102,7 @@ pub fn replicate(setting: &Setting, goal: Goal, streams: &Streams, stop: &dyn Fn
         while let Some(heartbeat) = process.arrival() {
             watch.arrival(heartbeat);
         }
-        if process.sent() % PATIENCE == 0 && stop() {
+        if process.sent().is_multiple_of(PATIENCE) && stop() {
             return None;
         }
     }

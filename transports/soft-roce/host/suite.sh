@@ -32,7 +32,7 @@ prepare_output() {
     mkdir -p "$out/logs"
     exec {lock}>"$out/.lock"
     flock -n "$lock" || die "another run writes to $out; give this one another directory with --out"
-    rm -rf "$out/results.csv" "$out/cases" "$out"/logs/*.{console,qemu,log}
+    rm -rf "$out/results.csv" "$out/results.part" "$out/cases" "$out"/logs/*.{console,qemu,log}
     mkdir "$out/cases"
 }
 
