@@ -54,7 +54,7 @@ impl Report {
 
     /// A table and the notes.
     pub fn to_text(&self) -> String {
-        let mut text = format!("{:<24}{:>14}{:>28}{:>16}\n", "", "simulated", "95% interval", "closed form");
+        let mut text = format!("{:<24}  {:>16}  {:>36}  {:>16}\n", "", "simulated", "95% interval", "closed form");
         for row in self.rows() {
             let name = if row.unit == "1" { row.what.to_owned() } else { format!("{}, {}", row.what, row.unit) };
             let value = row.simulated.map_or("-".into(), |estimate| number(estimate.value));
@@ -64,7 +64,7 @@ impl Report {
                 Some(Estimate { low, high, .. }) => format!("{} to {}", bound(low), bound(high)),
             };
             let exact = row.closed_form.map_or("-".into(), number);
-            text += &format!("{name:<24}{value:>14}{interval:>28}{exact:>16}\n");
+            text += &format!("{name:<24}  {value:>16}  {interval:>36}  {exact:>16}\n");
         }
         text += &format!("\n{}.\n", self.method);
         for note in &self.notes {
