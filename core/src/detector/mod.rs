@@ -17,6 +17,7 @@
 //! | [`PhiNormal`], [`PhiExponential`] | until the silence has become too improbable | φ-accrual, SRDS 2004; Cassandra |
 //! | [`Satzger`] | until the silence is longer than most recent ones | Satzger et al. 2007 |
 //! | [`PullScore`] | until too many polls in a row found nothing | Mu, OSDI 2020 |
+//! | [`Duty`] | a fixed time of the node's own clock after each progress, and as long as nothing is owed | ours |
 //!
 //! # What a detector is told
 //! - **Lost** heartbeats: nothing. The next one's number tells how many were lost, to those who ask for it.
@@ -34,6 +35,7 @@
 
 mod bertier;
 mod deadline;
+mod duty;
 mod nfd_e;
 mod nfd_s;
 mod nfd_u;
@@ -50,6 +52,7 @@ mod window;
 
 pub use bertier::{Bertier, BertierGains};
 pub use deadline::DeadlineDetector;
+pub use duty::Duty;
 pub use nfd_e::NfdE;
 pub use nfd_s::NfdS;
 pub use nfd_u::NfdU;
@@ -75,6 +78,15 @@ pub struct Heartbeat {
     pub at: Nanos,
 }
 
+/// Whose clock an entity's silence is measured on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Clock {
+    /// The monitor's: evidence time.
+    Monitor,
+    /// The node's: evidence time in which the node demonstrably ran, see [`NodeClock`](crate::monitor::NodeClock).
+    Node,
+}
+
 /// Decides, from the progress of one entity, whether to trust it.
 pub trait Detector {
     /// Whether progress never moves the freshness point to an earlier time. Then a monitor that knows the earliest
@@ -90,6 +102,12 @@ pub trait Detector {
     /// The last instant at which the entity is still trusted if it does not advance again. It may have passed already,
     /// even at the moment of progress: then the entity is suspected in spite of it.
     fn fresh_until(&self) -> Nanos;
+
+    /// Whose clock runs out at the freshness point. On the node's it does so later, by as much as the node did not run
+    /// since the last progress.
+    fn clock(&self) -> Clock {
+        Clock::Monitor
+    }
 }
 
 /// Tells news from what was overtaken on its way, for those who receive heartbeats as messages.

@@ -26,6 +26,7 @@ fn watch_all(heartbeats: &[Heartbeat], period: Nanos, margin: Nanos, window: usi
     let now = START.at;
     vec![
         watch(DeadlineDetector::new(margin, now), heartbeats),
+        watch(Duty::new(margin, now), heartbeats),
         watch(NfdS::new(schedule, margin, START), heartbeats),
         watch(NfdU::new(schedule, margin, START), heartbeats),
         watch(Sfd::new(schedule, period, margin, START), heartbeats),

@@ -68,14 +68,14 @@ pub struct Symptom {
     pub record: EntityRecord,
     /// How the monitor sees it.
     pub standing: Standing,
-    /// When progress was last seen.
+    /// Since when its silence counts.
     pub last_progress: Nanos,
 }
 
 impl<D> From<EntityView<'_, D>> for Symptom {
     fn from(view: EntityView<'_, D>) -> Self {
-        let EntityView { slot, record, standing, last_progress, .. } = view;
-        Symptom { slot, record: *record, standing, last_progress }
+        let EntityView { slot, record, standing, silent_since, .. } = view;
+        Symptom { slot, record: *record, standing, last_progress: silent_since }
     }
 }
 

@@ -14,15 +14,23 @@
 //! demonstrably watched: *evidence time* advances from sample to sample, and when two samples are further apart than
 //! [`MonitorConfig::max_gap`] (the monitor was starved, stopped, or cut off) the gap counts as one ordinary poll
 //! interval. Detectors see evidence time only. A broken channel brings no samples, so it accuses nobody.
+//!
+//! # Idle
+//! An entity that says it is idle may be silent. If its pending work is counted by somebody else
+//! ([`EntityRecord::pending`](crate::progress_box::EntityRecord)), the claim is held against that: who has work owes
+//! progress, whatever it says.
 
 mod attach;
 mod config;
 mod event;
 mod evidence;
+mod idle_claims;
+mod node_clock;
 mod table;
 
 pub use config::{MonitorConfig, MonitorStats};
 pub use event::{Event, Verdict};
+pub use node_clock::{NodeClock, SLOWEST};
 pub use table::{EntityView, Standing};
 
 use attach::{Attach, Target};
@@ -287,7 +295,9 @@ impl<D: Detector> Monitor<D> {
         }
         self.stats.samples += 1;
         let Evidence { time: begin, end, .. } = self.evidence;
-        let sample = Sample { words: &words[header.geometry.liveness()], begin, end, now };
+        let geometry = header.geometry;
+        let gauges = words.get(geometry.gauges()).unwrap_or_default();
+        let sample = Sample { words: &words[geometry.liveness()], gauges, begin, end, now };
         if watch.table.observe(sample, events) {
             watch.strangers_seen = self.stats.samples;
         }

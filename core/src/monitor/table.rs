@@ -6,18 +6,20 @@
 use std::ops::Range;
 
 use super::event::{Event, Verdict};
+use super::idle_claims::{IdleClaims, Ruling};
+use super::node_clock::NodeClock;
 use crate::Nanos;
-use crate::detector::{Detector, Heartbeat};
-use crate::progress_box::{EntityRecord, EntityState, Liveness, Slot};
+use crate::detector::{Clock, Detector, Heartbeat};
+use crate::progress_box::{EntityRecord, EntityState, FailureLevel, Liveness, Slot};
 
 /// How the monitor sees an entity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Standing {
     /// The slot is free, or what is in it is not known yet.
     Unknown,
-    /// Active and trusted.
+    /// Owes progress, and is trusted.
     Trusted,
-    /// Waits for work, by its own word.
+    /// Waits for work, by its own word, and no pending work says otherwise.
     Idle,
     /// Silent for too long.
     Suspected,
@@ -48,6 +50,8 @@ pub struct EntityView<'a, D> {
     pub standing: Standing,
     /// When progress was last seen, in evidence time.
     pub last_progress: Nanos,
+    /// Since when its silence counts: since its last progress, or since an idle entity was first seen to have work.
+    pub silent_since: Nanos,
     /// Its detector.
     pub detector: &'a D,
 }
@@ -56,6 +60,7 @@ pub struct EntityView<'a, D> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sample<'a> {
     pub(super) words: &'a [u64],
+    pub(super) gauges: &'a [u64],
     /// Evidence time before which the words can't have been sampled: what accuses least when they have not moved.
     pub(super) begin: Nanos,
     /// Evidence time after which they can't have been sampled: what accuses least when they have.
@@ -92,6 +97,10 @@ pub(super) struct EntityTable<D> {
     strangers: Vec<bool>,
     /// No trusted entity's freshness point is earlier. May be too early, never too late.
     earliest: Nanos,
+    idle_claims: IdleClaims,
+    node_clock: NodeClock,
+    /// Whether anybody's silence is measured on the node's clock.
+    node_clock_counts: bool,
 }
 
 impl<D: Detector> EntityTable<D> {
@@ -104,6 +113,9 @@ impl<D: Detector> EntityTable<D> {
             records: vec![None; capacity],
             strangers: vec![false; capacity],
             earliest: Nanos::MAX,
+            idle_claims: IdleClaims::default(),
+            node_clock: NodeClock::default(),
+            node_clock_counts: false,
         }
     }
 
@@ -123,10 +135,64 @@ impl<D: Detector> EntityTable<D> {
                 }
             }
         }
+        self.hold_idle_claims(&sample, events);
+        if self.node_clock_counts {
+            let (standing, words) = (&self.standing, sample.words);
+            self.node_clock.sample(sample.end, |slot| {
+                (standing[slot.index()] == Standing::Trusted).then(|| Liveness(words[slot.index()]).count())
+            });
+        }
         if sample.begin > self.earliest {
             self.expire(&sample, events);
         }
         stranger
+    }
+
+    /// Who says it is idle and has work waiting is watched like the active.
+    fn hold_idle_claims(&mut self, sample: &Sample<'_>, events: &mut Vec<Event>) {
+        let mut claims = std::mem::take(&mut self.idle_claims);
+        let mut rulings = Vec::new();
+        claims.rule(sample, &self.standing, |slot, ruling| rulings.push((slot, ruling)));
+        self.idle_claims = claims;
+        for (slot, ruling) in rulings {
+            let index = slot.index();
+            match ruling {
+                Ruling::Owes => {
+                    self.set_standing(index, Standing::Trusted);
+                    if let (Some(record), Some(detector)) = (self.records[index], &self.detectors[index]) {
+                        self.earliest = self.earliest.min(self.fresh_until(index, &record, detector));
+                    }
+                }
+                Ruling::IsIdle => {
+                    let was_suspected = self.standing[index] == Standing::Suspected;
+                    self.set_standing(index, Standing::Idle);
+                    if let (true, Some(record), Some(detector)) =
+                        (was_suspected, self.records[index], &self.detectors[index])
+                    {
+                        let silence = sample.begin - detector.last_progress();
+                        events.push(Event::Trusted(Verdict { slot, record, at: sample.now, silence }));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Since when the silence of a known entity counts.
+    fn silent_since(&self, index: usize, detector: &D) -> Nanos {
+        let last_progress = detector.last_progress();
+        self.idle_claims.owes_since(Slot(index as u32)).map_or(last_progress, |since| since.max(last_progress))
+    }
+
+    /// The freshness point of a known entity, with all that excuses its silence: the time that it was idle, and the time
+    /// that its node did not run, if its detector cares.
+    fn fresh_until(&self, index: usize, record: &EntityRecord, detector: &D) -> Nanos {
+        let since = self.silent_since(index, detector);
+        let was_idle = since - detector.last_progress();
+        let stalled = match detector.clock() {
+            Clock::Node if record.level != FailureLevel::Os => self.node_clock.stalled_since(since),
+            _ => Nanos::ZERO,
+        };
+        detector.fresh_until() + was_idle + stalled
     }
 
     /// Takes in the words of a run. Does what a trusted entity's progress asks for; answers a bit for each word that
@@ -209,6 +275,8 @@ impl<D: Detector> EntityTable<D> {
         if after == Standing::Unknown {
             // What the directory said of the slot does not hold for its next user.
             (self.detectors[index], self.records[index], self.strangers[index]) = (None, None, false);
+            self.idle_claims.learn(slot, None);
+            self.node_clock.forget(slot);
         }
         false
     }
@@ -222,9 +290,9 @@ impl<D: Detector> EntityTable<D> {
                 continue;
             }
             let (Some(detector), Some(record)) = (&self.detectors[index], self.records[index]) else { continue };
-            let fresh_until = detector.fresh_until();
+            let fresh_until = self.fresh_until(index, &record, detector);
             if sample.begin > fresh_until {
-                let silence = sample.begin - detector.last_progress();
+                let silence = sample.begin - self.silent_since(index, detector);
                 self.set_standing(index, Standing::Suspected);
                 events.push(Event::Suspected(Verdict { slot: Slot(index as u32), record, at: sample.now, silence }));
             } else {
@@ -252,7 +320,12 @@ impl<D: Detector> EntityTable<D> {
         let same = known.is_some_and(|known| known.generation == record.generation);
         // A changed deadline takes effect at once, and costs the detector what it has learnt.
         let same_promise = same && known.is_some_and(|known| known.deadline == record.deadline);
+        let same_clock = same && known.is_some_and(|known| known.period == record.period);
         let replaced = known.replace(record).filter(|_| !same);
+        self.idle_claims.learn(slot, Some(&record));
+        if record.level == FailureLevel::Os && !same_clock {
+            self.node_clock.follow(slot, record.period, Liveness(self.words[index]).count());
+        }
         if same_promise {
             return;
         }
@@ -261,6 +334,7 @@ impl<D: Detector> EntityTable<D> {
         let since = self.detectors[index].as_ref().filter(|_| is_suspected).map_or(at, Detector::last_progress);
         let detector = make(&record, since);
         let fresh_until = detector.fresh_until();
+        self.node_clock_counts |= detector.clock() == Clock::Node;
         self.detectors[index] = Some(detector);
         if is_suspected {
             return;
@@ -292,75 +366,12 @@ impl<D: Detector> EntityTable<D> {
                 record,
                 standing,
                 last_progress: detector.last_progress(),
+                silent_since: self.silent_since(index, detector),
                 detector,
             })
         })
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::detector::{DeadlineDetector, NfdS, Schedule};
-    use crate::progress_box::FailureLevel;
-    use proptest::prelude::*;
-
-    /// Counts due at 10, 20, …, each good for 5 after the next one is due.
-    #[test]
-    fn progress_that_comes_too_late_acquits_nobody() {
-        let record = EntityRecord::new("ticks", FailureLevel::Os, Nanos(15));
-        let mut table = EntityTable::new(1);
-        let mut events = Vec::new();
-        let mut sample = |count: u64, at: u64, table: &mut EntityTable<NfdS>| {
-            let (words, at) = ([Liveness::new(EntityState::Active, count).0], Nanos(at));
-            table.observe(Sample { words: &words, begin: at, end: at, now: at }, &mut events);
-            std::mem::take(&mut events)
-        };
-        sample(1, 10, &mut table);
-        let make = &mut |_: &EntityRecord, at| {
-            let schedule = Schedule { period: Nanos(10), number: 0, at: Nanos(0) };
-            NfdS::new(schedule, Nanos(5), Heartbeat { number: 1, at })
-        };
-        table.learn(Slot(0), record, Nanos(10), make, &mut Vec::new());
-        assert_eq!(sample(1, 25, &mut table), []);
-        assert!(matches!(sample(1, 26, &mut table)[..], [Event::Suspected(_)]));
-        assert_eq!(sample(2, 36, &mut table), [], "2 was good up to 35");
-        assert!(matches!(sample(3, 37, &mut table)[..], [Event::Trusted(_)]));
-        assert!(matches!(sample(3, 46, &mut table)[..], [Event::Suspected(_)]));
-    }
-
-    /// What a driver that copies byte by byte makes of a word that changes meanwhile.
-    fn torn(old: u64, new: u64, bytes: u8) -> u64 {
-        let (old, new) = (old.to_le_bytes(), new.to_le_bytes());
-        u64::from_le_bytes(std::array::from_fn(|byte| if bytes & 1 << byte == 0 { old[byte] } else { new[byte] }))
-    }
-
-    proptest! {
-        /// A word may be torn: between two samples that are due, progress is still seen, and no state that never was.
-        #[test]
-        fn torn_words_accuse_nobody(start in 0..u64::MAX >> 4, steps in prop::collection::vec((1u64..300, any::<u8>()), 1..60)) {
-            let deadline = Nanos::from_millis(2);
-            let record = EntityRecord::new("torn", FailureLevel::Application, deadline);
-            let mut table = EntityTable::new(1);
-            let mut events = Vec::new();
-            let word = |count| Liveness::new(EntityState::Active, count).0;
-            let mut count = start;
-            let sample = |words: &[u64], at: u64, table: &mut EntityTable<_>, events: &mut Vec<Event>| {
-                let at = Nanos::from_millis(at);
-                table.observe(Sample { words, begin: at, end: at, now: at }, events);
-            };
-            sample(&[word(count)], 0, &mut table, &mut events);
-            table.learn(Slot(0), record, Nanos::ZERO, &mut |record, at| DeadlineDetector::new(record.deadline, at), &mut events);
-            events.clear();
-            for (at, (progress, bytes)) in steps.iter().enumerate() {
-                let before = count;
-                count += progress;
-                // Torn, and whole a millisecond later.
-                let at = 2 * at as u64 + 1;
-                sample(&[torn(word(before), word(count), *bytes)], at, &mut table, &mut events);
-                sample(&[word(count)], at + 1, &mut table, &mut events);
-                prop_assert!(events.is_empty(), "{events:?}");
-            }
-        }
-    }
-}
+#[cfg(all(test, not(loom)))]
+mod tests;

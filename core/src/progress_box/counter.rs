@@ -45,6 +45,10 @@ impl Liveness {
     pub const fn count(self) -> u64 {
         self.0 >> STATE_BITS
     }
+    /// Steps from one count to a later one. Counts wrap; one that stepped back is far ahead.
+    pub const fn steps(from: u64, to: u64) -> u64 {
+        to.wrapping_sub(from) & u64::MAX >> STATE_BITS
+    }
 }
 
 /// The writing end of one progress counter.
@@ -136,7 +140,9 @@ mod tests {
     fn counts_wrap_without_touching_the_state() {
         let word = AtomicU64::new(Liveness::new(EntityState::Active, u64::MAX).0);
         let mut counter = Counter::resume(&word);
+        let before = counter.liveness().count();
         counter.idle();
         assert_eq!(counter.liveness(), Liveness::new(EntityState::Idle, 0));
+        assert_eq!(Liveness::steps(before, counter.liveness().count()), 1);
     }
 }

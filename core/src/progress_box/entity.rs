@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use super::layout::{self, ENTRY_WORDS, IDENTITY, MAX_ENTITIES, entry};
+use super::layout::{self, ENTRY_WORDS, IDENTITY, MAX_ENTITIES, MAX_GAUGES, entry};
 use crate::Nanos;
 use crate::format::FormatError;
 use crate::words::{as_bytes, crc32_of, pack, unpack};
 
 /// Longest name of an entity.
-pub const MAX_NAME_BYTES: usize = 48;
+pub const MAX_NAME_BYTES: usize = 40;
 /// Most entities that one entity can say it depends on.
 pub const MAX_DEPENDENCIES: usize = 4;
 
@@ -124,6 +124,10 @@ pub struct EntityRecord {
     pub level: FailureLevel,
     /// Silence longer than this while active is a failure.
     pub deadline: Nanos,
+    /// How often it advances if it advances by a clock, such as an operating system's ticks; zero if it doesn't.
+    pub period: Nanos,
+    /// The gauge that says how much work waits for it, kept by somebody else; `None` if nobody counts that.
+    pub pending: Option<u16>,
     /// The entity that it runs in: a session's application, an application's operating system.
     pub parent: Option<Slot>,
     /// Entities that it waits for (an IPC chain), parent excluded.
@@ -139,12 +143,14 @@ pub struct EntityRecord {
 }
 
 impl EntityRecord {
-    /// A record with neither parent, dependencies nor State Box, of the slot's first generation.
+    /// A record with neither period, pending gauge, parent, dependencies nor State Box, of the slot's first generation.
     pub fn new(name: &str, level: FailureLevel, deadline: Nanos) -> Self {
         EntityRecord {
             generation: 0,
             level,
             deadline,
+            period: Nanos::ZERO,
+            pending: None,
             parent: None,
             dependencies: [NONE; MAX_DEPENDENCIES],
             name: Name::new(name),
@@ -157,6 +163,18 @@ impl EntityRecord {
     /// The same, running inside `parent`.
     pub fn within(mut self, parent: Slot) -> Self {
         self.parent = Some(parent);
+        self
+    }
+
+    /// The same, advancing every `period`.
+    pub fn every(mut self, period: Nanos) -> Self {
+        self.period = period;
+        self
+    }
+
+    /// The same, with the work that waits for it counted in `gauge`.
+    pub fn owing(mut self, gauge: u16) -> Self {
+        self.pending = Some(gauge);
         self
     }
 
@@ -175,7 +193,10 @@ impl EntityRecord {
 
     pub(super) fn encode(&self, slot: Slot) -> [u64; ENTRY_WORDS] {
         let mut words = [0; ENTRY_WORDS];
-        let kind = u32::from_le_bytes([self.level as u8 + 1, self.name.len, 0, 0]);
+        // A gauge that no box can have is none.
+        let pending = self.pending.filter(|gauge| usize::from(*gauge) < MAX_GAUGES).map_or(0, |gauge| gauge + 1);
+        let [pending_low, pending_high] = pending.to_le_bytes();
+        let kind = u32::from_le_bytes([self.level as u8 + 1, self.name.len, pending_low, pending_high]);
         words[entry::KIND] = pack(self.generation, kind);
         words[entry::DEADLINE_NS] = self.deadline.0;
         let claim = self.state_box.map_or(NONE, |b| b.claim);
@@ -186,6 +207,7 @@ impl EntityRecord {
         }
         words[entry::SESSION] = self.session;
         words[entry::PROCESS] = self.process;
+        words[entry::PERIOD_NS] = self.period.0;
         let [a, b, c, d] = self.dependencies;
         words[entry::DEPENDENCIES].copy_from_slice(&[pack(a, b), pack(c, d)]);
         let (chunks, _) = self.name.bytes.as_chunks::<8>();
@@ -205,12 +227,17 @@ impl EntityRecord {
             return Err(FormatError::Checksum { what: "Progress Box directory entry" });
         }
         let (generation, kind) = unpack(words[entry::KIND]);
-        let [level, name_len, _, _] = kind.to_le_bytes();
+        let [level, name_len, pending_low, pending_high] = kind.to_le_bytes();
         let level = match level {
             1 => FailureLevel::Os,
             2 => FailureLevel::Application,
             3 => FailureLevel::Session,
             other => return Err(IDENTITY.impossible("failure level", u64::from(other))),
+        };
+        let pending = match u16::from_le_bytes([pending_low, pending_high]) {
+            0 => None,
+            gauge if usize::from(gauge) <= MAX_GAUGES => Some(gauge - 1),
+            gauge => return Err(IDENTITY.impossible("pending gauge", u64::from(gauge))),
         };
         let slot_or_none = |field, raw: u32| match raw {
             NONE => Ok(None),
@@ -235,6 +262,8 @@ impl EntityRecord {
             generation,
             level,
             deadline: Nanos(words[entry::DEADLINE_NS]),
+            period: Nanos(words[entry::PERIOD_NS]),
+            pending,
             parent: slot_or_none("parent", parent)?,
             dependencies,
             name: Name::checked(as_bytes(&words[entry::NAME]), name_len)?,
@@ -257,6 +286,8 @@ mod tests {
             .depending_on(Slot(4))
             .depending_on(Slot(5));
         record.generation = 9;
+        record.period = Nanos::from_millis(1);
+        record.pending = Some(MAX_GAUGES as u16 - 1);
         record.session = 77;
         record.process = 4242;
         record.state_box = Some(StateBoxLocation { offset: 512, words: 140, claim: 6 });

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::format::{FormatError, Identity};
 use crate::words::{pack, unpack};
 
-pub(super) const IDENTITY: Identity = Identity { what: "Progress Box", magic: *b"BDPROGB1", version: 1 };
+pub(super) const IDENTITY: Identity = Identity { what: "Progress Box", magic: *b"BDPROGB1", version: 2 };
 
 /// Words of the header.
 pub const HEADER_WORDS: usize = 8;
@@ -33,7 +33,8 @@ pub(super) mod header {
 /// Directory entry words.
 pub(super) mod entry {
     use std::ops::Range;
-    /// Generation in the low half; level and name length above, a byte each.
+    /// Generation in the low half; above it level and name length, a byte each, and the number of the pending gauge plus
+    /// one in the last two; 0 for none.
     pub(crate) const KIND: usize = 0;
     pub(crate) const DEADLINE_NS: usize = 1;
     /// Parent slot in the low half, claim word index in the high half; `u32::MAX` for none.
@@ -42,8 +43,9 @@ pub(super) mod entry {
     pub(crate) const STATE_BOX_WORDS: usize = 4;
     pub(crate) const SESSION: usize = 5;
     pub(crate) const DEPENDENCIES: Range<usize> = 6..8;
-    pub(crate) const NAME: Range<usize> = 8..14;
-    pub(crate) const PROCESS: usize = 14;
+    pub(crate) const NAME: Range<usize> = 8..13;
+    pub(crate) const PROCESS: usize = 13;
+    pub(crate) const PERIOD_NS: usize = 14;
     /// CRC-32 of the words before it and, in the high half, the slot that the entry belongs to.
     pub(crate) const CHECK: usize = 15;
 }
@@ -53,7 +55,8 @@ const _: () = {
     assert!(header::DIRECTORY_VERSION == header::CHECK + 1 && header::DIRECTORY_USED == header::DIRECTORY_VERSION + 1);
     assert!(header::DIRECTORY_USED < HEADER_WORDS);
     assert!(entry::CHECK == ENTRY_WORDS - 1, "the check comes last");
-    assert!(entry::PROCESS + 1 == entry::CHECK, "no padding");
+    assert!(entry::PROCESS + 1 == entry::PERIOD_NS && entry::PERIOD_NS + 1 == entry::CHECK, "no padding");
+    assert!(MAX_GAUGES < u16::MAX as usize, "the number of a gauge has two bytes, and none is 0");
     assert!(entry::STATE_BOX_WORDS + 1 == entry::SESSION && entry::SESSION + 1 == entry::DEPENDENCIES.start);
     assert!(entry::DEPENDENCIES.end == entry::NAME.start && entry::NAME.end == entry::PROCESS);
     assert!((entry::NAME.end - entry::NAME.start) * 8 == super::MAX_NAME_BYTES);
