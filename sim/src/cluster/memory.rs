@@ -156,10 +156,10 @@ fn records_of(scenario: &Scenario, box_words: usize) -> Vec<EntityRecord> {
     let (slots, work) = (Slots::of(scenario), &scenario.workload);
     let new = |name: String, level: FailureLevel| EntityRecord::new(&name, level, scenario.deadlines.of(level));
     let slot = |index: usize| Slot(index as u32);
-    let mut records: Vec<_> =
-        (0..scenario.cpu.cores).map(|core| new(format!("os/cpu{core}"), FailureLevel::Os)).collect();
+    let system = |name: String| new(name, FailureLevel::Os).every(work.tick_interval);
+    let mut records: Vec<_> = (0..scenario.cpu.cores).map(|core| system(format!("os/cpu{core}"))).collect();
     let os = slot(records.len());
-    records.push(new("os".to_string(), FailureLevel::Os));
+    records.push(system("os".to_string()));
     for application in 0..work.applications {
         records.push(new(format!("app{application}"), FailureLevel::Application).within(os));
     }
