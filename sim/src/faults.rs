@@ -6,6 +6,9 @@
 //! | application | its tasks stop: event loop and all session handlers (deadlock, crash, SIGSTOP) | the tasks go on |
 //! | session | its handler never finishes (a lock that is not released) | the lock is released |
 //!
+//! Two of them can strike in another way ([`OsFault`], [`ApplicationFault`]): one processor hangs and the others go on; an
+//! application's event loop goes on turning and no request is served any more.
+//!
 //! A failure is the impossibility of continuing service (paper, section 5). For a node or an application that is the
 //! moment of the strike. A session's handler may get stuck while the session has nothing to do; nobody loses service
 //! then, and no observer could know, until the next request arrives. So a failure has two times:
@@ -45,6 +48,26 @@ pub enum Arrivals {
     },
 }
 
+/// What a fault of the operating system is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OsFault {
+    /// All processors stop.
+    #[default]
+    Freeze,
+    /// One of them hangs, with whatever runs on it.
+    HungProcessor,
+}
+
+/// What a fault of an application is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ApplicationFault {
+    /// All its tasks stop.
+    #[default]
+    Stop,
+    /// Its handlers stop, its event loop goes on: activity without progress.
+    Livelock,
+}
+
 /// All knobs of the faults.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FaultOptions {
@@ -52,6 +75,10 @@ pub struct FaultOptions {
     pub arrivals: Arrivals,
     /// Relative frequencies of OS, application and session faults.
     pub level_weights: [f64; 3],
+    /// What a fault of the operating system is.
+    pub os: OsFault,
+    /// What a fault of an application is.
+    pub application: ApplicationFault,
     /// Time from the strike to the repair; `None`: never mended.
     pub repair_after: Option<Dist>,
     /// Fraction of the State Boxes that a failure damages (one bit of the committed payload), among those of the
@@ -65,6 +92,8 @@ impl Default for FaultOptions {
         FaultOptions {
             arrivals: Arrivals::Never,
             level_weights: [1.0; 3],
+            os: OsFault::Freeze,
+            application: ApplicationFault::Stop,
             repair_after: Some(Dist::constant(Nanos::from_secs(1))),
             corrupt_fraction: 0.0,
         }
@@ -91,7 +120,7 @@ pub(crate) struct Draw {
 /// A node's faults, in order.
 #[derive(Debug)]
 pub(crate) struct FaultPlan {
-    options: FaultOptions,
+    pub(crate) options: FaultOptions,
     rng: Xoshiro256PlusPlus,
     damage: Xoshiro256PlusPlus,
 }
@@ -163,7 +192,8 @@ pub struct Failure {
     pub effective: Option<Nanos>,
     /// When it was mended; `None` if it was not before the run ended.
     pub repaired: Option<Nanos>,
-    /// The entities whose silence is the failure: all OS counters, or one application, or one session.
+    /// The entities whose silence is the failure: all OS counters, or that of the processor that hangs, or one application
+    /// (the sessions of one that livelocks, for itself it goes on), or one session.
     pub roots: Vec<Slot>,
     /// All entities that it stops, the roots among them.
     pub affected: Vec<Slot>,

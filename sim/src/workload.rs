@@ -13,6 +13,9 @@
 //! received by the kernel in interrupt context, which is what marks a waiting session active: so a session whose
 //! handler hangs is seen to hang from its next request on, although the handler itself never says anything again.
 //!
+//! [`Activity`] has the other ways in which a session's activity can be told. The kernel also knows how many requests wait:
+//! with `pending_gauges` it keeps that in a gauge for each session.
+//!
 //! A commit costs `commit_work + commit_work_per_kib · size` of CPU time as part of the request's work, and stores a
 //! payload that is a function of session and sequence, so that whoever recovers it can be checked byte for byte.
 
@@ -51,6 +54,23 @@ pub struct Workload {
     pub commit_work_per_kib: Nanos,
     /// Pauses of whole applications (garbage collection): not failures, only silences.
     pub pauses: Option<Pauses>,
+    /// Who says whether a session has something to do.
+    pub activity: Activity,
+    /// Whether each session's waiting requests are counted in a gauge, which the directory names.
+    pub pending_gauges: bool,
+}
+
+/// Who says whether a session has something to do, or only waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activity {
+    /// The kernel says that it is active when a request comes, the handler that it is idle when the last is answered.
+    #[default]
+    Kernel,
+    /// The handler alone, which counts the requests that it has answered and says that it is idle. One that hangs says so
+    /// for ever.
+    Handler,
+    /// Nobody: its counter moves with each answer, as a heartbeat does, and it never counts as idle.
+    Nobody,
 }
 
 /// Stop-the-world pauses of each application, with its sessions.
@@ -82,6 +102,8 @@ impl Default for Workload {
             commit_work: Nanos::from_micros(1),
             commit_work_per_kib: Nanos(300),
             pauses: None,
+            activity: Activity::Kernel,
+            pending_gauges: false,
         }
     }
 }

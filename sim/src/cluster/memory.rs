@@ -58,6 +58,8 @@ pub(super) struct NodeMemory {
     pub(super) counters: Vec<LivenessCounter>,
     /// By session; empty if none is kept.
     pub(super) boxes: Vec<SessionBox>,
+    /// By session, the requests that wait; empty if they are not counted.
+    pending: Vec<Word>,
 }
 
 /// Where the entities of a node lie: OS counters of each core, the migrating one, applications, then sessions by
@@ -96,7 +98,8 @@ impl NodeMemory {
         let box_words = work.state_bytes.map_or(0, words_needed);
         let sessions = work.total_sessions();
 
-        let geometry = Geometry::new(Slots::of(scenario).count(), 0).map_err(text)?;
+        let gauges = if work.pending_gauges { sessions } else { 0 };
+        let geometry = Geometry::new(Slots::of(scenario).count(), gauges).map_err(text)?;
         let progress: Arc<[AtomicU64]> = zeroed(geometry.total_words()).into();
         let recovery: Arc<[AtomicU64]> = zeroed(box_words * sessions).into();
         let claims: Arc<[AtomicU64]> = zeroed(sessions).into();
@@ -125,6 +128,7 @@ impl NodeMemory {
         }
         let counters =
             geometry.liveness().map(|index| Counter::resume(Word { region: progress.clone(), index })).collect();
+        let pending = geometry.gauges().map(|index| Word { region: progress.clone(), index }).collect();
         let boxes = (0..if box_words > 0 { sessions } else { 0 })
             .map(|session| {
                 let range = session * box_words..(session + 1) * box_words;
@@ -133,10 +137,17 @@ impl NodeMemory {
             })
             .collect::<Result<_, _>>()
             .map_err(text)?;
-        Ok(NodeMemory { nic, hook_table, progress_key, polled, counters, boxes })
+        Ok(NodeMemory { nic, hook_table, progress_key, polled, counters, boxes, pending })
     }
 
-    /// What a poll is about: header and liveness words.
+    /// The kernel counts the requests that wait for a session.
+    pub(super) fn count_pending(&self, session: usize, requests: u64) {
+        if let Some(gauge) = self.pending.get(session) {
+            gauge.store(requests, Ordering::Relaxed);
+        }
+    }
+
+    /// What a poll is about: header, liveness words and gauges.
     pub(super) fn polled(&self) -> &[AtomicU64] {
         &self.polled
     }
@@ -168,6 +179,7 @@ fn records_of(scenario: &Scenario, box_words: usize) -> Vec<EntityRecord> {
         let mut record = new(format!("app{application}/session{}", session % work.sessions), FailureLevel::Session)
             .within(slot(slots.application(application)));
         record.session = session as u64 + 1;
+        record.pending = u16::try_from(session).ok().filter(|_| work.pending_gauges);
         if box_words > 0 {
             let offset = (session * box_words) as u64;
             record.state_box = Some(StateBoxLocation { offset, words: box_words as u64, claim: session as u32 });

@@ -91,6 +91,9 @@ enum What {
     Arrival(u32),
     PauseBegin(u32),
     PauseEnd(u32),
+    /// The monitor's machine stands still, or goes on.
+    StallBegin,
+    StallEnd,
     Strike,
     Repair(u32),
     /// For who drives the world.

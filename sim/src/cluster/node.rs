@@ -14,9 +14,9 @@ use super::scenario::Scenario;
 use super::{Agenda, What};
 use crate::cpu::{Affinity, CpuError, CpuModel, Finished, TaskId};
 use crate::engine::EventId;
-use crate::faults::{Failure, FaultPlan};
+use crate::faults::{ApplicationFault, Failure, FaultPlan};
 use crate::streams::Streams;
-use crate::workload::{Workload, payload};
+use crate::workload::{Activity, Workload, payload};
 
 /// What a task of the node is for.
 #[derive(Clone, Copy, Debug)]
@@ -189,12 +189,15 @@ impl Node {
             waits.begin(index, agenda.now());
         }
         if session.pending > 1 {
+            if !self.cpu.is_frozen() {
+                self.memory.count_pending(index, session.pending);
+            }
             return;
         }
         let slot = self.slots.session(index);
         // The kernel's receive path; a frozen kernel has none, and its NIC keeps the request.
         if !self.cpu.is_frozen() {
-            self.memory.counters[slot].advance();
+            self.take_in(index);
         }
         self.serve(index, agenda.now());
         if self.sessions[index].stuck {
@@ -273,6 +276,7 @@ impl Node {
         let session = &mut self.sessions[index];
         session.pending -= 1;
         session.served += 1;
+        self.memory.count_pending(index, session.pending);
         if let Some(waits) = &mut self.served_in {
             waits.end(index, now);
         }
@@ -287,11 +291,13 @@ impl Node {
             }
         }
         let counter = &mut self.memory.counters[self.slots.session(index)];
+        match self.work.activity {
+            Activity::Kernel if session.pending > 0 => counter.advance(),
+            Activity::Kernel | Activity::Handler => counter.idle(),
+            Activity::Nobody => counter.advance(),
+        }
         if session.pending > 0 {
-            counter.advance();
             self.serve(index, now);
-        } else {
-            counter.idle();
         }
     }
 
@@ -299,9 +305,10 @@ impl Node {
     pub(super) fn apply_stops(&mut self, application: usize, now: Nanos) {
         let Application { task, paused, failed, .. } = self.applications[application];
         let all = paused || failed;
+        let the_loop = paused || failed && self.plan.options.application == ApplicationFault::Stop;
         let first = application * self.work.sessions;
         let handlers = self.sessions[first..first + self.work.sessions].iter().map(|s| (s.task, all || s.stuck));
-        for (task, stop) in std::iter::once((task, all)).chain(handlers) {
+        for (task, stop) in std::iter::once((task, the_loop)).chain(handlers) {
             match (stop, self.cpu.is_stopped(task)) {
                 (true, false) => self.cpu.stop(now, task),
                 (false, true) => self.cpu.resume(now, task),
@@ -328,14 +335,31 @@ impl Node {
         agenda.after(interval, What::PauseBegin(index as u32));
     }
 
+    /// The slots of what is stuck on a processor that hangs.
+    pub(super) fn slots_stuck(&self) -> Vec<usize> {
+        let slot = |role: &Role| match role {
+            Role::Tick(index) => Some(*index),
+            Role::Loop(index) => Some(self.slots.application(*index)),
+            Role::Handler(index) => Some(self.slots.session(*index)),
+            Role::Monitor | Role::Agent => None,
+        };
+        self.roles.iter().filter(|(task, _)| self.cpu.is_stuck(*task)).filter_map(|(_, role)| slot(role)).collect()
+    }
+
+    /// The kernel hears of a session's requests.
+    fn take_in(&mut self, index: usize) {
+        let pending = self.sessions[index].pending;
+        self.memory.count_pending(index, pending);
+        let counter = &mut self.memory.counters[self.slots.session(index)];
+        let is_idle = counter.liveness().state() == EntityState::Idle;
+        if pending > 0 && is_idle && self.work.activity == Activity::Kernel {
+            counter.advance();
+        }
+    }
+
     /// A thawed kernel takes in the requests that its NIC has kept.
     pub(super) fn take_in_kept_requests(&mut self) {
-        for (index, session) in self.sessions.iter().enumerate() {
-            let counter = &mut self.memory.counters[self.slots.session(index)];
-            if session.pending > 0 && counter.liveness().state() == EntityState::Idle {
-                counter.advance();
-            }
-        }
+        (0..self.sessions.len()).for_each(|index| self.take_in(index));
     }
 }
 

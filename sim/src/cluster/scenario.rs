@@ -11,7 +11,7 @@ use super::mode::{AgentCosts, Mode};
 use crate::cpu::{CpuError, CpuParams};
 use crate::dist::Dist;
 use crate::faults::{Arrivals, FaultOptions};
-use crate::workload::Workload;
+use crate::workload::{Pauses, Workload};
 
 /// Detection deadlines, by the level of the entity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +66,8 @@ pub struct Scenario {
     pub monitor_shares_cpu: bool,
     /// CPU time of each step of such a monitor (posting a poll, looking at what came back).
     pub monitor_work: Nanos,
+    /// Stretches in which the monitor's own machine stands still, and the monitor with it.
+    pub observer_stalls: Option<Pauses>,
     /// Time that a message takes from monitor to node, or back.
     pub network_delay: Dist,
     /// Fraction of messages that are lost; the card sends them again.
@@ -94,6 +96,7 @@ impl Default for Scenario {
             agent: AgentCosts::default(),
             monitor_shares_cpu: false,
             monitor_work: Nanos::from_micros(5),
+            observer_stalls: None,
             network_delay: Dist::constant(Nanos::from_micros(2)),
             network_loss: 0.0,
             nic: SimNicConfig::default(),
@@ -245,8 +248,13 @@ impl Scenario {
         ] {
             more_than_zero(name, span)?;
         }
-        if let Some(pauses) = work.pauses {
-            more_than_zero("the mean interval of pauses", pauses.interval.mean())?;
+        for (name, pauses) in [
+            ("the mean interval of pauses", work.pauses),
+            ("the mean interval of observer_stalls", self.observer_stalls),
+        ] {
+            if let Some(pauses) = pauses {
+                more_than_zero(name, pauses.interval.mean())?;
+            }
         }
         let entities = self.entities_per_node();
         if entities > MAX_ENTITIES {

@@ -6,7 +6,7 @@ use backdoor_core::progress_box::{FailureLevel, Slot};
 use super::memory::damage;
 use super::node::Node;
 use super::{Agenda, What};
-use crate::faults::Failure;
+use crate::faults::{ApplicationFault, Failure, OsFault};
 
 impl Node {
     /// The next fault strikes.
@@ -23,8 +23,25 @@ impl Node {
                 if self.cpu.is_frozen() {
                     return;
                 }
-                self.cpu.freeze(now);
-                (self.slots.os().collect(), (0..self.slots.count()).collect())
+                match self.plan.options.os {
+                    OsFault::Freeze => {
+                        self.cpu.freeze(now);
+                        (self.slots.os().collect(), (0..self.slots.count()).collect())
+                    }
+                    OsFault::HungProcessor => {
+                        // Each has a counter of its own, and one more counter migrates.
+                        let core = victim(self.slots.os().len() - 1);
+                        if self.cpu.is_hung(core) || self.cpu.hang_core(now, core).is_err() {
+                            return;
+                        }
+                        let root = self.slots.os().start + core;
+                        let mut affected = self.slots_stuck();
+                        affected.push(root);
+                        affected.sort_unstable();
+                        affected.dedup();
+                        (vec![root], affected)
+                    }
+                }
             }
             FailureLevel::Application => {
                 let index = victim(self.applications.len());
@@ -35,8 +52,11 @@ impl Node {
                 self.apply_stops(index, now);
                 let root = self.slots.application(index);
                 let sessions = index * self.work.sessions..(index + 1) * self.work.sessions;
-                let affected = std::iter::once(root).chain(sessions.map(|s| self.slots.session(s))).collect();
-                (vec![root], affected)
+                let sessions = sessions.map(|session| self.slots.session(session));
+                match self.plan.options.application {
+                    ApplicationFault::Stop => (vec![root], std::iter::once(root).chain(sessions).collect()),
+                    ApplicationFault::Livelock => (sessions.clone().collect(), sessions.collect()),
+                }
             }
             FailureLevel::Session => {
                 let index = victim(self.sessions.len());
@@ -80,12 +100,21 @@ impl Node {
         failure.repaired = Some(now);
         let root = failure.roots.first().map_or(0, |slot| slot.index());
         match failure.level {
-            FailureLevel::Os => {
-                self.take_in_kept_requests();
-                self.cpu.thaw(now);
-            }
+            FailureLevel::Os => match self.plan.options.os {
+                OsFault::Freeze => {
+                    self.take_in_kept_requests();
+                    self.cpu.thaw(now);
+                }
+                OsFault::HungProcessor => {
+                    // It was one of this machine's when it began to hang.
+                    let _ = self.cpu.resume_core(now, root - self.slots.os().start);
+                }
+            },
             FailureLevel::Application => {
-                let index = root - self.slots.application(0);
+                let index = match self.plan.options.application {
+                    ApplicationFault::Stop => root - self.slots.application(0),
+                    ApplicationFault::Livelock => (root - self.slots.session(0)) / self.work.sessions,
+                };
                 self.applications[index].failed = false;
                 self.apply_stops(index, now);
             }

@@ -4,6 +4,7 @@ use backdoor_core::Nanos;
 use backdoor_core::detector::Detector;
 use backdoor_core::monitor::{Event as Noticed, Monitor};
 use backdoor_core::transport::RegionKey;
+use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::link::Link;
 use super::memory::NodeMemory;
@@ -21,6 +22,8 @@ pub(super) struct Watch<D> {
     due_event: Option<(EventId, Nanos)>,
     /// What the monitor noticed in its last step.
     pub(super) noticed: Vec<Noticed>,
+    stalls: Xoshiro256PlusPlus,
+    stalled: bool,
 }
 
 /// What came of one event.
@@ -62,10 +65,13 @@ impl<D: Detector> World<D> {
             let memory = NodeMemory::new(scenario, index).expect("a checked scenario fits the formats");
             let link = Link::new(scenario, index, &memory, &streams)?;
             let monitor = monitor(memory.hook_table);
-            world.watches.push(Watch { monitor, link, nic_event: None, due_event: None, noticed: Vec::new() });
+            let stalls = streams.stream("observer stalls");
+            let (nic_event, due_event, noticed) = (None, None, Vec::new());
+            world.watches.push(Watch { monitor, link, nic_event, due_event, noticed, stalls, stalled: false });
             world.nodes.push(Node::new(scenario, memory, &streams)?);
             world.act(index, |node, agenda| node.start(scenario.warm_up, agenda));
             world.plan_monitor(index);
+            world.plan_stall(index);
         }
         Ok(world)
     }
@@ -106,6 +112,8 @@ impl<D: Detector> World<D> {
             What::Arrival(session) => self.act(index, |node, agenda| node.arrive(session as usize, agenda)),
             What::PauseBegin(application) => self.act(index, |node, agenda| node.pause(application as usize, agenda)),
             What::PauseEnd(application) => self.act(index, |node, agenda| node.unpause(application as usize, agenda)),
+            What::StallBegin => self.stall(index),
+            What::StallEnd => self.end_stall(index),
             What::Strike => self.act(index, |node, agenda| node.strike(agenda)),
             What::Repair(failure) => self.act(index, |node, agenda| node.repair(failure as usize, agenda)),
         };
@@ -120,7 +128,8 @@ impl<D: Detector> World<D> {
         let node = &mut self.nodes[index];
         let before = node.run(&mut agenda);
         work(node, &mut agenda);
-        let stepped = before | node.run(&mut agenda);
+        // One on the node that has got its core while its machine stands still is woken again by the end of that.
+        let stepped = (before | node.run(&mut agenda)) && !self.watches[index].stalled;
         if stepped {
             self.step_monitor(index);
         }
@@ -156,8 +165,34 @@ impl<D: Detector> World<D> {
         false
     }
 
-    /// The monitor has something to do: at once, or when its task gets a core.
+    fn plan_stall(&mut self, index: usize) {
+        if let Some(stalls) = self.scenario.observer_stalls {
+            let gap = stalls.interval.sample(&mut self.watches[index].stalls);
+            self.agenda(index).after(gap, What::StallBegin);
+        }
+    }
+
+    /// The monitor's machine stands still. What its card gets meanwhile waits for it.
+    fn stall(&mut self, index: usize) -> bool {
+        if let Some(stalls) = self.scenario.observer_stalls {
+            self.watches[index].stalled = true;
+            let length = stalls.length.sample(&mut self.watches[index].stalls);
+            self.agenda(index).after(length, What::StallEnd);
+        }
+        false
+    }
+
+    fn end_stall(&mut self, index: usize) -> bool {
+        self.watches[index].stalled = false;
+        self.plan_stall(index);
+        self.wake_monitor(index)
+    }
+
+    /// The monitor has something to do: at once, or when its task gets a core; or when its machine goes on.
     fn wake_monitor(&mut self, index: usize) -> bool {
+        if self.watches[index].stalled {
+            return false;
+        }
         if !self.scenario.monitor_is_on_node() {
             self.step_monitor(index);
             return true;
