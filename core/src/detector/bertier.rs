@@ -16,7 +16,7 @@
 
 use super::schedule::Schedule;
 use super::window::Window;
-use super::{Detector, Heartbeat};
+use super::{Detector, Heartbeat, Tuned};
 use crate::Nanos;
 
 /// How the margin follows the errors.
@@ -81,8 +81,18 @@ impl Detector for Bertier {
 
     #[inline]
     fn fresh_until(&self) -> Nanos {
+        self.fresh_until_with(self.gains.phi)
+    }
+}
+
+/// By the weight of the mean absolute error, φ. A margin before anything is known of errors was made of the detector's own.
+impl Tuned for Bertier {
+    type Knob = f64;
+
+    #[inline]
+    fn fresh_until_with(&self, phi: f64) -> Nanos {
         // The cast saturates.
-        let margin = (self.gains.beta * self.delay_ns + self.gains.phi * self.var_ns) as i64;
+        let margin = (self.gains.beta * self.delay_ns + phi * self.var_ns) as i64;
         self.schedule.after_next(self.newest.number, self.lateness.mean().saturating_add(margin))
     }
 }

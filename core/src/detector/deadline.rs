@@ -6,7 +6,7 @@
 
 use std::num::NonZeroU64;
 
-use super::{Detector, Heartbeat};
+use super::{Detector, Heartbeat, Tuned};
 use crate::Nanos;
 
 /// Suspects an entity after more than `deadline` of silence.
@@ -47,7 +47,17 @@ impl Detector for DeadlineDetector {
 
     #[inline]
     fn fresh_until(&self) -> Nanos {
-        self.last_progress + self.deadline()
+        self.fresh_until_with(self.deadline())
+    }
+}
+
+/// By the deadline.
+impl Tuned for DeadlineDetector {
+    type Knob = Nanos;
+
+    #[inline]
+    fn fresh_until_with(&self, deadline: Nanos) -> Nanos {
+        self.last_progress + deadline
     }
 }
 

@@ -30,6 +30,9 @@
 //! A detector that counts on heartbeats of a fixed period is for entities that advance by a clock, such as an operating
 //! system's ticks; one that waits for work and says so may be silent for as long as it likes.
 //!
+//! Most detectors have one knob that trades detection time against mistakes; those that learn the same whatever its setting
+//! are [`Tuned`], and one of them answers for all settings.
+//!
 //! Times are the monitor's *evidence time*: it advances only while the monitor demonstrably watched, see
 //! [`monitor`](crate::monitor).
 
@@ -47,6 +50,7 @@ mod satzger;
 mod schedule;
 mod sfd;
 mod silence;
+mod tuned;
 mod two_windows;
 mod window;
 
@@ -63,6 +67,7 @@ pub use satzger::Satzger;
 pub use schedule::Schedule;
 pub use sfd::Sfd;
 pub use silence::{Silence, SilenceRecorder};
+pub use tuned::Tuned;
 pub use two_windows::TwoWindows;
 pub use window::MAX_WINDOW;
 

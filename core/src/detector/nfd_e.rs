@@ -8,7 +8,7 @@
 
 use super::schedule::{Schedule, signed};
 use super::window::Window;
-use super::{Detector, Heartbeat};
+use super::{Detector, Heartbeat, Tuned};
 use crate::Nanos;
 
 /// Trusts up to α after the next heartbeat's estimated arrival.
@@ -16,7 +16,7 @@ use crate::Nanos;
 pub struct NfdE {
     /// Anchored at the start; what is estimated is the mean lateness in terms of it.
     schedule: Schedule,
-    margin: i64,
+    margin: Nanos,
     lateness: Window,
     newest: Heartbeat,
 }
@@ -27,7 +27,7 @@ impl NfdE {
     /// in the window.
     pub fn new(period: Nanos, margin: Nanos, window: usize, start: Heartbeat) -> Self {
         let schedule = Schedule { period, number: start.number, at: start.at };
-        NfdE { schedule, margin: signed(margin), lateness: Window::new(window), newest: start }
+        NfdE { schedule, margin, lateness: Window::new(window), newest: start }
     }
 }
 
@@ -47,7 +47,17 @@ impl Detector for NfdE {
 
     #[inline]
     fn fresh_until(&self) -> Nanos {
-        self.schedule.after_next(self.newest.number, self.lateness.mean().saturating_add(self.margin))
+        self.fresh_until_with(self.margin)
+    }
+}
+
+/// By the margin, α.
+impl Tuned for NfdE {
+    type Knob = Nanos;
+
+    #[inline]
+    fn fresh_until_with(&self, margin: Nanos) -> Nanos {
+        self.schedule.after_next(self.newest.number, self.lateness.mean().saturating_add(signed(margin)))
     }
 }
 

@@ -10,14 +10,14 @@
 //! 51(5), 2002, figure 6.
 
 use super::schedule::{Schedule, signed};
-use super::{Detector, Heartbeat};
+use super::{Detector, Heartbeat, Tuned};
 use crate::Nanos;
 
 /// Trusts up to δ after the next heartbeat will have been sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NfdS {
     sent: Schedule,
-    shift: i64,
+    shift: Nanos,
     newest: Heartbeat,
 }
 
@@ -25,7 +25,7 @@ impl NfdS {
     /// With heartbeats sent as `sent` says, and freshness points `shift` (δ) after that. Starts as if heartbeat
     /// `start.number` had come at `start.at`.
     pub fn new(sent: Schedule, shift: Nanos, start: Heartbeat) -> Self {
-        NfdS { sent, shift: signed(shift), newest: start }
+        NfdS { sent, shift, newest: start }
     }
 }
 
@@ -46,7 +46,17 @@ impl Detector for NfdS {
 
     #[inline]
     fn fresh_until(&self) -> Nanos {
-        self.sent.after_next(self.newest.number, self.shift)
+        self.fresh_until_with(self.shift)
+    }
+}
+
+/// By the shift, δ.
+impl Tuned for NfdS {
+    type Knob = Nanos;
+
+    #[inline]
+    fn fresh_until_with(&self, shift: Nanos) -> Nanos {
+        self.sent.after_next(self.newest.number, signed(shift))
     }
 }
 

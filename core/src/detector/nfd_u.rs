@@ -4,7 +4,7 @@
 //! δ = E(D) + α, whatever the clocks show (Chen, Toueg and Aguilera 2002, section 6.1), and so it is made of it here.
 
 use super::schedule::Schedule;
-use super::{Detector, Heartbeat, NfdS};
+use super::{Detector, Heartbeat, NfdS, Tuned};
 use crate::Nanos;
 
 /// Trusts up to α after the next heartbeat's expected arrival.
@@ -35,6 +35,16 @@ impl Detector for NfdU {
     #[inline]
     fn fresh_until(&self) -> Nanos {
         self.0.fresh_until()
+    }
+}
+
+/// By the margin, α.
+impl Tuned for NfdU {
+    type Knob = Nanos;
+
+    #[inline]
+    fn fresh_until_with(&self, margin: Nanos) -> Nanos {
+        self.0.fresh_until_with(margin)
     }
 }
 

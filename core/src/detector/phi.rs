@@ -14,7 +14,7 @@
 use std::f64::consts::LN_10;
 
 use super::window::Spread;
-use super::{Detector, Heartbeat, normal_tail_quantile};
+use super::{Detector, Heartbeat, Tuned, normal_tail_quantile};
 use crate::Nanos;
 
 /// Suspects when the silence is improbable under a normal distribution of intervals.
@@ -56,9 +56,19 @@ impl Detector for PhiNormal {
 
     #[inline]
     fn fresh_until(&self) -> Nanos {
+        self.fresh_until_with(self.z)
+    }
+}
+
+/// By the number of deviations that a silence may be longer than the mean: [`normal_tail_quantile`] of the threshold.
+impl Tuned for PhiNormal {
+    type Knob = f64;
+
+    #[inline]
+    fn fresh_until_with(&self, z: f64) -> Nanos {
         let deviation = self.intervals.deviation().max(self.min_deviation_ns);
         // The cast takes what is negative to zero.
-        self.last_progress + Nanos((self.intervals.mean() + self.z * deviation) as u64)
+        self.last_progress + Nanos((self.intervals.mean() + z * deviation) as u64)
     }
 }
 
@@ -66,7 +76,7 @@ impl Detector for PhiNormal {
 #[derive(Clone, Debug)]
 pub struct PhiExponential {
     intervals: Spread,
-    factor: f64,
+    threshold: f64,
     last_progress: Nanos,
 }
 
@@ -76,8 +86,7 @@ impl PhiExponential {
     pub fn new(threshold: f64, window: usize, expected: Nanos, now: Nanos) -> Self {
         let mut intervals = Spread::new(window);
         intervals.push(expected.0);
-        let factor = if threshold > 0.0 { threshold * LN_10 } else { 0.0 };
-        PhiExponential { intervals, factor, last_progress: now }
+        PhiExponential { intervals, threshold, last_progress: now }
     }
 }
 
@@ -95,7 +104,18 @@ impl Detector for PhiExponential {
 
     #[inline]
     fn fresh_until(&self) -> Nanos {
-        self.last_progress + Nanos((self.factor * self.intervals.mean()) as u64)
+        self.fresh_until_with(self.threshold)
+    }
+}
+
+/// By the threshold, Φ.
+impl Tuned for PhiExponential {
+    type Knob = f64;
+
+    #[inline]
+    fn fresh_until_with(&self, threshold: f64) -> Nanos {
+        // The cast takes what is negative, or no number, to zero.
+        self.last_progress + Nanos((threshold * LN_10 * self.intervals.mean()) as u64)
     }
 }
 

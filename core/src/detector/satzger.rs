@@ -12,7 +12,7 @@
 //! Systems*, SAC 2007.
 
 use super::order::OrderWindow;
-use super::{Detector, Heartbeat};
+use super::{Detector, Heartbeat, Tuned};
 use crate::Nanos;
 
 /// Suspects when the silence is longer than most recent intervals.
@@ -51,8 +51,18 @@ impl Detector for Satzger {
 
     #[inline]
     fn fresh_until(&self) -> Nanos {
+        self.fresh_until_with(self.stretch)
+    }
+}
+
+/// By the stretch.
+impl Tuned for Satzger {
+    type Knob = f64;
+
+    #[inline]
+    fn fresh_until_with(&self, stretch: f64) -> Nanos {
         let interval = self.intervals.at_rank().unwrap_or(0);
-        let silence = if self.stretch == 1.0 { interval } else { (interval as f64 * self.stretch) as u64 };
+        let silence = if stretch == 1.0 { interval } else { (interval as f64 * stretch) as u64 };
         self.last_progress + Nanos(silence)
     }
 }

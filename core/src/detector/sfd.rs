@@ -7,7 +7,7 @@
 //! *c* = 160 ms and 80 ms for delays of 20 ms on average). Needs synchronised clocks, to know a heartbeat's delay.
 
 use super::schedule::{Schedule, signed};
-use super::{Detector, Heartbeat};
+use super::{Detector, Heartbeat, Tuned};
 use crate::Nanos;
 
 /// Trusts for a fixed time after each heartbeat that was not slow.
@@ -49,7 +49,17 @@ impl Detector for Sfd {
 
     #[inline]
     fn fresh_until(&self) -> Nanos {
-        self.accepted + self.timeout
+        self.fresh_until_with(self.timeout)
+    }
+}
+
+/// By the timeout.
+impl Tuned for Sfd {
+    type Knob = Nanos;
+
+    #[inline]
+    fn fresh_until_with(&self, timeout: Nanos) -> Nanos {
+        self.accepted + timeout
     }
 }
 

@@ -41,6 +41,17 @@ fn watch_all(heartbeats: &[Heartbeat], period: Nanos, margin: Nanos, window: usi
     ]
 }
 
+/// The detector with one setting of its knob answers for another that is no smaller.
+fn one_for_all<D: Tuned>(make: impl Fn(D::Knob) -> D, heartbeats: &[Heartbeat], less: D::Knob, more: D::Knob) {
+    let (mut one, mut other) = (make(less), make(more));
+    for heartbeat in heartbeats {
+        one.progressed(*heartbeat);
+        other.progressed(*heartbeat);
+        assert_eq!(one.fresh_until_with(more), other.fresh_until());
+        assert!(one.fresh_until() <= other.fresh_until());
+    }
+}
+
 /// Increasing numbers at times that don't decrease, from the whole range.
 fn heartbeats() -> impl Strategy<Value = Vec<Heartbeat>> {
     let step = prop_oneof![4 => 1u64..3, 1 => 1u64..u64::MAX / 8];
@@ -74,6 +85,37 @@ proptest! {
         threshold in thresholds(),
     ) {
         watch_all(&heartbeats, period, margin, window, threshold);
+    }
+
+    /// One detector answers for every setting of its knob, and a larger one never makes it hastier.
+    #[test]
+    fn the_tuned_are_those_of_every_setting(
+        heartbeats in heartbeats(),
+        period in (0u64..10_000).prop_map(Nanos),
+        [less, more] in [(0u64..10_000).prop_map(Nanos), (0u64..10_000).prop_map(Nanos)],
+        window in 1usize..20,
+    ) {
+        let (less, more) = (less.min(more), less.max(more));
+        let [low, high] = [less, more].map(|knob| knob.0 as f64 / 100.0);
+        let (schedule, now) = (Schedule { period, number: START.number, at: START.at }, START.at);
+        let gains = |phi| BertierGains { phi, ..BertierGains::default() };
+        one_for_all(|knob| DeadlineDetector::new(knob, now), &heartbeats, Nanos(less.0 + 1), Nanos(more.0 + 1));
+        one_for_all(|knob| Sfd::new(schedule, period, knob, START), &heartbeats, less, more);
+        one_for_all(|knob| NfdS::new(schedule, knob, START), &heartbeats, less, more);
+        one_for_all(|knob| NfdU::new(schedule, knob, START), &heartbeats, less, more);
+        one_for_all(|knob| NfdE::new(period, knob, window, START), &heartbeats, less, more);
+        one_for_all(|knob| TwoWindows::new(period, knob, (1, window), START), &heartbeats, less, more);
+        one_for_all(|phi| Bertier::new(period, Nanos::ZERO, window, gains(phi), START), &heartbeats, low, high);
+        one_for_all(|phi| PhiExponential::new(phi, window, period, now), &heartbeats, low, high);
+        one_for_all(|stretch| Satzger::new(0.9, window, stretch, period, now), &heartbeats, low, high);
+        let normal = |knob| PhiNormal::new(knob, window, Nanos(5), period, now);
+        let [mut one, mut other] = [low, high].map(normal);
+        for heartbeat in &heartbeats {
+            one.progressed(*heartbeat);
+            other.progressed(*heartbeat);
+            prop_assert_eq!(one.fresh_until_with(normal_tail_quantile(high)), other.fresh_until());
+            prop_assert!(one.fresh_until() <= other.fresh_until());
+        }
     }
 
     /// The freshness point depends on spans only: a later origin of time moves it by as much.

@@ -8,14 +8,14 @@
 
 use super::schedule::{Schedule, signed};
 use super::window::Window;
-use super::{Detector, Heartbeat};
+use super::{Detector, Heartbeat, Tuned};
 use crate::Nanos;
 
 /// Trusts up to a margin after the later of two estimates of the next arrival.
 #[derive(Clone, Debug)]
 pub struct TwoWindows {
     schedule: Schedule,
-    margin: i64,
+    margin: Nanos,
     short: Window,
     long: Window,
     newest: Heartbeat,
@@ -28,7 +28,7 @@ impl TwoWindows {
     pub fn new(period: Nanos, margin: Nanos, (short, long): (usize, usize), start: Heartbeat) -> Self {
         let schedule = Schedule { period, number: start.number, at: start.at };
         let (short, long) = (Window::new(short), Window::new(long));
-        TwoWindows { schedule, margin: signed(margin), short, long, newest: start }
+        TwoWindows { schedule, margin, short, long, newest: start }
     }
 }
 
@@ -50,8 +50,18 @@ impl Detector for TwoWindows {
 
     #[inline]
     fn fresh_until(&self) -> Nanos {
+        self.fresh_until_with(self.margin)
+    }
+}
+
+/// By the margin.
+impl Tuned for TwoWindows {
+    type Knob = Nanos;
+
+    #[inline]
+    fn fresh_until_with(&self, margin: Nanos) -> Nanos {
         let lateness = self.short.mean().max(self.long.mean());
-        self.schedule.after_next(self.newest.number, lateness.saturating_add(self.margin))
+        self.schedule.after_next(self.newest.number, lateness.saturating_add(signed(margin)))
     }
 }
 

@@ -155,9 +155,15 @@ impl<D: Detector> Monitor<D> {
         self.stats
     }
 
-    /// Evidence time of the last sample.
+    /// Evidence time of the last sample: its words can't have been read before.
     pub fn evidence_time(&self) -> Nanos {
         self.evidence.time
+    }
+
+    /// Evidence time at which the last sample was complete: its words can't have been read after. Progress counts from
+    /// then, silence up to [`evidence_time`](Self::evidence_time).
+    pub fn evidence_end(&self) -> Nanos {
+        self.evidence.end
     }
 
     /// The entities of the node, in slot order.
