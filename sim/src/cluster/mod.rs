@@ -14,6 +14,7 @@
 //! | function | monitor | gives |
 //! |---|---|---|
 //! | [`record`] | suspects nobody, records silences | a [`Record`], from which **every** deadline is judged afterwards |
+//! | [`observe`] | suspects nobody, notes all that it sees | an [`Observation`], on which **every** detector is [replayed](NodeObservation::suspicions) |
 //! | [`verdicts`] | by the scenario's deadlines | what that monitor said, and when |
 //! | [`overhead`] | by the scenario's deadlines | what watching costs the node, its clients and the network |
 //! | [`recovery_run`] | by the scenario's deadlines | one failure detected, planned, extracted, reinstated elsewhere |
@@ -48,20 +49,26 @@ mod memory;
 pub mod mode;
 mod near;
 mod node;
+mod observe;
 mod overhead;
 mod path;
 mod record;
 mod recovery;
+mod replay;
 mod scenario;
 mod strikes;
 mod target;
 mod world;
 
 pub use limits::{MAX_EVENTS, MAX_LOAD, MAX_STATE_TOTAL};
+pub use observe::{Life, Move, NodeObservation, Observation, Span, Taken, observe};
 pub use overhead::{Overhead, overhead};
 pub use path::RandomPath;
-pub use record::{EntityRecording, Mark, NodeRecord, Record, RecordedSilence, Sample, VerdictLog, record, verdicts};
+pub use record::{
+    EntityRecording, Mark, NodeRecord, Record, RecordedSilence, Sample, VerdictLog, record, verdicts, verdicts_by,
+};
 pub use recovery::{RecoveryOptions, RecoveryOutcome, SessionFate, SessionOutcome, Timeline, recovery_run};
+pub use replay::{Alone, Ladder, Settings, Suspicion, Suspicions};
 pub use scenario::{Deadlines, Scenario, ScenarioError};
 
 use backdoor_core::Nanos;

@@ -6,7 +6,7 @@
 //! first sample whose evidence begins after `start + deadline`, and trusted at the sample that ends the silence.
 
 use backdoor_core::Nanos;
-use backdoor_core::detector::SilenceRecorder;
+use backdoor_core::detector::{DeadlineDetector, Detector, SilenceRecorder};
 use backdoor_core::monitor::{Event as Noticed, Monitor, MonitorStats, Standing};
 use backdoor_core::progress_box::{EntityRecord, Slot};
 
@@ -160,8 +160,21 @@ pub fn record(scenario: &Scenario, streams: &Streams, floor: Nanos) -> Result<Re
 /// # Errors
 /// The scenario is [impossible](Scenario::check).
 pub fn verdicts(scenario: &Scenario, streams: &Streams) -> Result<Vec<VerdictLog>, ScenarioError> {
+    verdicts_by(scenario, streams, |record, now| DeadlineDetector::new(record.deadline, now))
+}
+
+/// Runs `scenario` with monitors that suspect by the detectors that `make` makes when an entity's watch begins; their
+/// verdicts by node.
+///
+/// # Errors
+/// The scenario is [impossible](Scenario::check).
+pub fn verdicts_by<D: Detector>(
+    scenario: &Scenario,
+    streams: &Streams,
+    make: impl Fn(&EntityRecord, Nanos) -> D + Clone + Send + 'static,
+) -> Result<Vec<VerdictLog>, ScenarioError> {
     let config = scenario.monitor;
-    let mut world = World::new(scenario, streams, |hook_table| Monitor::by_deadline(config, hook_table))?;
+    let mut world = World::new(scenario, streams, |hook_table| Monitor::new(config, hook_table, make.clone()))?;
     let mut logs = vec![(Vec::new(), 0); scenario.nodes];
     while let Some(happening) = world.next() {
         let Happening::Stepped(node) = happening else { continue };

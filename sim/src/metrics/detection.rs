@@ -7,8 +7,8 @@ use backdoor_core::diagnosis::{Symptom, diagnose_symptoms};
 use backdoor_core::monitor::Standing;
 use backdoor_core::progress_box::FailureLevel;
 
-use super::truth::{DownTimes, down_times};
-use crate::cluster::{Deadlines, EntityRecording, NodeRecord, Record};
+use super::judge::Judge;
+use crate::cluster::{Deadlines, EntityRecording, NodeRecord, Record, Suspicion};
 use crate::faults::Failure;
 
 /// How good the monitors of a run would have been under some deadlines.
@@ -56,8 +56,11 @@ pub struct LevelQos {
     pub mistake_durations: Vec<Nanos>,
     /// T_MR: times from one false positive of an entity to its next.
     pub mistake_recurrences: Vec<Nanos>,
-    /// Time that entities were wrongly suspected, summed over entities.
+    /// Time of false positives, summed over entities.
     pub mistake_time: Nanos,
+    /// Time for which entities were up and suspected, other than by a false positive: after a repair, for what they had
+    /// been; or since the warm-up. Summed over entities.
+    pub lingering: Nanos,
     /// Time that entities were up, summed over entities.
     pub up_time: Nanos,
 }
@@ -71,7 +74,8 @@ impl LevelQos {
     pub fn mistakes_per_entity_hour(&self) -> f64 {
         self.mistakes_per_entity_second() * 3600.0
     }
-    /// P_A: probability that an entity is trusted, at a random moment at which it is up.
+    /// P_A: probability that an entity is trusted, at a random moment at which it is up,
+    /// [`lingering`](Self::lingering) suspicions left out.
     pub fn query_accuracy(&self) -> f64 {
         1.0 - self.mistake_time.as_secs_f64() / self.up_time.as_secs_f64()
     }
@@ -99,6 +103,7 @@ impl LevelQos {
         self.mistake_durations.extend(&other.mistake_durations);
         self.mistake_recurrences.extend(&other.mistake_recurrences);
         self.mistake_time += other.mistake_time;
+        self.lingering += other.lingering;
         self.up_time += other.up_time;
     }
 }
@@ -120,10 +125,14 @@ pub fn detection(record: &Record, deadlines: &[Deadlines]) -> Vec<Detection> {
         assert!(shortest >= record.floor, "a deadline of {shortest} on a record from {} on", record.floor);
     }
     for node in &record.nodes {
-        let (down, longest) = (down_times(node), longest_first(node));
+        let entities = node.entities.iter().map(|entity| (entity.slot, entity.record.level));
+        let judge = Judge::new((record.warm_up, record.duration), entities, &node.failures);
+        let longest = longest_first(node);
         for detection in &mut all {
-            let deadlines = detection.deadlines;
-            Judge { record, node, down: &down, longest: &longest, deadlines }.judge(&mut detection.levels);
+            let sweep = Sweep { node, longest: &longest, deadlines: detection.deadlines };
+            let suspicions: Vec<_> = (0..node.entities.len()).map(|entity| sweep.suspicions(entity)).collect();
+            let right = |failure: &Failure, at| sweep.diagnosed_right(failure, at, &suspicions);
+            judge.judge(&suspicions, &mut detection.levels, right);
         }
     }
     all
@@ -140,50 +149,14 @@ fn longest_first(node: &NodeRecord) -> Vec<Vec<u32>> {
     node.entities.iter().map(of).collect()
 }
 
-/// A suspicion that would have been.
-#[derive(Clone, Copy, Debug)]
-struct Suspicion {
-    /// When progress had last been seen.
-    since: Nanos,
-    from: Nanos,
-    /// [`Nanos::MAX`] if the run ended first.
-    to: Nanos,
-}
-
-struct Judge<'a> {
-    record: &'a Record,
+/// The deadlines on one node's record.
+struct Sweep<'a> {
     node: &'a NodeRecord,
-    down: &'a [DownTimes],
     longest: &'a [Vec<u32>],
     deadlines: Deadlines,
 }
 
-impl Judge<'_> {
-    fn judge(&self, levels: &mut [LevelQos; 3]) {
-        let suspicions: Vec<Vec<Suspicion>> = (0..self.node.entities.len()).map(|e| self.suspicions(e)).collect();
-        for (index, entity) in self.node.entities.iter().enumerate() {
-            let qos = &mut levels[entity.record.level as usize];
-            qos.entities += 1;
-            qos.up_time += self.down[index].up_time(self.record);
-            self.judge_alarms(&suspicions[index], &self.down[index], qos);
-        }
-        for failure in &self.node.failures {
-            let Some(effective) = failure.effective.filter(|at| *at >= self.record.warm_up) else { continue };
-            let qos = &mut levels[failure.level as usize];
-            qos.failures += 1;
-            let noticed = self.noticed(failure, effective, &suspicions);
-            match noticed.filter(|at| *at < failure.repaired.unwrap_or(Nanos::MAX)) {
-                Some(at) => {
-                    qos.detected += 1;
-                    qos.detection_times.push(at - effective);
-                    qos.diagnosed_right += u64::from(self.diagnosed_right(failure, at, &suspicions));
-                }
-                None if failure.repaired.is_some() => qos.missed += 1,
-                None => qos.undecided += 1,
-            }
-        }
-    }
-
+impl Sweep<'_> {
     /// The suspicions of an entity, in order of time.
     fn suspicions(&self, entity: usize) -> Vec<Suspicion> {
         let longest = &self.longest[entity];
@@ -198,44 +171,6 @@ impl Judge<'_> {
             Some(Suspicion { since: silence.since, from, to: to.unwrap_or(Nanos::MAX) })
         };
         places.iter().filter_map(of).collect()
-    }
-
-    fn judge_alarms(&self, suspicions: &[Suspicion], down: &DownTimes, qos: &mut LevelQos) {
-        let mut last_mistake = None;
-        for suspicion in suspicions.iter().filter(|s| s.since >= self.record.warm_up) {
-            let next_down = down.ending_after(suspicion.from);
-            if next_down.is_some_and(|(from, _)| from <= suspicion.from) {
-                qos.right_alarms += 1;
-                continue;
-            }
-            if down.ending_after(suspicion.since).is_some_and(|(_, to)| to <= suspicion.from) {
-                qos.stale_alarms += 1;
-                continue;
-            }
-            qos.false_positives += 1;
-            let failure = next_down.map(|(from, _)| from).filter(|from| *from < suspicion.to);
-            qos.overtaken += u64::from(failure.is_some());
-            let end = failure.unwrap_or(suspicion.to);
-            if end != Nanos::MAX {
-                qos.mistake_durations.push(end - suspicion.from);
-            }
-            qos.mistake_time += end.min(self.record.duration) - suspicion.from;
-            if let Some(last) = last_mistake.replace(suspicion.from) {
-                qos.mistake_recurrences.push(suspicion.from - last);
-            }
-        }
-    }
-
-    /// When all roots of a failure were suspected, be it before it or after its repair; `None`: never.
-    fn noticed(&self, failure: &Failure, effective: Nanos, suspicions: &[Vec<Suspicion>]) -> Option<Nanos> {
-        let mut noticed = effective;
-        for root in &failure.roots {
-            let at = self.node.entities.binary_search_by_key(root, |entity| entity.slot).ok()?;
-            let list = &suspicions[at];
-            let first = list.get(list.partition_point(|s| s.to <= effective))?;
-            noticed = noticed.max(first.from);
-        }
-        Some(noticed)
     }
 
     /// Asks core's diagnosis, with what the monitor knew at `at`.

@@ -27,6 +27,9 @@
 
 pub mod cost;
 mod detection;
+mod judge;
+mod replayed;
 mod truth;
 
 pub use detection::{Detection, LevelQos, detection};
+pub use replayed::replayed;

@@ -1,20 +1,21 @@
 //! When each entity was really down.
 
 use backdoor_core::Nanos;
+use backdoor_core::progress_box::{FailureLevel, Slot};
 
-use crate::cluster::{NodeRecord, Record};
+use crate::faults::Failure;
 
 /// Down times of one entity, disjoint, in order.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DownTimes(Vec<(Nanos, Nanos)>);
 
-/// By place in the node's list of entities.
-pub(super) fn down_times(node: &NodeRecord) -> Vec<DownTimes> {
-    let mut all: Vec<DownTimes> = vec![DownTimes::default(); node.entities.len()];
-    for failure in &node.failures {
+/// By place among the node's entities, which are in slot order.
+pub(super) fn down_times(entities: &[(Slot, FailureLevel)], failures: &[Failure]) -> Vec<DownTimes> {
+    let mut all: Vec<DownTimes> = vec![DownTimes::default(); entities.len()];
+    for failure in failures {
         let Some(from) = failure.effective else { continue };
         for slot in &failure.affected {
-            if let Ok(at) = node.entities.binary_search_by_key(slot, |entity| entity.slot) {
+            if let Ok(at) = entities.binary_search_by_key(slot, |(slot, _)| *slot) {
                 all[at].0.push((from, failure.repaired.unwrap_or(Nanos::MAX)));
             }
         }
@@ -43,10 +44,10 @@ impl DownTimes {
         self.0.get(self.0.partition_point(|(_, to)| *to <= at)).copied()
     }
 
-    /// Time up between the warm-up and the end of the run.
-    pub(super) fn up_time(&self, record: &Record) -> Nanos {
-        let clip = |at: Nanos| at.max(record.warm_up).min(record.duration);
+    /// Time up between two moments.
+    pub(super) fn up_time(&self, begin: Nanos, end: Nanos) -> Nanos {
+        let clip = |at: Nanos| at.max(begin).min(end);
         let down: Nanos = self.0.iter().map(|(from, to)| clip(*to) - clip(*from)).sum();
-        record.duration - record.warm_up - down
+        end - begin - down
     }
 }
