@@ -138,7 +138,7 @@ fn an_observation_tells_what_every_detector_would_have_said() {
 #[test]
 fn replayed_deadlines_are_judged_as_recorded_silences_are() {
     for mode in Mode::ALL {
-        let scenario = troubled(mode);
+        let scenario = Scenario { duration: ms(8_000), ..troubled(mode) };
         let deadlines = [3, 8, 40].map(ms);
         let run = observe(&scenario, &streams()).unwrap();
         let recorded = record(&scenario, &streams(), deadlines[0]).unwrap();

@@ -1,0 +1,182 @@
+//! Figures of a study of detectors, from its tables alone.
+
+use super::Config;
+use crate::figures::{Axis, Figure, Heatmap, Panel, Point, Series};
+use crate::results::Table;
+use crate::stats::Estimate;
+use backdoor_core::progress_box::FailureLevel;
+
+pub(super) fn all(name: &str, config: &Config, table: &Table, least: &Table) -> Option<Vec<Figure>> {
+    // The first poll interval stands for all where a figure has no room for it.
+    let (poll, rows) = table.groups("poll_ms").into_iter().next()?;
+    let mut figures = Vec::new();
+    for (mode, rows) in rows.groups("mode") {
+        figures.push(trade_off(name, config, &poll, &mode, &rows)?);
+    }
+    figures.push(compared(name, config, &poll, &rows)?);
+    let (_, least) = least.groups("poll_ms").into_iter().next()?;
+    for level in FailureLevel::ALL {
+        figures.push(least_times(name, config, &poll, level, &least.filter("level", level.name()))?);
+    }
+    Some(figures)
+}
+
+/// What a detector is called in figures, and its style, the same in all of them.
+fn look(detector: &str) -> (&'static str, usize) {
+    match detector {
+        "deadline" => ("deadline", 6),
+        "nfd-e" => ("NFD-E", 0),
+        "2w-fd" => ("2W-FD", 1),
+        "bertier" => ("Bertier", 2),
+        "phi-accrual" => ("φ normal", 3),
+        "phi-exponential" => ("φ exp.", 4),
+        "satzger" => ("Satzger", 5),
+        _ => ("pull score", 7),
+    }
+}
+
+fn point(x: f64, y: Estimate) -> Point {
+    let point = Point::new(x, y.value);
+    match (y.low, y.high) {
+        (Some(low), Some(high)) => point.between(low, high),
+        _ => point,
+    }
+}
+
+/// False positives against detection time in one mode: a row of panels for each level, a column for each load.
+fn trade_off(name: &str, config: &Config, poll: &str, mode: &str, table: &Table) -> Option<Figure> {
+    let loads = table.groups("load");
+    let mut figure = Figure::new(format!("{name}-{mode}"))
+        .title(format!("False positives against detection time, by detector: {}", mode_name(mode)))
+        .caption(format!(
+            "Each curve runs over the settings of one detector's knob, with a poll every {poll} ms. Vertical: false positives \
+             per entity and hour; horizontal: mean time from failure to verdict. Load: always-busy processes beside the \
+             workload. Bars: 95% intervals. An open marker stands at the first setting from which on none was seen; its bar \
+             ends below what the rate may still be. Settings that suspect healthy entities for more than {}% of the \
+             time are left out: who always suspects errs seldom, and finds everything at once.",
+            percent(1.0 - config.accuracy),
+        ))
+        .columns(loads.len());
+    for level in FailureLevel::ALL {
+        let of_level = table.filter("level", level.name());
+        if of_level.estimates("detection_ms")?.iter().all(Option::is_none) {
+            continue;
+        }
+        for (load, rows) in of_level.groups("load") {
+            let x = Axis::log("detection time").seconds();
+            let y = Axis::log("false positives").unit("1/h");
+            let mut panel = Panel::new(x, y).title(format!("{}, load {load}", level_name(level)));
+            for (detector, rows) in rows.groups("detector") {
+                let (shown, style) = look(&detector);
+                let points = trade_off_points(config, &rows)?;
+                panel = panel.series(Series::line(shown, points).style(style).bars());
+            }
+            figure = figure.panel(panel);
+        }
+    }
+    Some(figure)
+}
+
+/// A detector's curve, up to the first setting from which on no false positive was seen.
+fn trade_off_points(config: &Config, rows: &Table) -> Option<Vec<Point>> {
+    let detection = rows.numbers("detection_ms")?;
+    let mistakes = rows.estimates("false_positives_per_hour")?;
+    let accuracy = rows.numbers("query_accuracy")?;
+    let last_seen = mistakes.iter().rposition(|rate| rate.is_some_and(|rate| rate.value > 0.0));
+    let drawn = last_seen.map_or(1, |last| last + 2);
+    let points = detection.iter().zip(mistakes).zip(accuracy).take(drawn).filter_map(|((x, y), accuracy)| {
+        Some(point((*x)? / 1e3, y?)).filter(|_| accuracy.is_some_and(|accuracy| accuracy >= config.accuracy))
+    });
+    Some(points.collect())
+}
+
+/// Ways of watching with one detector, each with the setting that finds failures within the same time.
+fn compared(name: &str, config: &Config, poll: &str, table: &Table) -> Option<Figure> {
+    let (detector, time) = (&config.compared.detector, config.compared.detection_time);
+    let table = table.filter("detector", detector);
+    let loads: Vec<String> = table.groups("load").into_iter().map(|(load, _)| load).collect();
+    let modes: Vec<String> = table.groups("mode").into_iter().map(|(mode, _)| mode).collect();
+    let mut figure = Figure::new(format!("{name}-compared"))
+        .title(format!("False positives by way of watching, failures found in {time} on average"))
+        .caption(format!(
+            "The detector is {}, for each way of watching and load with the most patient setting with which failures are \
+             found in {time} on average; with a poll every {poll} ms. Vertical: false positives per entity and hour, with \
+             95% intervals; an open marker: none seen. Load: always-busy processes beside the workload. No marker: no such \
+             setting keeps suspicion of the healthy below {}% of the time, or finds anything.",
+            look(detector).0,
+            percent(1.0 - config.accuracy),
+        ))
+        .columns(3);
+    for level in FailureLevel::ALL {
+        let y = Axis::log("false positives").unit("1/h");
+        let mut panel = Panel::new(Axis::categories("load", loads.clone()), y).title(level_name(level));
+        for (place, mode) in modes.iter().enumerate() {
+            let beside = (place as f64 - (modes.len() - 1) as f64 / 2.0) * 0.16;
+            let mut points = Vec::new();
+            for (index, load) in loads.iter().enumerate() {
+                let rows = table.filter("level", level.name()).filter("mode", mode).filter("load", load);
+                let chosen = most_patient(config, &rows, time.0.as_millis_f64())?;
+                points.extend(chosen.map(|rate| point(index as f64 + beside, rate)));
+            }
+            panel = panel.series(Series::points(mode_name(mode), points).style(place).bars());
+        }
+        figure = figure.panel(panel);
+    }
+    Some(figure)
+}
+
+/// The rate of false positives with the longest mean detection time up to `most_ms`, of those accurate enough.
+fn most_patient(config: &Config, rows: &Table, most_ms: f64) -> Option<Option<Estimate>> {
+    let detection = rows.numbers("detection_ms")?;
+    let mistakes = rows.estimates("false_positives_per_hour")?;
+    let accuracy = rows.numbers("query_accuracy")?;
+    let settings = detection.into_iter().zip(mistakes).zip(accuracy);
+    let fit = settings.filter_map(|((time, rate), accuracy)| {
+        let accurate = accuracy.is_some_and(|accuracy| accuracy >= config.accuracy);
+        time.filter(|time| accurate && *time <= most_ms).map(|time| (time, rate))
+    });
+    Some(fit.max_by(|a, b| a.0.total_cmp(&b.0)).and_then(|(_, rate)| rate))
+}
+
+/// How fast each detector can be at one level: a column for each, a row for each way of watching and load.
+fn least_times(name: &str, config: &Config, poll: &str, level: FailureLevel, least: &Table) -> Option<Figure> {
+    let columns = least.groups("detector").into_iter().map(|(detector, _)| look(&detector).0);
+    let mut map = Heatmap::new("detector", "way of watching").columns(columns).log();
+    for (mode, rows) in least.groups("mode") {
+        for (load, rows) in rows.groups("load") {
+            let times = rows.numbers("detection_ms")?;
+            map = map.row(format!("{mode}, load {load}"), times.iter().map(|t| t.map(|t| (t, format!("{t:.1}")))));
+        }
+    }
+    let figure = Figure::new(format!("{name}-least-{level}"))
+        .title(format!("Shortest mean detection time at the {} level, in ms", level_name(level)))
+        .caption(format!(
+            "Of all settings of a detector's knob, with a poll every {poll} ms, those with which the upper bound of the \
+             95% interval allows for at most {} false positives per entity and hour, and which suspect the healthy for at \
+             most {}% of the time; of these the fastest. A dash: there is none among those tried, or nothing was \
+             detected. Load: always-busy processes beside the workload.",
+            config.tolerance_per_hour,
+            percent(1.0 - config.accuracy),
+        ));
+    Some(figure.panel(Panel::heatmap(map)))
+}
+
+fn percent(share: f64) -> f64 {
+    (share * 1e4).round() / 1e2
+}
+
+fn mode_name(mode: &str) -> &'static str {
+    match mode {
+        "read" => "Back-Door READs",
+        "pull" => "TCP pull",
+        "push" => "heartbeat push",
+        _ => "local watchdog",
+    }
+}
+
+fn level_name(level: FailureLevel) -> &'static str {
+    match level {
+        FailureLevel::Os => "OS",
+        level => level.name(),
+    }
+}
