@@ -58,6 +58,37 @@ per_minute = 60.0
 repair_after = "exp:200ms"
 "#;
 
+const DETECTORS: &str = r#"
+study = "detectors"
+title = "Small"
+summary = "Detectors on a few seconds of simulated time."
+replications = 3
+modes = ["read", "push"]
+tolerance_per_hour = 10000.0
+accuracy = 0.9
+[compared]
+detector = "deadline"
+detection_time = "20ms"
+[detectors.deadline]
+deadline = ["3ms", "20ms"]
+[detectors.bertier]
+phi = [4.0, 40.0]
+window = 50
+[detectors.phi-accrual]
+threshold = [1.0, 8.0, 100.0]
+window = 100
+[scenario]
+load = [0, 3]
+loop_jitter = "uniform:0ns:100us"
+tick_interval = "1ms"
+loop_interval = "1ms"
+warm_up = "200ms"
+duration = "1200ms"
+[faults]
+per_minute = 60.0
+repair_after = "exp:200ms"
+"#;
+
 /// Sweeps into a new directory; answers the CSVs by name.
 fn sweep(place: &Path, config: &str, threads: u32, seed: u32, out: &str) -> BTreeMap<String, Vec<u8>> {
     let (file, out) = (place.join("small.toml"), place.join(out));
@@ -92,6 +123,12 @@ fn detection() {
 #[test]
 fn modes() {
     depends_on_config_and_seed_alone(MODES, 4 * 4 * 4 * 2);
+}
+
+#[test]
+fn detectors() {
+    // Bertier's does not watch sessions.
+    depends_on_config_and_seed_alone(DETECTORS, 4 * (7 + 7 + 5));
 }
 
 #[test]

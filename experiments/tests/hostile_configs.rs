@@ -52,6 +52,31 @@ duration = "2s"
 runs = 2
 "#;
 
+const DETECTORS: &str = r#"study = "detectors"
+title = "t"
+summary = "s"
+replications = 2
+modes = ["read", "push"]
+tolerance_per_hour = 1.0
+accuracy = 0.99
+[compared]
+detector = "deadline"
+detection_time = "20ms"
+[detectors.deadline]
+deadline = ["5ms", "9ms"]
+[detectors.satzger]
+stretch = [1.0, 2.0]
+threshold = 0.99
+window = 100
+[detectors.phi-exponential]
+threshold = [8.0]
+window = 1000
+[scenario]
+duration = "2s"
+[full]
+replications = 3
+"#;
+
 /// The sentence for a config in which `line` is replaced by `by`.
 #[track_caller]
 fn refused(config: &str, line: &str, by: &str) -> String {
@@ -64,7 +89,7 @@ fn refused(config: &str, line: &str, by: &str) -> String {
 
 #[test]
 fn the_configs_themselves_are_good() {
-    for config in [DETECTION, RECOVERY, LIVE] {
+    for config in [DETECTION, RECOVERY, LIVE, DETECTORS] {
         Study::parse("c", "c.toml", config).unwrap();
     }
 }
@@ -75,6 +100,7 @@ fn typos_in_every_table() {
         (DETECTION, &["", "scenario", "faults", "faults.levels", "full"][..]),
         (RECOVERY, &["", "scenario", "full"]),
         (LIVE, &["", "simulation", "simulation.scenario", "full"]),
+        (DETECTORS, &["", "compared", "detectors.deadline", "detectors.satzger", "scenario", "full"]),
     ] {
         for table in tables {
             let head = format!("[{table}]\n");
@@ -122,6 +148,28 @@ fn values_that_cannot_be_detected_with() {
     let axes = "load = { from = 1, to = 20000, steps = 10000 }\nsessions = { from = 1, to = 20000, steps = 10000 }\n";
     let message = refused(DETECTION, "duration = \"2s\"\n", axes);
     assert!(message.starts_with("c.toml:7: scenario: its lists have more than 100000 combinations"), "{message}");
+}
+
+#[test]
+fn values_that_no_detector_can_have() {
+    for (line, by, start) in [
+        ("\"read\", \"push\"", "'read', 'read'", "c.toml:5: modes: names one twice"),
+        ("tolerance_per_hour = 1.0", "tolerance_per_hour = 0", "c.toml:6: tolerance_per_hour: must be more than zero"),
+        ("accuracy = 0.99", "accuracy = 1.0", "c.toml:7: accuracy: must lie from 0 to less than 1"),
+        ("detector = \"deadline\"", "detector = 'nfd-e'", "c.toml:9: compared.detector: must be one of"),
+        ("\"5ms\", \"9ms\"", "'9ms', '5ms'", "c.toml:12: detectors.deadline.deadline: must go upwards"),
+        ("\"5ms\", \"9ms\"", "'0s'", "c.toml:12: detectors.deadline.deadline: must be more than zero"),
+        ("stretch = [1.0, 2.0]", "stretch = inf", "c.toml:14: detectors.satzger.stretch: must be more than zero, and"),
+        ("threshold = 0.99", "threshold = nan", "c.toml:15: detectors.satzger.threshold: must be more than 0"),
+        ("window = 100\n", "window = 0\n", "c.toml:16: detectors.satzger.window: must be from 1 to 65536"),
+        ("threshold = [8.0]", "threshold = 301", "c.toml:18: detectors.phi-exponential.threshold: must be at most 300"),
+        ("window = 1000", "window = 5\nmin_deviation = '1ms'", "c.toml:20: detectors.phi-exponential.min_deviation: "),
+        ("replications = 2", "replications = 1000000", "c.toml:4: replications: must be from 1 to"),
+        ("duration = \"2s\"", "monitor_shares_cpu = true", "c.toml:21: scenario.monitor_shares_cpu: is no mode"),
+    ] {
+        let message = refused(DETECTORS, line, by);
+        assert!(message.starts_with(start), "{by}: {message}");
+    }
 }
 
 #[test]

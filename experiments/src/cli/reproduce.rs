@@ -24,10 +24,11 @@ pub(super) struct Arguments {
 }
 
 /// The configs, in the order in which they are run. Live first: while the machine is cool and quiet.
-const CONFIGS: [(&str, &str); 4] = [
+const CONFIGS: [(&str, &str); 5] = [
     ("live", include_str!("../../configs/live.toml")),
     ("false-positives", include_str!("../../configs/false-positives.toml")),
     ("accuracy", include_str!("../../configs/accuracy.toml")),
+    ("detectors", include_str!("../../configs/detectors.toml")),
     ("recovery", include_str!("../../configs/recovery.toml")),
 ];
 
