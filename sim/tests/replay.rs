@@ -2,8 +2,8 @@
 
 use backdoor_core::Nanos;
 use backdoor_core::detector::{
-    Bertier, BertierGains, DeadlineDetector, Detector, Heartbeat, NfdE, NfdU, PhiExponential, PhiNormal, PullScore,
-    Satzger, Schedule, Sfd, Tuned, TwoWindows, normal_tail_quantile,
+    Bertier, BertierGains, DeadlineDetector, Detector, Duty, Heartbeat, NfdE, NfdU, PhiExponential, PhiNormal,
+    PullScore, Satzger, Schedule, Sfd, Tuned, TwoWindows, normal_tail_quantile,
 };
 use backdoor_core::progress_box::EntityRecord;
 use backdoor_sim::cluster::mode::Mode;
@@ -14,7 +14,7 @@ use backdoor_sim::dist::Dist;
 use backdoor_sim::faults::{Arrivals, FaultOptions};
 use backdoor_sim::metrics::{detection, replayed};
 use backdoor_sim::streams::{StreamKey, Streams};
-use backdoor_sim::workload::Pauses;
+use backdoor_sim::workload::{Activity, Pauses};
 
 const fn ms(n: u64) -> Nanos {
     Nanos::from_millis(n)
@@ -112,8 +112,10 @@ fn an_observation_tells_what_every_detector_would_have_said() {
     let start = |now| Heartbeat { number: 0, at: now };
     let schedule = move |now| Schedule { period, number: 0, at: now };
     let gains = |phi| BertierGains { phi, ..BertierGains::default() };
-    for mode in Mode::ALL {
-        let scenario = troubled(mode);
+    for (mode, activity) in Mode::ALL.into_iter().zip([Activity::Kernel, Activity::Handler].repeat(2)) {
+        let mut scenario = troubled(mode);
+        // What the handler keeps from the monitor, its gauge tells.
+        (scenario.workload.activity, scenario.workload.pending_gauges) = (activity, activity == Activity::Handler);
         let run = observe(&scenario, &streams()).unwrap();
         let on = (&scenario, &run);
         let margins = [2, 5, 30].map(ms);
@@ -130,6 +132,18 @@ fn an_observation_tells_what_every_detector_would_have_said() {
         agree(on, "phi exp", &[0.7, 2.5], move |_, now, phi| PhiExponential::new(phi, 200, period, now));
         agree(on, "satzger", &[1.0, 3.0], move |_, now, stretch| Satzger::new(0.9, 200, stretch, period, now));
         agrees(on, "pull score", move |_, now| PullScore::new(period, now));
+        let duty = move |_: &EntityRecord, now| Duty::new(ms(3), now);
+        let logs = told(&scenario, duty);
+        for (log, node) in logs.iter().zip(&run.nodes) {
+            let replayed = node.marks(&node.suspicions_by_sample(duty));
+            assert!(*log == replayed, "duty: {:?}", first_difference(log, &replayed));
+            assert!(log.len() > 10, "duty: only {} verdicts", log.len());
+            // On the monitor's clock it makes no difference how it is replayed.
+            let deadline = |_: &EntityRecord, now| DeadlineDetector::new(ms(3), now);
+            let fast = node.suspicions(&node.evidence, 1, |record, now| Some(Alone(deadline(record, now))));
+            assert!(node.suspicions_by_sample(deadline) == fast[0], "deadline, by sample");
+            assert_ne!(replayed, node.marks(&fast[0]), "the clocks differ under load");
+        }
         agrees(on, "sfd", move |_, now| Sfd::new(schedule(now), ms(800), ms(9), start(now)));
     }
 }

@@ -48,6 +48,8 @@ pub struct EntityView<'a, D> {
     pub record: &'a EntityRecord,
     /// How the monitor sees it.
     pub standing: Standing,
+    /// Its word in the last sample.
+    pub word: Liveness,
     /// When progress was last seen, in evidence time.
     pub last_progress: Nanos,
     /// Since when its silence counts: since its last progress, or since an idle entity was first seen to have work.
@@ -365,6 +367,7 @@ impl<D: Detector> EntityTable<D> {
                 slot: Slot(index as u32),
                 record,
                 standing,
+                word: Liveness(self.words[index]),
                 last_progress: detector.last_progress(),
                 silent_since: self.silent_since(index, detector),
                 detector,

@@ -37,7 +37,8 @@ pub(super) struct Config {
     modes: OneOrMany<Mode>,
     /// Most false positives per entity and hour that the upper bound may allow for, in the second table.
     tolerance_per_hour: f64,
-    /// Least query accuracy: a detector that suspects for longer is not one that errs seldom.
+    /// Least share of their up time for which entities are trusted, and of the failures that are detected: who always
+    /// suspects errs seldom, and who overlooks the ones that are hard to find finds the rest quickly.
     accuracy: f64,
     compared: Compared,
     detectors: Detectors,
@@ -216,13 +217,19 @@ impl Config {
         Ok(rows)
     }
 
+    /// Whether a setting with this query accuracy, and so many failures detected and missed, is one to compare.
+    fn is_fit(&self, accuracy: Option<f64>, detected: f64, missed: f64) -> bool {
+        accuracy.is_some_and(|accuracy| accuracy >= self.accuracy) && detected / (detected + missed) >= self.accuracy
+    }
+
     /// Of each run of rows that differ in the setting alone, the one to choose.
     fn least(&self, rows: &[Row]) -> Vec<LeastRow> {
         let of = |settings: &[Row]| {
             let tolerated = |row: &&Row| {
                 let most = row.false_positives_per_hour.and_then(|rate| rate.high);
+                let accuracy = row.query_accuracy.map(|accuracy| accuracy.value);
                 most.is_some_and(|most| most <= self.tolerance_per_hour)
-                    && row.query_accuracy.is_some_and(|accuracy| accuracy.value >= self.accuracy)
+                    && self.is_fit(accuracy, row.detected as f64, row.missed as f64)
             };
             let time = |row: &&Row| row.detection_ms.map_or(f64::INFINITY, |time| time.value);
             let best = settings.iter().filter(tolerated).min_by(|a, b| time(a).total_cmp(&time(b)));
@@ -252,10 +259,13 @@ impl Config {
 
     pub(super) fn present(&self, name: &str, dir: &ResultsDir) -> Result<Presentation, StudyError> {
         let (table, least) = (dir.read_csv(name)?, dir.read_csv(&least_name(name))?);
+        if table.is_empty() {
+            return Err(StudyError::NoRows(name.to_owned()));
+        }
         let figures =
             figures::all(name, self, &table, &least).ok_or_else(|| StudyError::Table(name.to_owned(), "detectors"))?;
-        let tables = vec![(format!("{}.csv", least_name(name)), least), (format!("{name}.csv"), table)];
-        Ok(Presentation { figures, tables })
+        // The whole table has thousands of rows: it is for programs.
+        Ok(Presentation { figures, tables: vec![(format!("{}.csv", least_name(name)), least)] })
     }
 }
 

@@ -55,13 +55,14 @@ mod path;
 mod record;
 mod recovery;
 mod replay;
+mod replay_by_sample;
 mod scenario;
 mod strikes;
 mod target;
 mod world;
 
 pub use limits::{MAX_EVENTS, MAX_LOAD, MAX_STATE_TOTAL};
-pub use observe::{Life, Move, NodeObservation, Observation, Span, Taken, observe};
+pub use observe::{Change, Life, NodeObservation, Observation, Span, Taken, observe};
 pub use overhead::{Overhead, overhead};
 pub use path::RandomPath;
 pub use record::{

@@ -4,6 +4,9 @@
 //! run, watched by a detector that trusts always and notes each progress, holds what every detector with every
 //! parameter would have been told, to the nanosecond. An observation is small: 32 bytes a sample, 16 a seen change of a
 //! counter.
+//!
+//! What an idle entity owes because work waits for it is a matter of words and gauges, and not of detectors; so it is
+//! observed, too.
 
 use backdoor_core::Nanos;
 use backdoor_core::detector::{Detector, Heartbeat};
@@ -36,11 +39,15 @@ pub struct Taken {
     pub known: Nanos,
 }
 
-/// A counter had changed.
+/// A sample showed a change of an entity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Move {
-    /// The sample that showed it.
+pub struct Change {
+    /// The sample's number.
     pub sample: u32,
+    /// Whether the word had changed, which is progress; otherwise only what the entity owes did.
+    pub moved: bool,
+    /// Whether the entity says that it is idle, and owes progress all the same, for it has work.
+    pub owes: bool,
     /// The word from there on.
     pub word: Liveness,
 }
@@ -54,10 +61,10 @@ pub struct Life {
     pub record: EntityRecord,
     /// The first sample under its detector's eyes, at least 1: watching starts at the end of the one before.
     pub first: u32,
-    /// What it said of itself when it came to be known.
-    pub state: EntityState,
-    /// Its seen changes, in order.
-    pub moves: Vec<Move>,
+    /// Its word when it came to be known. If it owes progress in spite of that, the first change says so.
+    pub word: Liveness,
+    /// What was seen to change, in order.
+    pub changes: Vec<Change>,
     /// The first sample that its detector did not see any more.
     pub end: u32,
 }
@@ -151,6 +158,7 @@ impl Detector for Tape {
 struct Known {
     life: u64,
     moves: u64,
+    owes: bool,
     /// In the observer's lives.
     place: usize,
     /// The step in which it was last there.
@@ -189,7 +197,7 @@ impl Observer {
             if self.known.len() <= index {
                 self.known.resize(index + 1, None);
             }
-            let (tape, state) = (view.detector, state_of(view.standing));
+            let (tape, word) = (view.detector, view.word);
             let before = self.known[index].filter(|known| known.life == tape.life);
             let place = match before {
                 Some(known) => known.place,
@@ -199,22 +207,24 @@ impl Observer {
                     let after = !is_new || tape.moves == 0 && tape.start == monitor.evidence_end();
                     let first = if after { samples } else { samples - 1 };
                     let (slot, record) = (view.slot, *view.record);
-                    self.lives.push(Life { slot, record, first, state, moves: Vec::new(), end: u32::MAX });
+                    self.lives.push(Life { slot, record, first, word, changes: Vec::new(), end: u32::MAX });
                     self.lives.len() - 1
                 }
             };
-            if before.map_or(0, |known| known.moves) < tape.moves {
-                let word = Liveness::new(state, tape.last.number);
-                self.lives[place].moves.push(Move { sample: samples - 1, word });
+            let moved = before.map_or(0, |known| known.moves) < tape.moves;
+            // Nobody is suspected here, so who is trusted in spite of its word owes progress.
+            let owes = word.state() == EntityState::Idle && view.standing == Standing::Trusted;
+            if moved || owes != before.is_some_and(|known| known.owes) {
+                self.lives[place].changes.push(Change { sample: samples - 1, moved, owes, word });
             }
-            self.known[index] = Some(Known { life: tape.life, moves: tape.moves, place, step: self.step });
+            self.known[index] = Some(Known { life: tape.life, moves: tape.moves, owes, place, step: self.step });
         }
         for index in 0..self.known.len() {
             let Some(known) = self.known[index].filter(|known| known.step < self.step) else { continue };
             // With a sample, its slot was freed; without, the monitor forgot the node.
             if is_new {
                 let word = Liveness::new(EntityState::Free, 0);
-                self.lives[known.place].moves.push(Move { sample: samples - 1, word });
+                self.lives[known.place].changes.push(Change { sample: samples - 1, moved: true, owes: false, word });
             }
             self.end_life(index, samples);
         }
@@ -233,15 +243,5 @@ impl Observer {
         self.lives.sort_by_key(|life| life.slot);
         let Observer { evidence, taken, lives, channel_losses, .. } = self;
         NodeObservation { evidence, taken, lives, failures, stats, channel_losses }
-    }
-}
-
-/// What an entity that nobody suspects says of itself.
-fn state_of(standing: Standing) -> EntityState {
-    match standing {
-        Standing::Trusted | Standing::Suspected => EntityState::Active,
-        Standing::Idle => EntityState::Idle,
-        Standing::Departed => EntityState::Departed,
-        Standing::Unknown => EntityState::Free,
     }
 }

@@ -1,7 +1,7 @@
 //! Any detector, on what a monitor [observed](super::observe): one run, all detectors.
 //!
-//! Whom a monitor suspects, follows from little: **an entity is suspected after a sample exactly if it says that it is
-//! active, and the sample's evidence begins after its detector's freshness point.** That holds however the entity came
+//! Whom a monitor suspects, follows from little: **an entity is suspected after a sample exactly if it owes progress, and
+//! the sample's evidence begins after its detector's freshness point.** (For detectors on the monitor's clock.) That holds however the entity came
 //! there, by silence, by progress that came too late, or out of an idle time; so a replay needs to remember nothing
 //! but the detector itself. It looks only at samples that show a change, and at the last before each: between two changes
 //! the freshness point stands, and evidence time only grows.
@@ -34,6 +34,8 @@ pub trait Ladder {
     fn rungs(&self) -> usize;
     /// All are told of progress.
     fn progressed(&mut self, heartbeat: Heartbeat);
+    /// When they last saw progress that counts for them.
+    fn last_progress(&self) -> Nanos;
     /// Freshness point of one of them; none before that of a lower one.
     fn fresh_until(&self, rung: usize) -> Nanos;
 }
@@ -49,6 +51,9 @@ impl<D: Detector> Ladder for Alone<D> {
     #[inline]
     fn progressed(&mut self, heartbeat: Heartbeat) {
         self.0.progressed(heartbeat);
+    }
+    fn last_progress(&self) -> Nanos {
+        self.0.last_progress()
     }
     #[inline]
     fn fresh_until(&self, _: usize) -> Nanos {
@@ -72,6 +77,9 @@ impl<D: Tuned> Ladder for Settings<'_, D> {
     #[inline]
     fn progressed(&mut self, heartbeat: Heartbeat) {
         self.detector.progressed(heartbeat);
+    }
+    fn last_progress(&self) -> Nanos {
+        self.detector.last_progress()
     }
     #[inline]
     fn fresh_until(&self, rung: usize) -> Nanos {
@@ -138,54 +146,78 @@ struct Replay<'a> {
 
 impl Replay<'_> {
     fn run<L: Ladder>(&mut self, life: &Life, mut ladder: L) {
-        let ends = life.moves.iter().skip(1).map(|next| next.sample).chain([life.end]);
-        let quiet = life.moves.first().map_or(life.end, |next| next.sample);
-        self.stretch(&ladder, life.state, (life.first - 1, life.first, quiet));
-        for (seen, end) in life.moves.iter().zip(ends) {
-            let heartbeat = Heartbeat { number: seen.word.count(), at: self.clock[seen.sample as usize].end };
-            ladder.progressed(heartbeat);
-            self.stretch(&ladder, seen.word.state(), (seen.sample, seen.sample, end));
+        let ends = life.changes.iter().skip(1).map(|next| next.sample).chain([life.end]);
+        let quiet = life.changes.first().map_or(life.end, |next| next.sample);
+        let mut last = life.first - 1;
+        let start = Stretch { last, begin: life.first, end: quiet, excused: Nanos::ZERO };
+        self.stretch(&ladder, life.word.state() == EntityState::Active, start);
+        for (seen, end) in life.changes.iter().zip(ends) {
+            let at = self.clock[seen.sample as usize].end;
+            let is_active = seen.word.state() == EntityState::Active;
+            if seen.moved {
+                last = seen.sample;
+                ladder.progressed(Heartbeat { number: seen.word.count(), at });
+                if !is_active {
+                    // To say that it is idle clears it of all suspicion, even if it has work.
+                    self.trust(seen.sample as usize, 0);
+                }
+            }
+            // What is owed by the idle is owed from the sample that showed it.
+            let excused = if seen.owes { at - ladder.last_progress() } else { Nanos::ZERO };
+            self.stretch(&ladder, is_active || seen.owes, Stretch { last, begin: seen.sample, end, excused });
         }
         while let Some(open) = self.open.pop() {
             self.found[self.open.len()].push(open);
         }
     }
 
-    /// From sample `begin` up to, not with, sample `end`, nothing changed; progress was last seen in sample `last`.
     #[inline]
-    fn stretch<L: Ladder>(&mut self, ladder: &L, state: EntityState, (last, begin, end): (u32, u32, u32)) {
+    fn stretch<L: Ladder>(&mut self, ladder: &L, owes: bool, stretch: Stretch) {
+        let Stretch { begin, end, excused, .. } = stretch;
         if begin >= end {
             return;
         }
         let most = self.clock[end as usize - 1].begin;
-        let is_active = state == EntityState::Active;
-        if self.open.is_empty() && (!is_active || ladder.rungs() == 0 || most <= ladder.fresh_until(0)) {
+        if self.open.is_empty() && (!owes || ladder.rungs() == 0 || most <= ladder.fresh_until(0) + excused) {
             return;
         }
-        self.change(ladder, is_active, (last as usize, begin as usize, end as usize));
+        self.change(ladder, owes, stretch);
     }
 
     /// The slow path: somebody is suspected, or was.
     #[cold]
-    fn change<L: Ladder>(&mut self, ladder: &L, is_active: bool, (last, begin, end): (usize, usize, usize)) {
-        let Replay { node, clock, open, found } = self;
-        let first = clock[begin].begin;
-        let expired = |rung: usize, at: Nanos| rung < ladder.rungs() && at > ladder.fresh_until(rung);
-        // Who is trusted again with this sample.
-        while let Some(highest) = open.len().checked_sub(1)
-            && !(is_active && expired(highest, first))
-        {
-            if let Some(suspicion) = open.pop() {
-                found[highest].push(Suspicion { to: node.taken[begin].known, ..suspicion });
-            }
-        }
-        if !is_active {
-            return;
-        }
-        while expired(open.len(), clock[end - 1].begin) {
-            let fresh_until = ladder.fresh_until(open.len());
+    fn change<L: Ladder>(&mut self, ladder: &L, owes: bool, stretch: Stretch) {
+        let (begin, end) = (stretch.begin as usize, stretch.end as usize);
+        let clock = self.clock;
+        let fresh_until = |rung: usize| ladder.fresh_until(rung) + stretch.excused;
+        let expired = |rung: usize, at: Nanos| owes && rung < ladder.rungs() && at > fresh_until(rung);
+        let suspected = (0..self.open.len()).rev().find(|rung| expired(*rung, clock[begin].begin));
+        self.trust(begin, suspected.map_or(0, |highest| highest + 1));
+        while expired(self.open.len(), clock[end - 1].begin) {
+            let fresh_until = fresh_until(self.open.len());
             let sample = begin + clock[begin..end].partition_point(|sample| sample.begin <= fresh_until);
-            open.push(Suspicion { since: node.taken[last].at, from: node.taken[sample].known, to: Nanos::MAX });
+            let since = self.node.taken[stretch.last as usize].at;
+            self.open.push(Suspicion { since, from: self.node.taken[sample].known, to: Nanos::MAX });
         }
     }
+
+    /// With a sample, all but the lowest `still` rungs trust again.
+    fn trust(&mut self, sample: usize, still: usize) {
+        for rung in (still..self.open.len()).rev() {
+            let suspicion = self.open[rung];
+            self.found[rung].push(Suspicion { to: self.node.taken[sample].known, ..suspicion });
+        }
+        self.open.truncate(still);
+    }
+}
+
+/// Samples, from `begin` up to, not with, `end`, in which nothing changes.
+#[derive(Clone, Copy, Debug)]
+struct Stretch {
+    /// That in which progress was last seen.
+    last: u32,
+    begin: u32,
+    end: u32,
+    /// Silence before that does not count.
+    excused: Nanos,
 }

@@ -6,6 +6,7 @@
 //! | detector | knob | at the start it is told | levels |
 //! |---|---|---|---|
 //! | `deadline` | the deadline | nothing | all |
+//! | `duty` | the deadline, the same at all levels, on the node's clock | nothing | all |
 //! | `nfd-e` | margin α | the period | OS, application |
 //! | `2w-fd` | the margin | the period | OS, application |
 //! | `bertier` | weight φ of the mean absolute error; γ and β as in the paper, no margin before | the period | OS, application |
@@ -28,11 +29,11 @@
 use crate::config::{Axis, Span};
 use backdoor_core::Nanos;
 use backdoor_core::detector::{
-    Bertier, BertierGains, DeadlineDetector, Heartbeat, MAX_WINDOW, NfdE, PhiExponential, PhiNormal, PullScore,
+    Bertier, BertierGains, DeadlineDetector, Duty, Heartbeat, MAX_WINDOW, NfdE, PhiExponential, PhiNormal, PullScore,
     Satzger, Tuned, TwoWindows, normal_tail_quantile,
 };
 use backdoor_core::progress_box::{EntityRecord, FailureLevel};
-use backdoor_sim::cluster::{Alone, Ladder, Observation, Scenario, Settings, Suspicions};
+use backdoor_sim::cluster::{Alone, Ladder, NodeObservation, Observation, Scenario, Settings, Suspicions};
 use backdoor_sim::metrics::{LevelQos, replayed};
 use backdoor_sim::workload::Workload;
 use serde::Deserialize;
@@ -42,6 +43,7 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(super) struct Detectors {
     deadline: Option<Deadline>,
+    duty: Option<Deadline>,
     nfd_e: Option<ByPeriod>,
     #[serde(rename = "2w-fd")]
     two_windows: Option<ByPeriod>,
@@ -110,6 +112,7 @@ pub(super) struct Candidate {
 #[derive(Clone, Debug)]
 enum Rule {
     Deadline { deadlines: Vec<Nanos> },
+    Duty { deadlines: Vec<Nanos> },
     NfdE { margins: Vec<Nanos>, window: usize },
     TwoWindows { margins: Vec<Nanos>, window: usize },
     Bertier { phis: Vec<f64>, window: usize },
@@ -127,6 +130,7 @@ impl Detectors {
         let mut add = |name, knob, rule: Option<Rule>| all.extend(rule.map(|rule| Candidate { name, knob, rule }));
         let rule = self.deadline.as_ref().map(|d| Rule::Deadline { deadlines: spans(&d.deadline) });
         add("deadline", "deadline_ms", rule);
+        add("duty", "deadline_ms", self.duty.as_ref().map(|d| Rule::Duty { deadlines: spans(&d.deadline) }));
         let rule = self.nfd_e.as_ref().map(|d| Rule::NfdE { margins: spans(&d.margin), window: d.window });
         add("nfd-e", "margin_ms", rule);
         let rule = self.two_windows.as_ref().map(|d| Rule::TwoWindows { margins: spans(&d.margin), window: d.window });
@@ -177,7 +181,9 @@ impl Candidate {
     pub(super) fn settings(&self) -> Vec<f64> {
         let millis = |spans: &[Nanos]| spans.iter().map(|span| span.as_millis_f64()).collect();
         match &self.rule {
-            Rule::Deadline { deadlines: spans } | Rule::PullScore { polls: spans } => millis(spans),
+            Rule::Deadline { deadlines: spans }
+            | Rule::Duty { deadlines: spans }
+            | Rule::PullScore { polls: spans } => millis(spans),
             Rule::NfdE { margins, .. } | Rule::TwoWindows { margins, .. } => millis(margins),
             Rule::Bertier { phis: numbers, .. } | Rule::Satzger { stretches: numbers, .. } => numbers.clone(),
             Rule::PhiNormal { thresholds, .. } | Rule::PhiExponential { thresholds, .. } => thresholds.clone(),
@@ -192,7 +198,7 @@ impl Candidate {
             | Rule::PhiNormal { window, .. }
             | Rule::PhiExponential { window, .. }
             | Rule::Satzger { window, .. } => window,
-            Rule::Deadline { .. } | Rule::PullScore { .. } => 1,
+            Rule::Deadline { .. } | Rule::Duty { .. } | Rule::PullScore { .. } => 1,
         }
     }
 
@@ -233,6 +239,13 @@ impl Candidate {
         match &self.rule {
             Rule::Deadline { deadlines } => {
                 self.in_one_pass(run, deadlines, |_, now| DeadlineDetector::new(deadlines[0], now))
+            }
+            Rule::Duty { deadlines } => {
+                let of_node = |node: &NodeObservation| -> Suspicions {
+                    let by = |deadline: &Nanos| node.suspicions_by_sample(|_, now| Duty::new(*deadline, now));
+                    deadlines.iter().map(by).collect()
+                };
+                replayed(run, &run.nodes.iter().map(of_node).collect::<Vec<_>>())
             }
             Rule::NfdE { margins, window } => {
                 self.in_one_pass(run, margins, |record, now| NfdE::new(period(record), margins[0], *window, start(now)))
@@ -277,7 +290,7 @@ impl Candidate {
         make: impl Fn(&EntityRecord, Nanos) -> L,
     ) -> Vec<[LevelQos; 3]> {
         let ladder = |record: &EntityRecord, now| self.watches(record.level).then(|| make(record, now));
-        let of_node = |node: &backdoor_sim::cluster::NodeObservation| node.suspicions(&node.evidence, rungs, ladder);
+        let of_node = |node: &NodeObservation| node.suspicions(&node.evidence, rungs, ladder);
         let suspicions: Vec<Suspicions> = run.nodes.iter().map(of_node).collect();
         replayed(run, &suspicions)
     }

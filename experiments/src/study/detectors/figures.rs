@@ -25,13 +25,14 @@ pub(super) fn all(name: &str, config: &Config, table: &Table, least: &Table) -> 
 fn look(detector: &str) -> (&'static str, usize) {
     match detector {
         "deadline" => ("deadline", 6),
+        "duty" => ("Duty", 8),
         "nfd-e" => ("NFD-E", 0),
         "2w-fd" => ("2W-FD", 1),
         "bertier" => ("Bertier", 2),
         "phi-accrual" => ("φ normal", 3),
         "phi-exponential" => ("φ exp.", 4),
         "satzger" => ("Satzger", 5),
-        _ => ("pull score", 7),
+        _ => ("Mu score", 7),
     }
 }
 
@@ -43,30 +44,30 @@ fn point(x: f64, y: Estimate) -> Point {
     }
 }
 
-/// False positives against detection time in one mode: a row of panels for each level, a column for each load.
+/// False positives against detection time in one mode: a row of panels for each load, a column for each level.
 fn trade_off(name: &str, config: &Config, poll: &str, mode: &str, table: &Table) -> Option<Figure> {
-    let loads = table.groups("load");
+    let found = |level: &FailureLevel| {
+        let times = table.filter("level", level.name()).numbers("detection_ms");
+        times.is_some_and(|times| times.iter().any(Option::is_some))
+    };
+    let levels: Vec<FailureLevel> = FailureLevel::ALL.into_iter().filter(found).collect();
     let mut figure = Figure::new(format!("{name}-{mode}"))
         .title(format!("False positives against detection time, by detector: {}", mode_name(mode)))
         .caption(format!(
             "Each curve runs over the settings of one detector's knob, with a poll every {poll} ms. Vertical: false positives \
              per entity and hour; horizontal: mean time from failure to verdict. Load: always-busy processes beside the \
              workload. Bars: 95% intervals. An open marker stands at the first setting from which on none was seen; its bar \
-             ends below what the rate may still be. Settings that suspect healthy entities for more than {}% of the \
-             time are left out: who always suspects errs seldom, and finds everything at once.",
-            percent(1.0 - config.accuracy),
+             ends below what the rate may still be. {} No curve at the OS level for a watchdog, which stops with the \
+             operating system; none at the session level for those that need a period.",
+            left_out(config),
         ))
-        .columns(loads.len());
-    for level in FailureLevel::ALL {
-        let of_level = table.filter("level", level.name());
-        if of_level.estimates("detection_ms")?.iter().all(Option::is_none) {
-            continue;
-        }
-        for (load, rows) in of_level.groups("load") {
+        .columns(levels.len());
+    for (load, rows) in table.groups("load") {
+        for level in &levels {
             let x = Axis::log("detection time").seconds();
             let y = Axis::log("false positives").unit("1/h");
-            let mut panel = Panel::new(x, y).title(format!("{}, load {load}", level_name(level)));
-            for (detector, rows) in rows.groups("detector") {
+            let mut panel = Panel::new(x, y).title(format!("{}, load {load}", level_name(*level)));
+            for (detector, rows) in rows.filter("level", level.name()).groups("detector") {
                 let (shown, style) = look(&detector);
                 let points = trade_off_points(config, &rows)?;
                 panel = panel.series(Series::line(shown, points).style(style).bars());
@@ -77,17 +78,35 @@ fn trade_off(name: &str, config: &Config, poll: &str, mode: &str, table: &Table)
     Some(figure)
 }
 
+/// What is said of settings that are not shown.
+fn left_out(config: &Config) -> String {
+    let share = percent(1.0 - config.accuracy);
+    format!(
+        "Settings that suspect healthy entities for more than {share}% of the time, or miss more than {share}% of the \
+         failures, are left out: who always suspects errs seldom, and who overlooks what is hard to find is quick.",
+    )
+}
+
+/// The mean detection time in milliseconds, and the rate of false positives, of each setting that is fit to be compared;
+/// and whether false positives were seen with it or with a later one.
+fn fit(config: &Config, rows: &Table) -> Option<Vec<(f64, Estimate, bool)>> {
+    let (detection, accuracy) = (rows.numbers("detection_ms")?, rows.numbers("query_accuracy")?);
+    let (detected, missed) = (rows.numbers("detected")?, rows.numbers("missed")?);
+    let mistakes = rows.estimates("false_positives_per_hour")?;
+    let last_seen = mistakes.iter().rposition(|rate| rate.is_some_and(|rate| rate.value > 0.0));
+    let of = |index: usize| {
+        let is_fit = config.is_fit(accuracy[index], detected[index]?, missed[index]?);
+        let seen = last_seen.is_some_and(|last| index <= last);
+        is_fit.then_some((detection[index]?, mistakes[index]?, seen))
+    };
+    Some((0..mistakes.len()).filter_map(of).collect())
+}
+
 /// A detector's curve, up to the first setting from which on no false positive was seen.
 fn trade_off_points(config: &Config, rows: &Table) -> Option<Vec<Point>> {
-    let detection = rows.numbers("detection_ms")?;
-    let mistakes = rows.estimates("false_positives_per_hour")?;
-    let accuracy = rows.numbers("query_accuracy")?;
-    let last_seen = mistakes.iter().rposition(|rate| rate.is_some_and(|rate| rate.value > 0.0));
-    let drawn = last_seen.map_or(1, |last| last + 2);
-    let points = detection.iter().zip(mistakes).zip(accuracy).take(drawn).filter_map(|((x, y), accuracy)| {
-        Some(point((*x)? / 1e3, y?)).filter(|_| accuracy.is_some_and(|accuracy| accuracy >= config.accuracy))
-    });
-    Some(points.collect())
+    let settings = fit(config, rows)?;
+    let drawn = settings.iter().take_while(|(_, _, seen)| *seen).count() + 1;
+    Some(settings.into_iter().take(drawn).map(|(time, rate, _)| point(time / 1e3, rate)).collect())
 }
 
 /// Ways of watching with one detector, each with the setting that finds failures within the same time.
@@ -101,10 +120,9 @@ fn compared(name: &str, config: &Config, poll: &str, table: &Table) -> Option<Fi
         .caption(format!(
             "The detector is {}, for each way of watching and load with the most patient setting with which failures are \
              found in {time} on average; with a poll every {poll} ms. Vertical: false positives per entity and hour, with \
-             95% intervals; an open marker: none seen. Load: always-busy processes beside the workload. No marker: no such \
-             setting keeps suspicion of the healthy below {}% of the time, or finds anything.",
+             95% intervals; an open marker: none seen. Load: always-busy processes beside the workload. {}",
             look(detector).0,
-            percent(1.0 - config.accuracy),
+            left_out(config),
         ))
         .columns(3);
     for level in FailureLevel::ALL {
@@ -125,17 +143,10 @@ fn compared(name: &str, config: &Config, poll: &str, table: &Table) -> Option<Fi
     Some(figure)
 }
 
-/// The rate of false positives with the longest mean detection time up to `most_ms`, of those accurate enough.
+/// The rate of false positives with the longest mean detection time up to `most_ms`.
 fn most_patient(config: &Config, rows: &Table, most_ms: f64) -> Option<Option<Estimate>> {
-    let detection = rows.numbers("detection_ms")?;
-    let mistakes = rows.estimates("false_positives_per_hour")?;
-    let accuracy = rows.numbers("query_accuracy")?;
-    let settings = detection.into_iter().zip(mistakes).zip(accuracy);
-    let fit = settings.filter_map(|((time, rate), accuracy)| {
-        let accurate = accuracy.is_some_and(|accuracy| accuracy >= config.accuracy);
-        time.filter(|time| accurate && *time <= most_ms).map(|time| (time, rate))
-    });
-    Some(fit.max_by(|a, b| a.0.total_cmp(&b.0)).and_then(|(_, rate)| rate))
+    let settings = fit(config, rows)?.into_iter().filter(|(time, ..)| *time <= most_ms);
+    Some(settings.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, rate, _)| rate))
 }
 
 /// How fast each detector can be at one level: a column for each, a row for each way of watching and load.
@@ -152,11 +163,10 @@ fn least_times(name: &str, config: &Config, poll: &str, level: FailureLevel, lea
         .title(format!("Shortest mean detection time at the {} level, in ms", level_name(level)))
         .caption(format!(
             "Of all settings of a detector's knob, with a poll every {poll} ms, those with which the upper bound of the \
-             95% interval allows for at most {} false positives per entity and hour, and which suspect the healthy for at \
-             most {}% of the time; of these the fastest. A dash: there is none among those tried, or nothing was \
-             detected. Load: always-busy processes beside the workload.",
+             95% interval allows for at most {} false positives per entity and hour; of these the fastest. A dash: there \
+             is none among those tried. Load: always-busy processes beside the workload. {}",
             config.tolerance_per_hour,
-            percent(1.0 - config.accuracy),
+            left_out(config),
         ));
     Some(figure.panel(Panel::heatmap(map)))
 }
