@@ -13,6 +13,7 @@
 //! | [`detectors`] | the same for every detector, in each of these ways | simulation |
 //! | [`recovery`] | sessions saved and lost, outage and its parts, bytes read | simulation |
 //! | [`live`] | detection and extraction on this machine, beside what the simulation says of it | real processes |
+//! | [`scale`] | how many nodes and entities one monitor can watch | real memory on this machine |
 
 pub mod detection;
 pub mod detectors;
@@ -21,6 +22,7 @@ pub mod live;
 pub mod modes;
 pub mod recovery;
 mod row;
+pub mod scale;
 mod scenario;
 
 use crate::config::{self, ConfigError};
@@ -35,6 +37,7 @@ use rayon::prelude::*;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use std::sync::Arc;
 
 /// How much to run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -128,13 +131,59 @@ pub enum StudyError {
     Table(String, &'static str),
 }
 
-#[derive(Clone, Debug)]
-enum Kind {
-    Detection(Box<detection::Config>),
-    Recovery(Box<recovery::Config>),
-    Live(Box<live::Config>),
-    Modes(Box<modes::Config>),
-    Detectors(Box<detectors::Config>),
+/// What a config of one kind can do.
+trait Kind: std::fmt::Debug + Send + Sync {
+    fn title(&self) -> &str;
+    fn summary(&self) -> &str;
+    fn points(&self) -> usize;
+    fn run(&self, name: &str, context: Context<'_>) -> Result<(), StudyError>;
+    fn present(&self, name: &str, dir: &ResultsDir) -> Result<Presentation, StudyError>;
+}
+
+/// The kinds: the name that configs give each, and the module whose `Config` it is.
+macro_rules! kinds {
+    ($($name:ident: $module:ident,)*) => {
+        #[derive(Clone, Copy, Debug, Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        enum KindName {
+            $($name,)*
+        }
+
+        impl KindName {
+            fn read(self, file: &str, text: &str) -> Result<Arc<dyn Kind>, ConfigError> {
+                Ok(match self {
+                    $(KindName::$name => Arc::new($module::Config::parse(file, text)?),)*
+                })
+            }
+        }
+
+        $(impl Kind for $module::Config {
+            fn title(&self) -> &str {
+                &self.title
+            }
+            fn summary(&self) -> &str {
+                &self.summary
+            }
+            fn points(&self) -> usize {
+                Self::points(self).len()
+            }
+            fn run(&self, name: &str, context: Context<'_>) -> Result<(), StudyError> {
+                Self::run(self, name, context)
+            }
+            fn present(&self, name: &str, dir: &ResultsDir) -> Result<Presentation, StudyError> {
+                Self::present(self, name, dir)
+            }
+        })*
+    };
+}
+
+kinds! {
+    Detection: detection,
+    Recovery: recovery,
+    Live: live,
+    Modes: modes,
+    Scale: scale,
+    Detectors: detectors,
 }
 
 /// A study, read and checked.
@@ -142,17 +191,7 @@ enum Kind {
 pub struct Study {
     name: String,
     text: String,
-    kind: Kind,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum KindName {
-    Detection,
-    Recovery,
-    Live,
-    Modes,
-    Detectors,
+    kind: Arc<dyn Kind>,
 }
 
 /// The first look at a config: which kind it is. Unknown keys are the second look's business.
@@ -181,13 +220,7 @@ impl Study {
     }
 
     fn of_kind(kind: KindName, name: String, file: &str, text: String) -> Result<Self, StudyError> {
-        let kind = match kind {
-            KindName::Detection => Kind::Detection(Box::new(detection::Config::parse(file, &text)?)),
-            KindName::Recovery => Kind::Recovery(Box::new(recovery::Config::parse(file, &text)?)),
-            KindName::Live => Kind::Live(Box::new(live::Config::parse(file, &text)?)),
-            KindName::Modes => Kind::Modes(Box::new(modes::Config::parse(file, &text)?)),
-            KindName::Detectors => Kind::Detectors(Box::new(detectors::Config::parse(file, &text)?)),
-        };
+        let kind = kind.read(file, &text)?;
         Ok(Study { name, text, kind })
     }
 
@@ -203,35 +236,17 @@ impl Study {
 
     /// Number of points, for progress.
     pub fn points(&self) -> usize {
-        match &self.kind {
-            Kind::Detection(config) => config.points().len(),
-            Kind::Recovery(config) => config.points().len(),
-            Kind::Live(config) => config.points().len(),
-            Kind::Modes(config) => config.points().len(),
-            Kind::Detectors(config) => config.points().len(),
-        }
+        self.kind.points()
     }
 
     /// Runs every point that is not in the journal yet, and writes the tables.
     pub fn run(&self, context: Context<'_>) -> Result<(), StudyError> {
-        match &self.kind {
-            Kind::Detection(config) => config.run(&self.name, context),
-            Kind::Recovery(config) => config.run(&self.name, context),
-            Kind::Live(config) => config.run(&self.name, context),
-            Kind::Modes(config) => config.run(&self.name, context),
-            Kind::Detectors(config) => config.run(&self.name, context),
-        }
+        self.kind.run(&self.name, context)
     }
 
     /// Draws its figures from its tables, writes them, and fills its section of the report.
     pub fn present(&self, dir: &ResultsDir, section: &mut Section) -> Result<(), StudyError> {
-        let tables = match &self.kind {
-            Kind::Detection(config) => config.present(&self.name, dir)?,
-            Kind::Recovery(config) => config.present(&self.name, dir)?,
-            Kind::Live(config) => config.present(&self.name, dir)?,
-            Kind::Modes(config) => config.present(&self.name, dir)?,
-            Kind::Detectors(config) => config.present(&self.name, dir)?,
-        };
+        let tables = self.kind.present(&self.name, dir)?;
         // Before anything is overwritten: what was drawn from a whole table is better than what half of one gives.
         if let Some((caption, _)) = tables.tables.iter().find(|(_, table)| table.is_empty()) {
             return Err(StudyError::NoRows(caption.trim_end_matches(".csv").to_owned()));
@@ -249,24 +264,12 @@ impl Study {
 
     /// Its title.
     pub fn title(&self) -> &str {
-        match &self.kind {
-            Kind::Detection(config) => &config.title,
-            Kind::Recovery(config) => &config.title,
-            Kind::Live(config) => &config.title,
-            Kind::Modes(config) => &config.title,
-            Kind::Detectors(config) => &config.title,
-        }
+        self.kind.title()
     }
 
     /// What it asks, in a sentence or two.
     pub fn summary(&self) -> &str {
-        match &self.kind {
-            Kind::Detection(config) => &config.summary,
-            Kind::Recovery(config) => &config.summary,
-            Kind::Live(config) => &config.summary,
-            Kind::Modes(config) => &config.summary,
-            Kind::Detectors(config) => &config.summary,
-        }
+        self.kind.summary()
     }
 }
 
