@@ -173,14 +173,14 @@ impl Config {
                         _ => point,
                     });
                 }
-                panel = panel.series(Series::line(format!("of {nodes} nodes watched"), points).bars());
+                panel = panel.series(Series::line(format!("{nodes} watched"), points).bars());
             }
             let mut link = Vec::new();
             for (entities, rows) in table.groups("entities_per_node") {
                 let words = rows.numbers("words_per_poll")?.into_iter().flatten().next()?;
                 link.push(Point::new(entities.parse().ok()?, self.nodes_per_link(words, poll.0)));
             }
-            per_core = per_core.panel(panel.series(Series::line("link is full", link).style(7)));
+            per_core = per_core.panel(panel.series(Series::line("link is full", link).style(4)));
         }
         Some(vec![per_core])
     }
