@@ -2,9 +2,10 @@
 //! counters makes of it.
 
 use backdoor_core::Nanos;
+use backdoor_core::detector::DeadlineDetector;
 use backdoor_core::progress_box::{FailureLevel, Slot};
 use backdoor_sim::cluster::mode::Mode;
-use backdoor_sim::cluster::{Deadlines, Scenario, VerdictLog, verdicts};
+use backdoor_sim::cluster::{Deadlines, Scenario, VerdictLog, observe, verdicts};
 use backdoor_sim::dist::Dist;
 use backdoor_sim::faults::{ApplicationFault, Arrivals, FaultOptions, OsFault};
 use backdoor_sim::streams::{StreamKey, Streams};
@@ -20,9 +21,12 @@ fn dist(text: &str) -> Dist {
     text.parse().unwrap()
 }
 
+fn streams() -> Streams {
+    Streams::new(StreamKey { seed: 3, experiment: "complaints", point: "", replication: 0 })
+}
+
 fn run(scenario: &Scenario) -> VerdictLog {
-    let streams = Streams::new(StreamKey { seed: 3, experiment: "complaints", point: "", replication: 0 });
-    verdicts(scenario, &streams).unwrap().remove(0)
+    verdicts(scenario, &streams()).unwrap().remove(0)
 }
 
 /// Who was suspected, in slot order.
@@ -51,12 +55,14 @@ fn a_stalled_observer_doubts_itself() {
         assert_eq!(suspected(&log), [], "{mode}");
         assert!(log.stats.late_samples > 5, "{mode}: {:?}", log.stats);
     }
-    scenario.mode = Mode::Read;
-    scenario.monitor.max_gap = Nanos::MAX;
-    // One who takes the time that it slept for silence. The first sample after a stall sees progress, but of those who
-    // are due right then.
-    scenario.workload.loop_jitter = dist("exp:10ms");
-    assert_ne!(suspected(&run(&scenario)), []);
+    // One whose timers go off whatever kept it.
+    let accused = |scenario: &Scenario| -> usize {
+        let node = observe(scenario, &streams()).unwrap().nodes.remove(0);
+        node.by_timers(|record, now| Some(DeadlineDetector::new(record.deadline, now))).iter().map(Vec::len).sum()
+    };
+    assert!(accused(&scenario) > 5);
+    scenario.observer_stalls = None;
+    assert_eq!(accused(&scenario), 0);
 }
 
 /// What is always taken for active is suspected when it only waits.

@@ -13,8 +13,10 @@
 //! | [`detectors`] | the same for every detector, in each of these ways | simulation |
 //! | [`recovery`] | sessions saved and lost, outage and its parts, bytes read | simulation |
 //! | [`live`] | detection and extraction on this machine, beside what the simulation says of it | real processes |
+//! | [`cases`] | what people complain about: who is accused wrongly, who is not found | simulation |
 //! | [`scale`] | how many nodes and entities one monitor can watch | real memory on this machine |
 
+pub mod cases;
 pub mod detection;
 pub mod detectors;
 mod limits;
@@ -184,6 +186,7 @@ kinds! {
     Modes: modes,
     Scale: scale,
     Detectors: detectors,
+    Cases: cases,
 }
 
 /// A study, read and checked.

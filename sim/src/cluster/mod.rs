@@ -58,7 +58,9 @@ mod replay;
 mod replay_by_sample;
 mod scenario;
 mod strikes;
+mod suspect;
 mod target;
+mod timers;
 mod world;
 
 pub use limits::{MAX_EVENTS, MAX_LOAD, MAX_STATE_TOTAL};
@@ -71,6 +73,7 @@ pub use record::{
 pub use recovery::{RecoveryOptions, RecoveryOutcome, SessionFate, SessionOutcome, Timeline, recovery_run};
 pub use replay::{Alone, Ladder, Settings, Suspicion, Suspicions};
 pub use scenario::{Deadlines, Scenario, ScenarioError};
+pub use suspect::{NodeSuspicions, suspicions};
 
 use backdoor_core::Nanos;
 

@@ -32,4 +32,4 @@ mod replayed;
 mod truth;
 
 pub use detection::{Detection, LevelQos, detection};
-pub use replayed::replayed;
+pub use replayed::{judged, replayed};

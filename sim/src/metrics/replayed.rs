@@ -1,8 +1,8 @@
-//! Detection accuracy of replayed detectors.
+//! Detection accuracy of suspicions that are known already: of replayed detectors, and of monitors that ran.
 
 use super::LevelQos;
 use super::judge::Judge;
-use crate::cluster::{Observation, Suspicions};
+use crate::cluster::{NodeSuspicions, Observation, Scenario, Suspicions};
 
 /// Judges every rung of a ladder of detectors, whose suspicions are given by node: the quality of each, by level (OS,
 /// application, session). Nothing is diagnosed.
@@ -21,4 +21,14 @@ pub fn replayed(observation: &Observation, suspicions: &[Suspicions]) -> Vec<[Le
         }
     }
     qualities
+}
+
+/// Judges what the monitors of a run of `scenario` suspected, by level (OS, application, session). Nothing is diagnosed.
+pub fn judged(scenario: &Scenario, nodes: &[NodeSuspicions]) -> [LevelQos; 3] {
+    let mut levels = Default::default();
+    for node in nodes {
+        let judge = Judge::new((scenario.warm_up, scenario.duration), node.entities.iter().copied(), &node.failures);
+        judge.judge(&node.suspicions, &mut levels, |_, _| false);
+    }
+    levels
 }

@@ -65,7 +65,9 @@ pub fn of(setting: &Setting) -> Option<ClosedForm> {
             nfd_s(period, mean_delay + margin.0 as f64, loss, delay)
         }
         DetectorKind::Sfd { cutoff, timeout } => timeouts(period, timeout.0 as f64, Some(cutoff.0 as f64), loss, delay),
-        DetectorKind::Deadline { timeout } => timeouts(period, timeout.0 as f64, None, loss, delay),
+        DetectorKind::Deadline { timeout } | DetectorKind::Duty { timeout } => {
+            timeouts(period, timeout.0 as f64, None, loss, delay)
+        }
         _ => None,
     }
 }

@@ -41,7 +41,9 @@ pub fn applies(setting: &Setting) -> bool {
     let (reach, memoryless) = match setting.detector {
         DetectorKind::NfdS { shift } => (shift, true),
         DetectorKind::NfdU { margin } => (margin + Nanos::from_secs_f64(setting.delay.mean_s()), true),
-        DetectorKind::Sfd { timeout, .. } | DetectorKind::Deadline { timeout } => (timeout, true),
+        DetectorKind::Sfd { timeout, .. } | DetectorKind::Deadline { timeout } | DetectorKind::Duty { timeout } => {
+            (timeout, true)
+        }
         _ => (Nanos::ZERO, false),
     };
     memoryless && setting.poll.is_none() && reach.0 / setting.period.0 < MOST_FACTORS

@@ -2,8 +2,8 @@
 
 use backdoor_core::Nanos;
 use backdoor_core::detector::{
-    Bertier, BertierGains, DeadlineDetector, Detector, Heartbeat, MAX_WINDOW, NfdE, NfdS, NfdU, PhiExponential,
-    PhiNormal, PullScore, Satzger, Schedule, Sfd, TwoWindows,
+    Bertier, BertierGains, Clock, DeadlineDetector, Detector, Duty, Heartbeat, MAX_WINDOW, NfdE, NfdS, NfdU,
+    PhiExponential, PhiNormal, PullScore, Satzger, Schedule, Sfd, TwoWindows,
 };
 
 use super::delay::Delay;
@@ -13,6 +13,11 @@ use super::delay::Delay;
 pub enum DetectorKind {
     /// [`DeadlineDetector`].
     Deadline {
+        /// Longest silence that is trusted.
+        timeout: Nanos,
+    },
+    /// [`Duty`]: a deadline on the node's clock, which is the watcher's where nothing is known of the node.
+    Duty {
         /// Longest silence that is trusted.
         timeout: Nanos,
     },
@@ -142,7 +147,7 @@ impl DetectorKind {
             }
         }
         match *self {
-            DetectorKind::Deadline { timeout } => positive("the timeout", timeout),
+            DetectorKind::Deadline { timeout } | DetectorKind::Duty { timeout } => positive("the timeout", timeout),
             DetectorKind::Sfd { cutoff, timeout } => {
                 positive("the cutoff", cutoff).and_then(|()| positive("the timeout", timeout))
             }
@@ -177,6 +182,7 @@ impl DetectorKind {
         let now = start.at;
         match *self {
             DetectorKind::Deadline { timeout } => AnyDetector::Deadline(DeadlineDetector::new(timeout, now)),
+            DetectorKind::Duty { timeout } => AnyDetector::Duty(Duty::new(timeout, now)),
             DetectorKind::Sfd { cutoff, timeout } => AnyDetector::Sfd(Sfd::new(schedule, cutoff, timeout, start)),
             DetectorKind::NfdS { shift } => AnyDetector::NfdS(NfdS::new(schedule, shift, start)),
             DetectorKind::NfdU { margin } => {
@@ -286,12 +292,18 @@ macro_rules! any_detector {
                     $(AnyDetector::$name(detector) => detector.fresh_until(),)*
                 }
             }
+            fn clock(&self) -> Clock {
+                match self {
+                    $(AnyDetector::$name(detector) => detector.clock(),)*
+                }
+            }
         }
     };
 }
 
 any_detector! {
     Deadline(DeadlineDetector),
+    Duty(Duty),
     Sfd(Sfd),
     NfdS(NfdS),
     NfdU(NfdU),

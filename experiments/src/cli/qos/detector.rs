@@ -20,6 +20,8 @@ pub(super) enum DetectorName {
     Sfd,
     /// A timeout.
     Deadline,
+    /// A timeout on the node's clock; of a node of which nothing else is known, a timeout.
+    Duty,
     /// The silence's improbability under a normal law.
     PhiAccrual,
     /// The silence's improbability under an exponential law.
@@ -56,7 +58,7 @@ pub(super) struct DetectorOptions {
     /// For sfd: slower heartbeats are discarded.
     #[arg(long, value_name = "DURATION")]
     cutoff: Option<Nanos>,
-    /// For deadline and sfd: longest silence. [default: detection time less the cutoff]
+    /// For deadline, duty and sfd: longest silence. [default: detection time less the cutoff]
     #[arg(long, value_name = "DURATION")]
     timeout: Option<Nanos>,
     /// Level of suspicion at which to suspect. [default: 8; satzger: 1]
@@ -113,6 +115,7 @@ impl DetectorOptions {
                 DetectorKind::Sfd { cutoff, timeout: timeout_less(cutoff)? }
             }
             DetectorName::Deadline => DetectorKind::Deadline { timeout: timeout_less(Nanos::ZERO)? },
+            DetectorName::Duty => DetectorKind::Duty { timeout: timeout_less(Nanos::ZERO)? },
             DetectorName::PhiAccrual => DetectorKind::PhiNormal { threshold, window, min_deviation: self.min_sd },
             DetectorName::PhiExponential => DetectorKind::PhiExponential { threshold, window },
             DetectorName::Bertier => {
