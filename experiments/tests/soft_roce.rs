@@ -1,6 +1,7 @@
 //! Measurements over Soft-RoCE as a part of `reproduce`, with a script of a few lines in place of the virtual machines:
 //! it ends well, with a failed case, without having begun, with garbage, or has to be stopped.
 
+use backdoor_experiments::figures::WITH_PNG;
 use backdoor_experiments::interrupt::Interrupt;
 use backdoor_experiments::progress::Progress;
 use backdoor_experiments::report::Report;
@@ -125,7 +126,7 @@ fn a_run_is_shown_and_drawn_again_from_its_tables() {
     fs::remove_dir_all(place.path("results/figures")).unwrap();
     let dir = ResultsDir::open(place.path("results")).unwrap();
     assert_eq!(presented(&dir).0, line);
-    assert!(place.path("results/figures/soft-roce-detection.png").exists());
+    assert_eq!(place.path("results/figures/soft-roce-detection.png").exists(), WITH_PNG);
     assert!(place.path("results/figures/soft-roce-speed.svg").exists());
 
     // A damaged table is named, and nothing is drawn over.

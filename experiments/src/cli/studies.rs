@@ -1,6 +1,7 @@
 //! Running studies into a results directory, for every command that does.
 
 use super::Failure;
+use crate::figures::WITH_PNG;
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::report::Report;
@@ -109,5 +110,7 @@ pub(super) fn present(studies: &[Study], title: &str, dir: &ResultsDir) -> Resul
 /// Where to look.
 pub(super) fn summary(out: &Path) -> String {
     let report = out.join("report.html");
-    format!("Report: {}\nTables: {}/*.csv\nFigures: {}/figures/\n", report.display(), out.display(), out.display())
+    let left_out = if WITH_PNG { "" } else { " (SVG only: this program was built without the feature png)" };
+    let (report, out) = (report.display(), out.display());
+    format!("Report: {report}\nTables: {out}/*.csv\nFigures: {out}/figures/{left_out}\n")
 }

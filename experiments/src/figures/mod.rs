@@ -17,8 +17,6 @@
 //!         .series(Series::line("Back-Door READ", points).bars()),
 //! );
 //! assert!(figure.to_svg().starts_with("<svg "));
-//! assert!(figure.to_png()?.starts_with(b"\x89PNG"));
-//! # Ok::<(), backdoor_experiments::figures::PngError>(())
 //! ```
 
 mod canvas;
@@ -26,15 +24,20 @@ mod heatmap;
 mod layout;
 mod model;
 mod panel;
+#[cfg(feature = "png")]
 mod png;
 mod scale;
 mod ticks;
 
 pub use heatmap::Heatmap;
 pub use model::{Axis, Figure, Panel, Point, Rule, Scale, Series, Shape, Spread, Unit};
+#[cfg(feature = "png")]
 pub use png::PngError;
 
 use crate::results::{ResultsDir, ResultsError};
+
+/// Whether figures are written as PNG, too.
+pub const WITH_PNG: bool = cfg!(feature = "png");
 
 impl Figure {
     /// The figure as an SVG document of its physical size.
@@ -44,23 +47,34 @@ impl Figure {
 
     /// The figure as a PNG with 300 pixels per inch.
     ///
+    /// ```
+    /// # use backdoor_experiments::figures::{Figure, PngError};
+    /// assert!(Figure::new("empty").to_png()?.starts_with(b"\x89PNG"));
+    /// # Ok::<(), PngError>(())
+    /// ```
+    ///
     /// # Errors
     /// When the picture would be too large to render.
+    #[cfg(feature = "png")]
     pub fn to_png(&self) -> Result<Vec<u8>, PngError> {
         png::render(&self.to_svg())
     }
 
-    /// Writes `figures/NAME.svg` and `figures/NAME.png`; gives back the SVG, to be put into a report.
+    /// Writes `figures/NAME.svg` and, [with PNG](WITH_PNG), `figures/NAME.png`; gives back the SVG, to be put into a
+    /// report.
     ///
     /// # Errors
     /// I/O, or a picture that can't be rendered.
     pub fn write(&self, dir: &ResultsDir) -> Result<String, ResultsError> {
         let svg = self.to_svg();
-        let png_name = format!("figures/{}.png", self.name);
         dir.write(&format!("figures/{}.svg", self.name), svg.as_bytes())?;
-        let png = png::render(&svg)
-            .map_err(|error| ResultsError::Malformed { path: dir.path().join(&png_name), reason: error.to_string() })?;
-        dir.write(&png_name, &png)?;
+        #[cfg(feature = "png")]
+        {
+            let name = format!("figures/{}.png", self.name);
+            let malformed =
+                |error: PngError| ResultsError::Malformed { path: dir.path().join(&name), reason: error.to_string() };
+            dir.write(&name, &png::render(&svg).map_err(malformed)?)?;
+        }
         Ok(svg)
     }
 }

@@ -1,28 +1,48 @@
 # shellcheck shell=bash disable=SC2154,SC2034
 # Debian packages: which are needed, which are missing, and installing those.
 
-needed_packages=(
-    gcc libc6-dev make cmake libclang1-14          # to build the verbs bindings
+build_packages=(gcc libc6-dev make cmake libclang1-14)     # for the verbs bindings
+guest_packages=(
     libibverbs1 ibverbs-providers perftest         # verbs, and the yardstick for their speed
     qemu-system-x86 busybox-static cpio iproute2 xz-utils   # guests, and what is in them
 )
 
-install_packages() {
+# Those that are not installed, one a line.
+missing_of() {
+    local package
+    for package; do
+        dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || echo "$package"
+    done
+}
+
+# All that is missing can be installed, or this is the end.
+need_packages() {
     command -v cargo >/dev/null || [ -z "$build" ] || die "needs Rust (cargo): https://rustup.rs"
     command -v apt-get >/dev/null || die "needs Debian 12 (there is no apt-get here)"
-    local missing=() package
-    for package in "${needed_packages[@]}"; do
-        dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
-    done
+    mapfile -t missing < <(missing_of "${build_packages[@]}" "${guest_packages[@]}")
     [ ${#missing[@]} -gt 0 ] || return 0
     local by_hand="apt-get update && apt-get install --no-install-recommends ${missing[*]}"
     [ -n "$install" ] || die "packages are missing, and --no-install was given. As root: $by_hand"
     may_be_root || die "packages are missing, and without root or sudo they can't be installed from here. As root: $by_hand"
+}
+
+# Downloads all that is missing before it installs the first of it, which is what cargo needs.
+install_tools() {
+    local missing
+    need_packages
+    [ ${#missing[@]} -gt 0 ] || return 0
     say "installing with apt-get: ${missing[*]}"
     : >"$out/logs/install.log"
     as_root apt-get -q -q update || die "apt-get update failed"
     install_missing --download-only "${missing[@]}"
-    say "unpacking, which is not interrupted"
+    install_packages "${build_packages[@]}"
+}
+
+install_packages() {
+    local missing
+    mapfile -t missing < <(missing_of "$@")
+    [ ${#missing[@]} -gt 0 ] || return 0
+    say "unpacking ${missing[*]}, which is not interrupted"
     unbroken install_missing "${missing[@]}"
 }
 

@@ -2,7 +2,7 @@
 //! when asked for, and then fails if there is none:
 //!
 //! ```text
-//! cargo test -p backdoor-host --features verbs --test verbs -- --ignored --test-threads 1
+//! cargo test -p backdoor-host --features verbs --test verbs_node -- --ignored --test-threads 1
 //! ```
 #![cfg(feature = "verbs")]
 
