@@ -4,9 +4,12 @@
 
 mod common;
 
+use std::io::Write;
+
 use backdoor_core::Nanos;
 use backdoor_experiments::interrupt::Interrupt;
 use backdoor_experiments::live::detect::{DetectConfig, DetectError, FailureKind, run};
+use backdoor_experiments::live::detector::DetectorKind;
 use backdoor_experiments::live::notice::What;
 use backdoor_host::app::Node;
 use common::{HEADER, Place, Running, config, every_run_is_detected_and_recovered, undisturbed, wait_for};
@@ -34,6 +37,21 @@ fn a_stuck_session_is_noticed_and_nobody_else_is_read_out() {
     every_run_is_detected_and_recovered(&config(FailureKind::SessionStuck), 1);
     let spinning = DetectConfig { stuck_spins: true, runs: 1, spin: true, ..config(FailureKind::SessionStuck) };
     every_run_is_detected_and_recovered(&spinning, 1);
+}
+
+/// Whether the agent watches the sockets decides whether they are found at all.
+#[test]
+fn a_lost_wakeup_and_a_livelock_show_in_the_queues_alone() {
+    for (failure, affected) in [(FailureKind::IdleLie, 1), (FailureKind::Livelock, 5)] {
+        for detector in DetectorKind::ALL {
+            let config = DetectConfig { detector, runs: 1, ..config(failure) };
+            every_run_is_detected_and_recovered(&config, affected);
+        }
+        let report = undisturbed(&DetectConfig { queues: false, ..config(failure) });
+        for row in &report.rows {
+            assert_eq!((row.detected, row.queues, row.cause.as_str()), (false, false, ""), "{row:?}");
+        }
+    }
 }
 
 #[test]
@@ -165,7 +183,14 @@ fn inspect_shows_what_a_dead_service_left() {
     let node = Node::connect(&socket).unwrap();
     let app = node.register("shop \u{1b}[31m", Nanos::from_secs(60)).unwrap();
     let mut session = app.open_session("cart 7", Nanos::from_secs(60), 100).unwrap();
-    let _fresh = app.open_session("cart 8", Nanos::from_secs(60), 100).unwrap();
+    let fresh = app.open_session("cart 8", Nanos::from_secs(60), 100).unwrap();
+    let (mut client, server) = std::os::unix::net::UnixStream::pair().unwrap();
+    fresh.watch_queue(&server).unwrap();
+    client.write_all(b"two figs").unwrap();
+    wait_for("the agent to look", || {
+        let json = place.output(&["inspect", "--format", "json", "--socket", socket_text]);
+        String::from_utf8_lossy(&json.stdout).contains("\"pending\": 8")
+    });
     session.commit(b"one pear").unwrap();
     session.commit(b"two pears").unwrap();
     session.progress();
@@ -185,9 +210,19 @@ fn inspect_shows_what_a_dead_service_left() {
     let state_box = &cart["state_box"];
     assert_eq!((state_box["sequence"].as_u64(), state_box["state_bytes"].as_u64()), (Some(2), Some(9)));
     assert_eq!((&state_box["claimed"], &state_box["error"]), (&false.into(), &serde_json::Value::Null));
+    let (owing, quiet) = (find("cart 8"), find("os"));
+    assert_eq!((&owing["state"], &owing["owes_progress"]), (&"idle".into(), &true.into()), "{owing}");
+    assert_eq!((&cart["pending"], &cart["owes_progress"]), (&serde_json::Value::Null, &true.into()), "{cart}");
+    assert_eq!(quiet["pending"], serde_json::Value::Null);
     assert!(find("cart 8")["state_box"]["error"].as_str().unwrap().contains("nothing was ever committed"));
 
     let text = place.output(&["inspect", "--socket", socket_text]);
     let text = String::from_utf8(text.stdout).unwrap();
-    assert!(text.contains("cart 7") && text.contains("commit 2, 9 bytes") && !text.contains('\x1b'), "{text}");
+    assert!(
+        text.contains("cart 7")
+            && text.contains("commit 2, 9 bytes")
+            && text.contains("idle, owes")
+            && !text.contains('\x1b'),
+        "{text}"
+    );
 }

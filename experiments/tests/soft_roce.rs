@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 const RUNS: &str = "run,failure,level,transport,deadline_ms,poll_ms,load,detected,detection_ms,false_positives,cause,\
     sessions,affected,recovered,recovered_ok,extraction_ms,bytes_read,injection_ms,healthy_ms,late_samples,\
-    false_os,false_application,false_session,clock_error_ms\n\
-    0,sigstop,application,verbs,200.0,5.0,0,true,217.2,0,application,8,8,8,8,9.9,17920,0.7,707.2,1,0,0,0,0.7\n";
+    false_os,false_application,false_session,clock_error_ms,detector,queues\n\
+    0,sigstop,application,verbs,200.0,5.0,0,true,217.2,0,application,8,8,8,8,9.9,17920,0.7,707.2,1,0,0,0,0.7,duty,true\n";
 
 /// Results of all three cases.
 const GOOD: &str = "case,metric,value,unit,bound,ok\n\

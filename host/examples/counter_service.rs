@@ -8,6 +8,9 @@
 //!
 //! What makes it recoverable is the order in `serve_client`: change the state, commit it, and only then answer. A client
 //! that got an answer finds that answer's state in the State Box, whatever happens to this process afterwards.
+//!
+//! A session that is idle is not suspected, unless bytes wait in its connection: that is the kernel's word, by way of the
+//! agent (`watch_queue`). The agent's duplicate of a connection is closed when its session is dropped.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -33,6 +36,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// Serves every client on a thread of its own, for ever.
 pub(crate) fn serve(node: &Node, listener: &TcpListener) -> Result<(), Box<dyn Error>> {
     let mut app = node.register("counter", DEADLINE)?;
+    // Idle is no excuse while clients wait.
+    app.watch_queue(listener)?;
     loop {
         // To wait for clients is no failure, however long it takes.
         app.progress().idle();
@@ -48,6 +53,10 @@ fn welcome(app: &App, mut stream: TcpStream) -> Result<(), Box<dyn Error>> {
     let name = format!("counter of {}", stream.peer_addr()?);
     match app.open_session(&name, DEADLINE, size_of::<i64>()) {
         Ok(session) => {
+            // Nor while this one does. Without it, a session that misses its client's request would pass for idle.
+            if let Err(error) = session.watch_queue(&stream) {
+                eprintln!("served without: {error}");
+            }
             std::thread::Builder::new().name(name).spawn(move || {
                 // Dropping the session at the end tells everybody that it ended as it should.
                 if let Err(error) = serve_client(session, stream) {

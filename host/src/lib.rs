@@ -18,7 +18,9 @@
 //! ```
 //!
 //! * The **[agent]** owns the memory, so that it outlives any service. It adds the operating system's own counters and
-//!   gauges, and gives services and their sessions their places. When a service dies, what it left stays for recovery.
+//!   gauges, and gives services and their sessions their places. Of sockets that services
+//!   [let it watch](app::Session::watch_queue) it tells how much waits in each: who says it is idle meanwhile is suspected.
+//!   When a service dies, what it left stays for recovery.
 //! * The **[app]** library is what a service links: registered once, it reports progress and commits state with plain
 //!   stores, and never waits for the agent or a monitor.
 //! * A monitor that **[attaches](attach)** gets a transport and from then on reads without anybody's help. On the same

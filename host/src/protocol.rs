@@ -5,9 +5,10 @@
 //!
 //! | request | from | answer | descriptors |
 //! |---|---|---|---|
-//! | `{"version":2,"request":"attach"}` | monitor | `attached` | hook table, Progress Box, State Boxes: read-only; claims: writable |
-//! | `{"version":2,"request":"register","name":"kv","deadline_ns":20000000}` | application | `registered` | Progress Box, State Boxes: writable; claims: read-only |
+//! | `{"version":3,"request":"attach"}` | monitor | `attached` | hook table, Progress Box, State Boxes: read-only; claims: writable |
+//! | `{"version":3,"request":"register","name":"kv","deadline_ns":20000000}` | application | `registered` | Progress Box, State Boxes: writable; claims: read-only |
 //! | `{…"request":"open_session","application":4,"name":"client 7","deadline_ns":…,"state_bytes":4096}` | application | `session_opened` | |
+//! | `{…"request":"watch_queue","slot":5}` and a socket | application | `done` | |
 //! | `{…"request":"close_session","session":3}` | application | none | |
 //! | `{…"request":"depart","application":4}` | application | none | |
 //! | `{…"request":"status"}` | anybody | `status` | |
@@ -19,6 +20,10 @@
 //! An answer lists regions in the order of its descriptors. An application that closes its connection without `depart`
 //! has died: its entities and State Boxes stay.
 //!
+//! `watch_queue` is the only request that takes a descriptor, and takes exactly one: a stream socket, whose duplicate the
+//! agent keeps for the application or session in that slot, and from then on tells how much waits in it. What comes with
+//! other requests is closed.
+//!
 //! `revoke` takes a region back from the network card, so that no monitor on another machine can reach it; `restore`
 //! offers it again, under another key of the card. Memory that processes of this machine have mapped stays with them.
 
@@ -27,7 +32,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Version of the packets.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 /// Longest packet.
 pub const MAX_PACKET_BYTES: usize = 4096;
 /// Most descriptors in one packet.
@@ -77,6 +82,11 @@ pub enum Request {
         deadline_ns: u64,
         /// Largest state that it will commit.
         state_bytes: u64,
+    },
+    /// With a socket: what waits in it is work of an application or session.
+    WatchQueue {
+        /// The slot of the application or session.
+        slot: u32,
     },
     /// The session has ended as it should. No answer.
     CloseSession {
@@ -129,7 +139,7 @@ pub enum Answer {
     },
     /// To `status`.
     Status(Status),
-    /// To `revoke` and `restore`: it is so now, and may have been before.
+    /// To `watch_queue`, `revoke` and `restore`: it is so now, and may have been before.
     Done {},
     /// To anything.
     Refused {
@@ -178,6 +188,10 @@ pub struct Status {
     pub free_state_words: u64,
     /// Words for State Boxes.
     pub state_words: u64,
+    /// Sockets that are watched.
+    pub queues: u64,
+    /// Sockets that can be watched at once.
+    pub max_queues: u64,
     /// Monitors on other machines that are connected now.
     pub remote_monitors: u64,
     /// Connections from other machines that were turned away: strangers, other keys, other versions, one too many.
@@ -194,7 +208,7 @@ pub enum Reason {
     Malformed,
     /// A value that can't be.
     Invalid,
-    /// No room in the Progress Box, for State Boxes, or for claims.
+    /// No room in the Progress Box, for State Boxes, for claims, or for queues.
     Full,
     /// Too many connections.
     Busy,
@@ -261,6 +275,7 @@ mod tests {
             Request::Attach {},
             Request::Register { name: "kv \"ü\"".into(), deadline_ns: u64::MAX },
             Request::OpenSession { application: 4, name: String::new(), deadline_ns: 1, state_bytes: 9 },
+            Request::WatchQueue { slot: 5 },
             Request::Depart { application: 7 },
         ] {
             assert_eq!(decode(&encode(&request)), Ok(request));
@@ -271,11 +286,11 @@ mod tests {
 
     #[test]
     fn the_documented_packets_are_read() {
-        let attach: Request = decode(br#"{"version":2,"request":"attach"}"#).unwrap();
+        let attach: Request = decode(br#"{"version":3,"request":"attach"}"#).unwrap();
         assert_eq!(attach, Request::Attach {});
-        let revoke: Request = decode(br#"{"version":2,"request":"revoke","region":3}"#).unwrap();
+        let revoke: Request = decode(br#"{"version":3,"request":"revoke","region":3}"#).unwrap();
         assert_eq!(revoke, Request::Revoke { region: STATE_BOXES.0 });
-        let register = decode(br#"{"version":2,"request":"register","name":"kv","deadline_ns":20000000}"#);
+        let register = decode(br#"{"version":3,"request":"register","name":"kv","deadline_ns":20000000}"#);
         assert_eq!(register, Ok(Request::Register { name: "kv".into(), deadline_ns: 20_000_000 }));
     }
 
@@ -283,7 +298,7 @@ mod tests {
     fn the_version_is_looked_at_first() {
         let error = decode::<Request>(br#"{"version":1,"request":"dance","partners":[1]}"#).unwrap_err();
         assert_eq!(error, PacketError::WrongVersion { found: 1 });
-        assert!(error.to_string().contains("version 2") && error.to_string().contains("version 1"), "{error}");
+        assert!(error.to_string().contains("version 3") && error.to_string().contains("version 1"), "{error}");
     }
 
     proptest! {

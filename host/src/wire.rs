@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, RecvMsg, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
 
@@ -122,11 +122,20 @@ impl Connection {
 
     /// Asks, and waits for the answer and the descriptors that come with it. A refusal is an error.
     pub fn request(&self, request: &Request) -> Result<(Answer, Vec<OwnedFd>), ConnectionError> {
+        self.request_with(request, &[])
+    }
+
+    /// The same, and sends duplicates of descriptors along.
+    pub fn request_with(
+        &self,
+        request: &Request,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(Answer, Vec<OwnedFd>), ConnectionError> {
         let mut out_of_step = self.out_of_step.lock().unwrap_or_else(PoisonError::into_inner);
         if *out_of_step {
             return Err(ConnectionError::NoAnswer);
         }
-        match send(self.socket.as_fd(), &encode(request), &[], SendFlags::empty()) {
+        match send(self.socket.as_fd(), &encode(request), descriptors, SendFlags::empty()) {
             // An agent that closes the connection at once has said why before.
             Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => {}
             Err(errno) => return Err(io_error(errno)),
@@ -225,23 +234,51 @@ pub(crate) enum Received {
 /// Receives one packet and its descriptors.
 fn receive(socket: BorrowedFd<'_>, packet: &mut [u8]) -> Result<(Received, Vec<OwnedFd>), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let (message, descriptors) = receive_into(socket, packet, &mut space, RecvFlags::empty())?;
+    Ok((received(&message), descriptors))
+}
+
+/// What came with a packet that may bring one descriptor.
+#[derive(Debug)]
+pub(crate) enum Enclosed {
+    Nothing,
+    One(OwnedFd),
+    /// More than one, or one that this process had no room for. All are closed.
+    TooMany,
+}
+
+/// Receives one packet without waiting. Of the descriptors that come with it, the kernel hands out no more than fit into
+/// the space for one, which it may round up to two; the others it closes.
+pub(crate) fn receive_from_peer(socket: BorrowedFd<'_>, packet: &mut [u8]) -> Result<(Received, Enclosed), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let (message, mut descriptors) = receive_into(socket, packet, &mut space, RecvFlags::DONTWAIT)?;
+    let enclosed = match (descriptors.pop(), message.flags.contains(ReturnFlags::CTRUNC)) {
+        (None, false) => Enclosed::Nothing,
+        (Some(descriptor), false) if descriptors.is_empty() => Enclosed::One(descriptor),
+        _ => Enclosed::TooMany,
+    };
+    Ok((received(&message), enclosed))
+}
+
+/// Receives one packet and the descriptors that there is space for. They are not inherited by other programs.
+fn receive_into(
+    socket: BorrowedFd<'_>,
+    packet: &mut [u8],
+    space: &mut [MaybeUninit<u8>],
+    flags: RecvFlags,
+) -> Result<(RecvMsg, Vec<OwnedFd>), Errno> {
+    let mut control = RecvAncillaryBuffer::new(space);
     let message = rustix::io::retry_on_intr(|| {
-        rustix::net::recvmsg(socket, &mut [IoSliceMut::new(packet)], &mut control, RecvFlags::CMSG_CLOEXEC)
+        rustix::net::recvmsg(socket, &mut [IoSliceMut::new(packet)], &mut control, flags | RecvFlags::CMSG_CLOEXEC)
     })?;
     let rights = control.drain().filter_map(|message| match message {
         RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
         _ => None,
     });
-    let descriptors = rights.flatten().collect();
-    let too_long = message.flags.contains(ReturnFlags::TRUNC);
-    Ok((if too_long { Received::TooLong } else { Received::Packet(message.bytes) }, descriptors))
+    Ok((message, rights.flatten().collect()))
 }
 
-/// Receives one packet without waiting. Descriptors that come with it are not taken: the kernel closes them.
-pub(crate) fn receive_bytes(socket: BorrowedFd<'_>, packet: &mut [u8]) -> Result<Received, Errno> {
-    let mut control = RecvAncillaryBuffer::default();
-    let message = rustix::net::recvmsg(socket, &mut [IoSliceMut::new(packet)], &mut control, RecvFlags::DONTWAIT)?;
+fn received(message: &RecvMsg) -> Received {
     let too_long = message.flags.contains(ReturnFlags::TRUNC);
-    Ok(if too_long { Received::TooLong } else { Received::Packet(message.bytes) })
+    if too_long { Received::TooLong } else { Received::Packet(message.bytes) }
 }

@@ -5,6 +5,8 @@
 //! widest level whose own counters stand still is the level of the failure (paper, section 5: OS, application,
 //! session); within a level, whoever waits for another silent entity is not the root (section 4.1, fault propagation).
 //!
+//! An application whose sessions are silent while it goes on has failed as well, if it [serves nobody](Cause::NotServing).
+//!
 //! Counters are kept by somebody: if "the operating system" is silent while applications go on, then whoever keeps its
 //! counters is what failed.
 //!
@@ -12,6 +14,7 @@
 //! suspicion is often too narrow; [`settles_by`] tells whether it is to be had already.
 
 mod roots;
+mod serving;
 mod settling;
 
 pub use settling::{settles_by, symptoms_settle_by};
@@ -32,6 +35,9 @@ pub enum Cause {
     Reporter,
     /// An application as a whole.
     Application,
+    /// An application that goes on, by its own counter, and serves nobody: several of its sessions are silent, and not one
+    /// has made progress since. A livelock, or a deadlock of all threads but the main one.
+    NotServing,
     /// One client's session.
     Session,
 }
@@ -41,7 +47,7 @@ impl Cause {
     pub const fn level(self) -> Option<FailureLevel> {
         match self {
             Cause::OperatingSystem => Some(FailureLevel::Os),
-            Cause::Application => Some(FailureLevel::Application),
+            Cause::Application | Cause::NotServing => Some(FailureLevel::Application),
             Cause::Session => Some(FailureLevel::Session),
             Cause::Processor | Cause::Reporter => None,
         }
@@ -53,7 +59,7 @@ impl Cause {
 pub struct Failure {
     /// What failed.
     pub cause: Cause,
-    /// The entities whose silence is the failure itself.
+    /// The entities whose silence is the failure itself; of [`Cause::NotServing`], the application.
     pub roots: Vec<Slot>,
     /// The sessions that lose service by it, silent already or not.
     pub sessions: Vec<Slot>,
@@ -70,12 +76,14 @@ pub struct Symptom {
     pub standing: Standing,
     /// Since when its silence counts.
     pub last_progress: Nanos,
+    /// When it was last seen to make progress: earlier than that if it was idle in between.
+    pub progressed: Nanos,
 }
 
 impl<D> From<EntityView<'_, D>> for Symptom {
     fn from(view: EntityView<'_, D>) -> Self {
-        let EntityView { slot, record, standing, silent_since, .. } = view;
-        Symptom { slot, record: *record, standing, last_progress: silent_since }
+        let EntityView { slot, record, standing, silent_since, last_progress: progressed, .. } = view;
+        Symptom { slot, record: *record, standing, last_progress: silent_since, progressed }
     }
 }
 
@@ -116,6 +124,7 @@ pub fn diagnose_symptoms(symptoms: &[Symptom]) -> Vec<Failure> {
             }
         }
     }
+    node.join_unserved(&mut failures);
     failures
 }
 
@@ -170,7 +179,7 @@ mod tests {
             true => (Standing::Suspected, Nanos::from_millis(100)),
             false => (Standing::Trusted, Nanos::from_millis(140)),
         };
-        Symptom { slot: Slot(slot), record, standing, last_progress }
+        Symptom { slot: Slot(slot), record, standing, last_progress, progressed: last_progress }
     }
 
     /// Slot 0: OS; 1, 2: applications; 3, 4: sessions of 1; 5: session of 2.

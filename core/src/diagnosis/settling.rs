@@ -12,7 +12,8 @@
 //! ```
 //!
 //! So a suspicion is settled once everybody whose failure would explain it was either seen to progress after the
-//! suspected entity was overdue, or is suspected too. A system that lives settles it with its next tick; one that died,
+//! suspected entity was overdue, or is suspected too; and once other sessions that owe something were served or are
+//! suspected, if none of their application was served meanwhile. A system that lives settles it with its next tick; one that died,
 //! with its own deadline, and no fixed waiting time could do it earlier.
 
 use super::{Node, Symptom};
@@ -45,7 +46,8 @@ pub fn symptoms_settle_by(symptoms: &[Symptom]) -> Option<Nanos> {
         let causes = node.named_by(entity);
         causes.filter(move |cause| cause.last_progress <= overdue(entity))
     });
-    systems.chain(others).filter(|s| s.standing == Standing::Trusted).map(overdue).max()
+    let causes = systems.chain(others).filter(|s| s.standing == Standing::Trusted).map(overdue).max();
+    causes.max(node.services_settle_by())
 }
 
 #[cfg(all(test, not(loom)))]

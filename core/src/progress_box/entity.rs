@@ -126,7 +126,8 @@ pub struct EntityRecord {
     pub deadline: Nanos,
     /// How often it advances if it advances by a clock, such as an operating system's ticks; zero if it doesn't.
     pub period: Nanos,
-    /// The gauge that says how much work waits for it, kept by somebody else; `None` if nobody counts that.
+    /// The gauge that says how much work waits for it (a [`Pending`](super::Pending)), kept by somebody else; `None` if
+    /// nobody counts that.
     pub pending: Option<u16>,
     /// The entity that it runs in: a session's application, an application's operating system.
     pub parent: Option<Slot>,

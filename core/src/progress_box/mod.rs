@@ -14,11 +14,13 @@
 mod counter;
 mod entity;
 mod layout;
+mod pending;
 mod reader;
 mod writer;
 
 pub use counter::{Counter, EntityState, Liveness};
 pub use entity::{EntityRecord, FailureLevel, MAX_DEPENDENCIES, MAX_NAME_BYTES, Name, Slot, StateBoxLocation};
 pub use layout::{ENTRY_WORDS, Geometry, HEADER_WORDS, MAX_ENTITIES, MAX_GAUGES};
+pub use pending::Pending;
 pub use reader::{Header, read_directory};
 pub use writer::{ProgressBox, ProgressBoxError};

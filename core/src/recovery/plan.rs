@@ -47,7 +47,7 @@ pub fn plan<D: Detector>(monitor: &Monitor<D>, failure: &Failure) -> RecoveryPla
         .partition(|session| session.record.state_box.is_some());
     let action = match (failure.cause, failure.roots.first()) {
         (Cause::OperatingSystem, _) => NodeAction::RebootNode,
-        (Cause::Application, Some(root)) => NodeAction::RestartApplication(*root),
+        (Cause::Application | Cause::NotServing, Some(root)) => NodeAction::RestartApplication(*root),
         _ => NodeAction::None,
     };
     RecoveryPlan { cause: failure.cause, recoverable, lost, action }

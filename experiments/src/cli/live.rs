@@ -9,6 +9,7 @@ use backdoor_core::Nanos;
 use super::Failure;
 use crate::interrupt::Interrupt;
 use crate::live::detect::{self, DetectConfig, DetectError, DetectReport, DetectRow, FailureKind};
+use crate::live::detector::DetectorKind;
 use crate::live::parts;
 use crate::live::reach::{Card, Retry, TransportKind};
 use crate::progress::Progress;
@@ -90,9 +91,15 @@ struct Detect {
     /// How long to wait for the stage after a failure of its machine.
     #[arg(long, default_value = "60s", value_name = "DURATION")]
     reboot_limit: Nanos,
-    /// What a stuck session does instead of going on.
+    /// What a stuck session does instead of going on, and one that leaves a request where it is.
     #[arg(long, value_enum, default_value_t = Stuck::Block)]
     stuck: Stuck,
+    /// What the monitor judges by.
+    #[arg(long, value_enum, default_value_t = DetectorKind::default())]
+    detector: DetectorKind,
+    /// Don't let the agent watch what waits in the sessions' sockets: idle-lie and livelock are not found then.
+    #[arg(long)]
+    no_queues: bool,
     /// Let the monitor spin just before each poll: it wakes up more exactly, and takes a processor.
     #[arg(long)]
     spin: bool,
@@ -153,6 +160,8 @@ impl Detect {
                     seed: self.seed,
                     spin: self.spin,
                     stuck_spins: self.stuck == Stuck::Spin,
+                    detector: self.detector,
+                    queues: !self.no_queues,
                     transport: self.transport,
                     card: self.card.clone(),
                     retry: self.retry,

@@ -8,6 +8,7 @@ use backdoor_host::clock;
 
 use super::Failure;
 use crate::interrupt::Interrupt;
+use crate::live::detector::DetectorKind;
 use crate::live::notice::text::{TextWriter, Times};
 use crate::live::notice::{Notice, What};
 use crate::live::reach::ReachArguments;
@@ -30,6 +31,9 @@ pub(super) struct Arguments {
     /// Time between polls.
     #[arg(long, default_value = "1ms", value_name = "DURATION")]
     poll: Nanos,
+    /// What to judge by.
+    #[arg(long, value_enum, default_value_t = DetectorKind::default())]
+    detector: DetectorKind,
     /// Lines for people, or JSON objects for machines.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -75,6 +79,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut watch = Watch::new(WatchConfig {
         node: arguments.node.address().map_err(Failure::Message)?,
         monitor: MonitorConfig::polling_every(arguments.poll),
+        detector: arguments.detector,
         spin: arguments.spin,
         recover: false,
     });

@@ -36,6 +36,12 @@ pub(super) struct Arguments {
     /// Silence of those counters longer than this is a failure.
     #[arg(long, default_value = "100ms", value_name = "DURATION")]
     os_deadline: Nanos,
+    /// Sockets of services that can be watched for what waits in them; each takes a descriptor.
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    queues: usize,
+    /// How often they are looked at; well below the sessions' deadlines.
+    #[arg(long, default_value = "2ms", value_name = "DURATION")]
+    queue_period: Nanos,
     /// How long what has died is kept for recovery, before its room may be used again.
     #[arg(long, default_value = "60s", value_name = "DURATION")]
     retain: Nanos,
@@ -62,6 +68,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     config.tick = arguments.tick;
     config.os_deadline = arguments.os_deadline;
     config.retain = arguments.retain;
+    config.queues = arguments.queues;
+    config.queue_period = arguments.queue_period;
     let serves = match arguments.transport {
         TransportKind::Shm => String::new(),
         TransportKind::Verbs => serve_cards(&mut config, arguments)?,

@@ -13,6 +13,7 @@
 //!
 //! * [`watch`] drives the monitor of `backdoor-core` in real time: finds the agent, sleeps until a poll is due, says
 //!   what was noticed. `backdoor monitor` and the monitor of the experiments are the same code.
+//! * [`detector`] is what it judges by.
 //! * [`notice`] is what it says, for machines and for people.
 //! * [`snapshot`] reads a node once, for `backdoor inspect`.
 //! * [`parts`] are the processes of an experiment, and how they are kept from outliving it.
@@ -22,6 +23,7 @@
 //!   the failed process the one that the clients know?
 
 pub mod detect;
+pub mod detector;
 pub mod notice;
 pub mod parts;
 pub mod reach;

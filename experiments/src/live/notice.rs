@@ -143,9 +143,9 @@ pub enum What {
     },
     /// A failure that explains what is silent.
     Failure {
-        /// `operating_system`, `processor`, `reporter`, `application` or `session`.
+        /// `operating_system`, `processor`, `reporter`, `application`, `not_serving` or `session`.
         cause: String,
-        /// Whose silence is the failure itself.
+        /// Whose silence is the failure itself; of `not_serving`, the application whose sessions are silent.
         roots: Vec<Entity>,
         /// How many sessions lose service by it.
         sessions: usize,
@@ -239,6 +239,7 @@ pub const fn cause_name(cause: Cause) -> &'static str {
         Cause::Processor => "processor",
         Cause::Reporter => "reporter",
         Cause::Application => "application",
+        Cause::NotServing => "not_serving",
         Cause::Session => "session",
     }
 }

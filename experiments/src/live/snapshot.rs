@@ -7,7 +7,7 @@ mod text;
 
 use backdoor_core::hook_table::{HOOK_HEADER_WORDS, HookTable, Purpose, hook_count, hook_table_words};
 use backdoor_core::progress_box::{
-    EntityRecord, EntityState, HEADER_WORDS, Header, Liveness, Slot, StateBoxLocation, read_directory,
+    EntityRecord, EntityState, HEADER_WORDS, Header, Liveness, Pending, Slot, StateBoxLocation, read_directory,
 };
 use backdoor_core::recovery::{Extraction, ExtractionConfig, SessionToRecover};
 use backdoor_core::transport::{
@@ -93,6 +93,11 @@ pub struct EntityView {
     pub state: &'static str,
     /// Progress so far.
     pub count: u64,
+    /// How much work waits for it: bytes in a session's socket, whether a client waits at a service's; none if nobody
+    /// counts that.
+    pub pending: Option<u32>,
+    /// Whether it owes progress: because it is active, or because work waits for it while it is idle.
+    pub owes_progress: bool,
     /// Its State Box.
     pub state_box: Option<StateBoxSummary>,
 }
@@ -167,12 +172,20 @@ impl Snapshot {
             if record.state_box.is_some() {
                 sessions.push((snapshot.entities.len(), SessionToRecover { slot, record }));
             }
+            let gauge = record.pending.and_then(|gauge| gauges.get(usize::from(gauge)));
+            let pending = gauge.map(|word| Pending::of_word(*word).amount);
             snapshot.entities.push(EntityView {
                 entity: Entity::new(slot, &record),
                 parent: record.parent.map(|parent| parent.0),
                 depends_on: record.dependencies().map(|slot| slot.0).collect(),
                 state,
                 count: word.count(),
+                pending,
+                owes_progress: match word.state() {
+                    EntityState::Active => true,
+                    EntityState::Idle => pending.is_some_and(|amount| amount > 0),
+                    EntityState::Free | EntityState::Departed => false,
+                },
                 state_box: None,
             });
         }

@@ -13,15 +13,16 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use backdoor_core::Nanos;
-use backdoor_core::detector::DeadlineDetector;
 use backdoor_core::diagnosis::{Cause, Failure, diagnose, settles_by};
 use backdoor_core::hook_table::Purpose;
 use backdoor_core::monitor::{Event, Monitor, MonitorConfig, MonitorStats, Standing};
+use backdoor_core::progress_box::EntityRecord;
 use backdoor_core::recovery::{Extraction, ExtractionConfig, RecoveryPlan, plan};
 use backdoor_core::transport::Transport;
 use backdoor_host::attach::{AgentLink, AttachError, Attachment, NodeAddress, attach};
 use backdoor_host::clock;
 
+use super::detector::{DetectorKind, LiveDetector};
 use super::notice::{Entity, Notice, RecoveredState, Recovery, Summary, What, action_name, cause_name, to_hex};
 use super::wakeups::Wakeups;
 
@@ -45,6 +46,8 @@ pub struct WatchConfig {
     pub node: NodeAddress,
     /// How to poll.
     pub monitor: MonitorConfig,
+    /// What to judge by.
+    pub detector: DetectorKind,
     /// Whether to spend a processor on waking up in time.
     pub spin: bool,
     /// Whether to read the state of the sessions that a failure affects, and to hand it out with the notice.
@@ -53,7 +56,7 @@ pub struct WatchConfig {
 
 /// A node being watched.
 struct Node {
-    monitor: Monitor<DeadlineDetector>,
+    monitor: Monitor<LiveDetector>,
     transport: Box<dyn Transport + Send>,
     link: AgentLink,
     gone: bool,
@@ -174,7 +177,9 @@ impl Watch {
                 self.waiting_for = None;
                 self.summary.attached += 1;
                 notices.push(notice(What::Connected { incarnation: link.incarnation(), again }));
-                let monitor = Monitor::by_deadline(self.config.monitor, link.hook_table());
+                let detector = self.config.detector;
+                let make = move |record: &EntityRecord, now| detector.make(record, now);
+                let monitor = Monitor::new(self.config.monitor, link.hook_table(), make);
                 self.node = Some(Node {
                     monitor,
                     transport,
@@ -413,7 +418,7 @@ mod tests {
     fn watch_of_nobody() -> Watch {
         let node = std::path::Path::new("/nonexistent/node.sock").into();
         let monitor = MonitorConfig::polling_every(Nanos::from_millis(1));
-        Watch::new(WatchConfig { node, monitor, spin: false, recover: false })
+        Watch::new(WatchConfig { node, monitor, detector: DetectorKind::Duty, spin: false, recover: false })
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! bounded, every cell is looked at, and the first one that can't be is named by file and line.
 
 use crate::live::detect::{DetectRow, FailureKind};
+use crate::live::detector::DetectorKind;
 use crate::results::{ResultsDir, ResultsError, Table, is_name};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -202,6 +203,9 @@ fn run_problem(row: &DetectRow) -> Option<String> {
     match () {
         () if row.level != failure.level() => Some(format!("'{}' is no level of {}", short(&row.level), row.failure)),
         () if row.transport != "verbs" => Some(format!("'{}' is not the transport verbs", short(&row.transport))),
+        () if DetectorKind::ALL.iter().all(|kind| kind.name() != row.detector) => {
+            Some(format!("'{}' is no detector", short(&row.detector)))
+        }
         () if row.cause.len() > LONGEST_NAME => Some(format!("'{}' is no cause", short(&row.cause))),
         () => wrong.map(|ms| format!("{ms} is no time in ms")),
     }
@@ -293,9 +297,9 @@ mod tests {
     const HEAD: &str = "case,metric,value,unit,bound,ok\n";
     const RUN: &str = "run,failure,level,transport,deadline_ms,poll_ms,load,detected,detection_ms,false_positives,cause,\
         sessions,affected,recovered,recovered_ok,extraction_ms,bytes_read,injection_ms,healthy_ms,late_samples,\
-        false_os,false_application,false_session,clock_error_ms\n\
-        0,sigstop,application,verbs,200.0,5.0,0,true,217.2,0,application,8,8,8,8,9.9,17920,0.7,707.2,1,0,0,0,0.7\n\
-        0,link-down,link,verbs,200.0,5.0,0,true,319.6,0,unreachable,8,0,0,0,,,,585.7,0,0,0,0,0.0\n";
+        false_os,false_application,false_session,clock_error_ms,detector,queues\n\
+        0,sigstop,application,verbs,200.0,5.0,0,true,217.2,0,application,8,8,8,8,9.9,17920,0.7,707.2,1,0,0,0,0.7,duty,true\n\
+        0,link-down,link,verbs,200.0,5.0,0,true,319.6,0,unreachable,8,0,0,0,,,,585.7,0,0,0,0,0.0,duty,true\n";
 
     fn metrics(text: impl AsRef<[u8]>) -> Result<Vec<Metric>, String> {
         let place = tempfile::tempdir().unwrap();

@@ -9,6 +9,7 @@ use super::{Context, Presentation, Profile, StudyError, limits};
 use crate::config::{self, Axis as Values, ConfigError, OneOrMany, Span};
 use crate::figures::{Axis, Figure, Panel, Series};
 use crate::live::detect::{self, DetectConfig, DetectRow, FailureKind};
+use crate::live::detector::DetectorKind;
 use crate::results::{ResultsDir, Table};
 use crate::runner::{Task, TaskError};
 use crate::stats;
@@ -159,6 +160,8 @@ impl Config {
             sessions: self.sessions,
             state_bytes: self.state_bytes,
             runs: if healthy { 1 } else { full.and_then(|full| full.runs).unwrap_or(self.runs) },
+            // The simulated counterpart's.
+            detector: DetectorKind::Deadline,
             healthy: if healthy { full.and_then(|full| full.healthy).unwrap_or(self.healthy).0 } else { base.healthy },
             ..base
         }

@@ -20,7 +20,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// The columns that others rely on.
 pub(crate) const HEADER: &str = "run,failure,level,transport,deadline_ms,poll_ms,load,detected,detection_ms,false_positives,\
     cause,sessions,affected,recovered,recovered_ok,extraction_ms,bytes_read,injection_ms,healthy_ms,late_samples,\
-    false_os,false_application,false_session,clock_error_ms";
+    false_os,false_application,false_session,clock_error_ms,detector,queues";
 
 /// The command, with a place for temporary files that is this test's own: by it, its processes are known.
 pub(crate) struct Place(TempDir);
@@ -168,7 +168,7 @@ pub(crate) fn every_run_is_detected_and_recovered(config: &DetectConfig, affecte
     for row in &report.rows {
         assert!(row.detected && row.detection_ms.is_some(), "{row:?}");
         assert_eq!((&*row.failure, &*row.level), (config.failure.name(), config.failure.level()));
-        assert_eq!(row.cause, row.level, "{row:?}");
+        assert_eq!(Some(&*row.cause), config.failure.cause(), "{row:?}");
         assert_eq!((row.affected, row.recovered, row.recovered_ok), (affected, affected, affected), "{row:?}");
         assert!(row.bytes_read.unwrap() >= affected * config.state_bytes as u64, "{row:?}");
     }

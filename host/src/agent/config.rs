@@ -3,6 +3,12 @@
 use std::path::PathBuf;
 
 use backdoor_core::Nanos;
+use rustix::process::Resource;
+
+use super::queues::MAX_QUEUES;
+
+/// Descriptors of the agent's own, with some to spare: memory, sockets, what a request may bring.
+const OWN_DESCRIPTORS: usize = 64;
 
 /// Settings of an agent. [`AgentConfig::at`] has a default for everything but the path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +31,11 @@ pub struct AgentConfig {
     pub agent_deadline: Nanos,
     /// How often the gauges are updated.
     pub gauge_period: Nanos,
+    /// Sockets that can be watched at once. Each takes a descriptor, and a word in every poll of a monitor.
+    pub queues: usize,
+    /// How often it is asked what waits in them, one system call each. Work that waits for an idle session counts from the
+    /// second look on, so choose it well below the sessions' deadlines.
+    pub queue_period: Nanos,
     /// What died is kept at least this long, for somebody to recover it; then until its room is needed.
     pub retain: Nanos,
     /// Most connections at once.
@@ -37,7 +48,7 @@ pub struct AgentConfig {
 }
 
 impl AgentConfig {
-    /// Defaults: 1024 entities, 8 MiB of State Boxes, 1 ms ticks.
+    /// Defaults: 1024 entities, 8 MiB of State Boxes, 1 ms ticks, 256 sockets looked at every 2 ms.
     pub fn at(socket: impl Into<PathBuf>) -> Self {
         AgentConfig {
             socket: socket.into(),
@@ -49,6 +60,8 @@ impl AgentConfig {
             agent_tick: Nanos::from_millis(10),
             agent_deadline: Nanos::from_secs(1),
             gauge_period: Nanos::from_millis(100),
+            queues: 256,
+            queue_period: Nanos::from_millis(2),
             retain: Nanos::from_secs(60),
             max_connections: 256,
             greeting_timeout: Nanos::from_secs(5),
@@ -72,6 +85,13 @@ impl AgentConfig {
                 return Err(format!("{name} is {period}, its deadline {deadline}: every pause would be a failure"));
             }
         }
+        if self.queue_period < shortest || self.queue_period > second {
+            return Err(format!("queue_period is {}, must be from {shortest} to {second}", self.queue_period));
+        }
+        if self.queues > MAX_QUEUES {
+            return Err(format!("queues is {}, at most {MAX_QUEUES} are possible", self.queues));
+        }
+        self.check_descriptors(rustix::process::getrlimit(Resource::Nofile).current)?;
         if self.gauge_period == Nanos::ZERO {
             return Err("gauge_period is 0".into());
         }
@@ -91,5 +111,35 @@ impl AgentConfig {
         #[cfg(feature = "verbs")]
         self.remote.as_ref().map_or(Ok(()), super::RemoteConfig::check)?;
         Ok(())
+    }
+
+    /// Whether everything that peers may make it hold at once fits: then none of them can exhaust its descriptors.
+    fn check_descriptors(&self, limit: Option<u64>) -> Result<(), String> {
+        let (queues, connections) = (self.queues, self.max_connections);
+        let need = queues.saturating_add(connections).saturating_add(OWN_DESCRIPTORS) as u64;
+        if limit.is_some_and(|limit| need > limit) {
+            let limit = limit.unwrap_or_default();
+            return Err(format!(
+                "{queues} queues and {connections} connections need {need} descriptors, and this process may have {limit} \
+                 (ulimit -n)"
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_cannot_be_promised_more_descriptors_than_there_are() {
+        let config = AgentConfig::at("/nonexistent");
+        assert_eq!(config.check_descriptors(Some(1024)), Ok(()));
+        assert_eq!(config.check_descriptors(None), Ok(()));
+        let refused = config.check_descriptors(Some(512)).unwrap_err();
+        assert!(refused.contains("576 descriptors") && refused.contains("512"), "{refused}");
+        let config = AgentConfig { queues: MAX_QUEUES + 1, ..config };
+        assert!(config.check(1).unwrap_err().contains("queues"));
     }
 }

@@ -23,7 +23,7 @@ use super::registry::{ConnectionId, Refusal, Registry};
 use super::socket::Listener;
 use crate::clock;
 use crate::protocol::{Answer, MAX_PACKET_BYTES, PacketError, Reason, Region, Request, decode, encode};
-use crate::wire::{Received, has_hung_up, receive_bytes, send};
+use crate::wire::{Enclosed, Received, has_hung_up, receive_from_peer, send};
 
 struct Peer {
     id: ConnectionId,
@@ -57,6 +57,7 @@ impl EventLoop {
         let mut peers: Vec<Peer> = Vec::new();
         let mut next_id = 0;
         let mut next_gauges = Nanos::ZERO;
+        let mut next_queues = Nanos::ZERO;
         // Without descriptors to spare, accepting fails at once, again and again; it is left alone for a moment.
         let mut accept_from = Nanos::ZERO;
         while !self.stop.load(Ordering::Acquire) {
@@ -66,7 +67,16 @@ impl EventLoop {
                 self.update_gauges(now);
                 next_gauges = now + self.config.gauge_period;
             }
-            let ready = self.wait(&peers, now >= accept_from);
+            // With nothing to look at, nobody is woken up for it.
+            let mut at_most = self.config.agent_tick;
+            if self.registry.has_queues() {
+                if now >= next_queues {
+                    self.registry.look_at_queues();
+                    next_queues = now + self.config.queue_period;
+                }
+                at_most = at_most.min(next_queues - now);
+            }
+            let ready = self.wait(&peers, now >= accept_from, at_most);
             let now = clock::now();
             let mut index = 0;
             peers.retain_mut(|peer| {
@@ -89,15 +99,15 @@ impl EventLoop {
         self.own_counter.depart();
     }
 
-    /// Waits for anything to happen, at most one tick; answers what happened to each peer.
-    fn wait(&self, peers: &[Peer], accepting: bool) -> Vec<PollFlags> {
+    /// Waits for anything to happen, `at_most` so long; answers what happened to each peer.
+    fn wait(&self, peers: &[Peer], accepting: bool, at_most: Nanos) -> Vec<PollFlags> {
         let readable = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
         let mut polled: Vec<PollFd<'_>> = peers.iter().map(|peer| readable(peer.socket.as_fd())).collect();
         polled.push(readable(self.wake.as_fd()));
         if accepting {
             polled.push(readable(self.listener.as_fd()));
         }
-        match rustix::event::poll(&mut polled, Some(&clock::timespec(self.config.agent_tick))) {
+        match rustix::event::poll(&mut polled, Some(&clock::timespec(at_most))) {
             Ok(_) => polled[..peers.len()].iter().map(|polled| polled.revents()).collect(),
             Err(_) => Vec::new(),
         }
@@ -120,7 +130,13 @@ impl EventLoop {
             return if silent { Fate::Close } else { Fate::Stay };
         }
         let mut packet = [0; MAX_PACKET_BYTES];
-        let decoded = match receive_bytes(peer.socket.as_fd(), &mut packet) {
+        // Whatever is not asked for is closed at the end of this.
+        let mut enclosed = Enclosed::Nothing;
+        let received = receive_from_peer(peer.socket.as_fd(), &mut packet).map(|(received, with_it)| {
+            enclosed = with_it;
+            received
+        });
+        let decoded = match received {
             // An empty packet looks like the end of the connection.
             Ok(Received::Packet(0)) if has_hung_up(peer.socket.as_fd()) => return Fate::Close,
             Ok(Received::Packet(length)) => decode(&packet[..length]),
@@ -138,7 +154,7 @@ impl EventLoop {
                 };
                 Refusal(reason, error.to_string())
             })
-            .and_then(|request| self.serve(peer, request, now));
+            .and_then(|request| self.serve(peer, request, enclosed, now));
         match outcome {
             Ok(None) => Fate::Stay,
             Ok(Some((reply, descriptors))) => answer(peer.socket.as_fd(), &reply, &descriptors),
@@ -146,7 +162,13 @@ impl EventLoop {
         }
     }
 
-    fn serve(&mut self, peer: &Peer, request: Request, now: Nanos) -> Result<Option<Reply<'_>>, Refusal> {
+    fn serve(
+        &mut self,
+        peer: &Peer,
+        request: Request,
+        enclosed: Enclosed,
+        now: Nanos,
+    ) -> Result<Option<Reply<'_>>, Refusal> {
         let incarnation = self.registry.incarnation;
         let (reply, descriptors) = match request {
             Request::Attach {} => {
@@ -177,6 +199,18 @@ impl EventLoop {
                 let application = Slot(application);
                 let opened = self.registry.open_session(peer.id, application, &name, deadline, state_bytes, now)?;
                 (opened, Vec::new())
+            }
+            Request::WatchQueue { slot } => {
+                let wrong = |what: &str| Refusal(Reason::Invalid, format!("{what} came with it: send one socket"));
+                let socket = match enclosed {
+                    Enclosed::One(socket) => socket,
+                    Enclosed::Nothing => return Err(wrong("no descriptor")),
+                    Enclosed::TooMany => {
+                        return Err(wrong("more than one descriptor, or one that the agent has no room for,"));
+                    }
+                };
+                self.registry.watch_queue(peer.id, Slot(slot), socket)?;
+                (Answer::Done {}, Vec::new())
             }
             // Nobody waits for an answer to these, so a refusal would be taken for the answer to something else.
             Request::CloseSession { session } => {

@@ -67,7 +67,7 @@ impl Gauge {
     }
 }
 
-/// Room for gauges in an agent's Progress Box; some of it for gauges to come.
+/// Room for these gauges in an agent's Progress Box, some of it for gauges to come. Those of queues come behind.
 pub(super) const GAUGE_SLOTS: usize = 16;
 
 const _: () = assert!(Gauge::ALL.len() <= GAUGE_SLOTS);

@@ -54,7 +54,7 @@ impl NodeMemory {
     /// Makes all regions, an empty Progress Box, and the hook table that names them.
     pub(super) fn create(config: &AgentConfig, incarnation: u64) -> Result<(Self, Mapped), AgentError> {
         let impossible = |error: backdoor_core::FormatError| AgentError::Config(error.to_string());
-        let geometry = Geometry::new(config.capacity, gauges::GAUGE_SLOTS).map_err(impossible)?;
+        let geometry = Geometry::new(config.capacity, gauges::GAUGE_SLOTS + config.queues).map_err(impossible)?;
         let progress = Shared::create(PROGRESS_BOX, "backdoor-progress", geometry.total_words(), Rights::READ)?;
         let states = Shared::create(STATE_BOXES, "backdoor-states", config.state_words, Rights::READ)?;
         let claims = Shared::create(CLAIMS, "backdoor-claims", config.claims, CLAIM_RIGHTS)?;

@@ -9,6 +9,7 @@ mod elsewhere;
 mod event_loop;
 mod gauges;
 mod memory;
+mod queues;
 mod registry;
 #[cfg(feature = "verbs")]
 mod remote;
@@ -24,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use backdoor_core::progress_box::{Counter, FailureLevel, ProgressBoxError};
+use backdoor_core::progress_box::{Counter, EntityRecord, FailureLevel, ProgressBoxError};
 use backdoor_core::transport::RegionKey;
 use backdoor_transports::shm::MapError;
 use rustix::event::EventfdFlags;
@@ -151,11 +152,13 @@ impl Agent {
         let pinned = cpus.into_iter().map(|cpu| (format!("os/cpu{cpu}"), Some(cpu)));
         let mut own_counter = None;
         for (name, cpu) in std::iter::once(("os".into(), None)).chain(pinned) {
-            let word = registry.add_own(&name, FailureLevel::Os, config.os_deadline)?;
+            let word =
+                registry.add_own(EntityRecord::new(&name, FailureLevel::Os, config.os_deadline).every(config.tick))?;
             let ticker = ticker::start(Counter::resume(word), cpu, config.tick, Arc::clone(&stop));
             agent.tickers.push(ticker.map_err(thread_error(&name))?);
             if own_counter.is_none() {
-                let word = registry.add_own("agent", FailureLevel::Application, config.agent_deadline)?;
+                let agent = EntityRecord::new("agent", FailureLevel::Application, config.agent_deadline);
+                let word = registry.add_own(agent)?;
                 own_counter = Some(Counter::resume(word));
             }
         }

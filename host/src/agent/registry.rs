@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 
 use backdoor_core::Nanos;
 use backdoor_core::progress_box::{EntityRecord, FailureLevel, ProgressBox, ProgressBoxError, Slot, StateBoxLocation};
@@ -20,6 +21,7 @@ use backdoor_transports::shm::{ReadOnlyWords, SharedWord, SharedWords};
 use super::AgentConfig;
 use super::arena::Arena;
 use super::memory::Mapped;
+use super::queues::{QueueError, Queues};
 use crate::protocol::{Answer, Reason, Status};
 
 /// Number of a connection, never used twice.
@@ -68,6 +70,7 @@ pub(super) struct Registry {
     claims: ReadOnlyWords,
     claims_taken: Vec<bool>,
     arena: Arena,
+    queues: Queues,
     applications: BTreeMap<Slot, Application>,
     sessions: BTreeMap<u64, Session>,
     next_session: u64,
@@ -85,6 +88,7 @@ impl Registry {
             claims: mapped.claims,
             claims_taken: vec![false; config.claims],
             arena: Arena::new(config.state_words),
+            queues: Queues::new(config.queues),
             applications: BTreeMap::new(),
             sessions: BTreeMap::new(),
             next_session: 1,
@@ -96,13 +100,7 @@ impl Registry {
 
     /// Adds the operating system, or one of its CPUs, or the agent: what the agent itself ticks. The first of them is
     /// the system, in which the others live.
-    pub(super) fn add_own(
-        &mut self,
-        name: &str,
-        level: FailureLevel,
-        deadline: Nanos,
-    ) -> Result<SharedWord, ProgressBoxError> {
-        let mut record = EntityRecord::new(name, level, deadline);
+    pub(super) fn add_own(&mut self, mut record: EntityRecord) -> Result<SharedWord, ProgressBoxError> {
         record.parent = self.system;
         record.process = u64::from(std::process::id());
         let slot = self.progress.add(record)?;
@@ -198,6 +196,40 @@ impl Registry {
         }
     }
 
+    /// Takes a duplicate of the socket in which work waits for the application or session in `slot`, in place of an earlier
+    /// one, and names its gauge in the directory.
+    pub(super) fn watch_queue(&mut self, connection: ConnectionId, slot: Slot, socket: OwnedFd) -> Result<(), Refusal> {
+        let session = self.sessions.values().find(|session| session.slot == slot && session.orphaned.is_none());
+        self.check_owner(connection, session.map_or(slot, |session| session.application))
+            .map_err(|_| Refusal(Reason::NotYours, format!("slot {} is not of this connection", slot.0)))?;
+        let gauge = self.queues.hold(slot, socket).map_err(|error| match error {
+            QueueError::Full(_) => Refusal(Reason::Full, error.to_string()),
+            _ => Refusal(Reason::Invalid, error.to_string()),
+        })?;
+        if self.progress.record(slot).is_some_and(|record| record.pending != Some(gauge)) {
+            self.progress.amend(slot, |record| record.pending = Some(gauge));
+        }
+        Ok(())
+    }
+
+    /// Whether there are sockets to look at.
+    pub(super) fn has_queues(&self) -> bool {
+        self.queues.len() > 0
+    }
+
+    /// Looks what waits in each socket.
+    pub(super) fn look_at_queues(&mut self) {
+        self.queues.pass(|gauge, waiting| self.progress.set_gauge(gauge, waiting));
+    }
+
+    /// Lets go of the socket of whoever is in `slot`. The gauge is cleared before anybody else can get it.
+    fn release_queue(&mut self, slot: Slot) {
+        if let Some(gauge) = self.queues.release(slot) {
+            self.progress.amend(slot, |record| record.pending = None);
+            self.progress.set_gauge(usize::from(gauge), 0);
+        }
+    }
+
     pub(super) fn close_session(&mut self, connection: ConnectionId, id: u64, now: Nanos) -> Result<(), Refusal> {
         let not_yours = || Refusal(Reason::NotYours, format!("there is no session {id} of this connection"));
         let application = self.sessions.get(&id).ok_or_else(not_yours)?.application;
@@ -216,14 +248,30 @@ impl Registry {
         } else if let Some(entry) = self.applications.get_mut(&application) {
             // Sessions that were taken over remain, and their parent with them.
             *entry = Application { connection: None, orphaned: Some(now) };
+            self.release_queue(application);
         }
         Ok(())
     }
 
-    /// The connection is closed. What still belongs to it did not depart: it died.
+    /// The connection is closed. What still belongs to it did not depart: it died. Its sockets are let go, so that the
+    /// kernel tells its clients.
     pub(super) fn connection_lost(&mut self, connection: ConnectionId, now: Nanos) {
-        for application in self.applications.values_mut().filter(|a| a.connection == Some(connection)) {
+        let mut lost = Vec::new();
+        for (slot, application) in self.applications.iter_mut().filter(|(_, a)| a.connection == Some(connection)) {
             *application = Application { connection: None, orphaned: Some(now) };
+            lost.push(*slot);
+        }
+        for slot in lost {
+            self.release_queue(slot);
+            for id in self.sessions_of(slot) {
+                self.release_session_queue(id);
+            }
+        }
+    }
+
+    fn release_session_queue(&mut self, id: u64) {
+        if let Some(slot) = self.sessions.get(&id).map(|session| session.slot) {
+            self.release_queue(slot);
         }
     }
 
@@ -242,6 +290,8 @@ impl Registry {
             orphans: (orphaned_sessions.count() + orphaned_applications.count()) as u64,
             free_state_words: self.arena.free_words() as u64,
             state_words: self.arena.words() as u64,
+            queues: self.queues.len() as u64,
+            max_queues: self.queues.room() as u64,
             // Not its business; see `elsewhere`.
             remote_monitors: 0,
             remote_turned_away: 0,
@@ -269,6 +319,7 @@ impl Registry {
 
     /// Frees a session, or keeps it if somebody took it over and may still be reading.
     fn retire(&mut self, id: u64, now: Nanos) {
+        self.release_session_queue(id);
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if self.claims.load(session.claim) == Some(session.unclaimed) {
             self.remove_session(id);
@@ -278,6 +329,7 @@ impl Registry {
     }
 
     fn remove_session(&mut self, id: u64) {
+        self.release_session_queue(id);
         let Some(session) = self.sessions.remove(&id) else { return };
         self.progress.remove(session.slot);
         // One client's state is not the next one's business.
@@ -292,6 +344,7 @@ impl Registry {
         for id in self.sessions_of(application) {
             self.remove_session(id);
         }
+        self.release_queue(application);
         self.applications.remove(&application);
         self.progress.remove(application);
     }

@@ -6,6 +6,7 @@
 
 mod claim;
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -94,10 +95,15 @@ impl Node {
     }
 
     fn ask(&self, request: &Request) -> Result<(), ConnectionError> {
-        match self.link.request(request)?.0 {
-            Answer::Done {} => Ok(()),
-            other => Err(self.link.no_agent(format!("answered {other:?} to {request:?}"))),
-        }
+        ask(&self.link, request, &[])
+    }
+}
+
+/// Asks for what is answered by no more than that it is done.
+fn ask(link: &Connection, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<(), ConnectionError> {
+    match link.request_with(request, descriptors)?.0 {
+        Answer::Done {} => Ok(()),
+        other => Err(link.no_agent(format!("answered {other:?} to {request:?}"))),
     }
 }
 
@@ -116,6 +122,10 @@ impl Shared {
         let index = usize::try_from(liveness_word).ok().filter(|index| *index < self.progress.len());
         let index = index.ok_or_else(|| self.link.no_agent(format!("there is no liveness word {liveness_word}")))?;
         Ok(Counter::resume(self.progress.word(index)))
+    }
+
+    fn watch_queue(&self, slot: Slot, socket: BorrowedFd<'_>) -> Result<(), ConnectionError> {
+        ask(&self.link, &Request::WatchQueue { slot: slot.0 }, &[socket])
     }
 }
 
@@ -143,6 +153,15 @@ impl App {
     /// Its place in the Progress Box.
     pub fn slot(&self) -> Slot {
         self.shared.application
+    }
+
+    /// Lets the agent see whether connections wait at `listener`, a stream socket that listens already: then the service
+    /// can't be idle for longer than its deadline without being suspected. See [`Session::watch_queue`].
+    ///
+    /// The agent keeps a duplicate until the application and its sessions are dropped, or its process ends; until then,
+    /// and for the moment that it takes the agent to notice, nobody else can listen at that address.
+    pub fn watch_queue(&self, listener: impl AsFd) -> Result<(), ConnectionError> {
+        self.shared.watch_queue(self.shared.application, listener.as_fd())
     }
 
     /// Opens a session whose state never exceeds `state_bytes` bytes. It counts as idle until it first makes progress.
@@ -195,6 +214,20 @@ impl Session {
     /// It waits for its client: silence from here on is expected.
     pub fn idle(&mut self) {
         self.counter.idle();
+    }
+
+    /// Lets the agent see how many bytes wait in `socket`, the connection to the client (TCP, or a Unix stream): whoever
+    /// [is idle](Self::idle) while they do is suspected after the deadline. Without it, a session that loses a wake-up
+    /// passes for one that has nothing to do.
+    ///
+    /// The agent keeps a duplicate, which it never reads, until the session is dropped, its process ends, or another
+    /// socket is given to it. *So the connection stays open until then:* drop the session with the socket, or
+    /// [shut the socket down](std::net::TcpStream::shutdown).
+    ///
+    /// # Errors
+    /// The agent refuses what is no stream socket, and one more than it [can watch](crate::agent::AgentConfig::queues).
+    pub fn watch_queue(&self, socket: impl AsFd) -> Result<(), ConnectionError> {
+        self.shared.watch_queue(self.slot, socket.as_fd())
     }
 
     /// Makes `state` what a heir will find. Answers how many commits there were. If the session was taken over, then

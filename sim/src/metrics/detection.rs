@@ -188,7 +188,7 @@ impl Sweep<'_> {
                 // A silence too short to be on record is as good as none.
                 let silence = entity.silences.get(entity.silences.partition_point(|s| s.ended <= sample));
                 let last_progress = silence.map_or(evidence, |s| s.start.min(evidence));
-                Symptom { slot: entity.slot, record, standing, last_progress }
+                Symptom { slot: entity.slot, record, standing, last_progress, progressed: last_progress }
             })
             .collect();
         let right = |found: &backdoor_core::diagnosis::Failure| {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::detector::{DeadlineDetector, Duty, NfdS, Schedule};
-use crate::progress_box::FailureLevel;
+use crate::progress_box::{FailureLevel, Pending};
 use proptest::prelude::*;
 
 /// Counts due at 10, 20, …, each good for 5 after the next one is due.
@@ -172,6 +172,37 @@ fn a_gauge_that_is_not_there_accuses_nobody() {
     node.table.learn(Slot(1), record, node.now, make, &mut Vec::new());
     node.gauges[0] = 5;
     assert_eq!(node.polls(50), []);
+}
+
+#[test]
+fn a_keeper_that_is_late_accuses_nobody() {
+    let looked = |amount, look| Pending::seen(amount, look).to_word();
+    let mut node = Node::<DeadlineDetector>::by_deadline();
+    node.gauges[0] = looked(8, 1);
+    node.step(1, EntityState::Idle);
+    assert_eq!(node.polls(50), [], "it was done while the keeper waited for a processor");
+    node.gauges[0] = looked(8, 2);
+    assert_eq!(node.polls(50), [], "that look may have begun before");
+    node.gauges[0] = looked(8, 3);
+    assert_eq!(node.polls(50), [(7, "suspected")], "this one did not, and the keeper need look no more");
+    node.step(1, EntityState::Idle);
+    node.gauges[0] = looked(9, 4);
+    assert_eq!(node.polls(50), [(1, "trusted")]);
+}
+
+#[test]
+fn who_owed_and_is_not_counted_any_more_is_idle_by_its_word() {
+    for owes_for in [3, 20] {
+        let mut node = Node::<DeadlineDetector>::by_deadline();
+        node.gauges[0] = 1;
+        let before = node.polls(owes_for);
+        let record = EntityRecord::new("session", FailureLevel::Session, MS * 5);
+        let make = &mut |record: &EntityRecord, now| DeadlineDetector::new(record.deadline, now);
+        node.table.learn(Slot(1), record, node.now, make, &mut Vec::new());
+        let after = if before.is_empty() { vec![] } else { vec![(1, "trusted")] };
+        assert_eq!(node.polls(50), after);
+        assert_eq!(node.table.entities().nth(1).map(|entity| entity.standing), Some(Standing::Idle));
+    }
 }
 
 /// The node slows down to a quarter; a session that is silent for 12 of its own polls was starved for 9 of them.

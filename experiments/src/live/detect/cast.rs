@@ -55,6 +55,8 @@ impl Cast {
             capacity: 64 + (1 + REMAINS) * (1 + sessions),
             state_words: (1 + REMAINS) * sessions * words_needed(config.state_bytes),
             os_deadline: Span(config.deadline.max(OS_DEADLINE)),
+            // One worker's at a time: what an earlier one had is let go when it ends.
+            queues: sessions + 1,
             retain: Span(config.limit() + Nanos::from_millis(500)),
             offer: (config.transport == TransportKind::Verbs)
                 .then(|| Offer { listen: Ipv4Addr::LOCALHOST.into(), card: config.card.clone() }),
@@ -68,7 +70,12 @@ impl Cast {
         let lifetime = Span(run * u64::from(config.runs) + Nanos::from_secs(60));
         let load = (0..config.load).map(|_| node.start(Role::Load { lifetime }));
         let load = load.collect::<Result<_, _>>()?;
-        let role = Role::Monitor { node: reached.address.clone(), poll: Span(config.poll), spin: config.spin };
+        let role = Role::Monitor {
+            node: reached.address.clone(),
+            poll: Span(config.poll),
+            detector: config.detector,
+            spin: config.spin,
+        };
         let monitor = config.here().start(role)?;
         let socket = ready.socket;
         let mut cast =

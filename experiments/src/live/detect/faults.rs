@@ -55,6 +55,8 @@ impl Means {
             | FailureKind::Sigkill
             | FailureKind::Deadlock
             | FailureKind::SessionStuck
+            | FailureKind::IdleLie
+            | FailureKind::Livelock
             | FailureKind::None => Ok(Means::Worker),
         }
     }
@@ -152,9 +154,15 @@ fn fail_worker(failure: FailureKind, client: u64, node: &Place, worker: &mut Par
         FailureKind::Sigstop => return signal(PartSignal::Stop, node, worker),
         FailureKind::Sigkill => return signal(PartSignal::Kill, node, worker),
         FailureKind::SessionStuck => Order::Stick { client },
+        FailureKind::IdleLie => Order::MissWakeup { client },
+        FailureKind::Livelock => Order::Livelock,
         _ => Order::Deadlock,
     };
-    let hit = if let Order::Stick { client } = order { Hit::Session(client) } else { Hit::Worker };
+    let hit = match order {
+        Order::Stick { client } | Order::MissWakeup { client } => Hit::Session(client),
+        Order::Livelock => Hit::Service,
+        Order::Deadlock => Hit::Worker,
+    };
     let before = node.clock()?;
     let ordered = clock::now();
     worker.send(&order)?;

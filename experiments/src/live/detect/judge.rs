@@ -12,6 +12,8 @@ use crate::live::parts::session_name;
 pub(super) enum Hit {
     /// The worker and all its sessions.
     Worker,
+    /// All sessions of the worker, which goes on itself.
+    Service,
     /// The session of this client.
     Session(u64),
     /// Everything on the node.
@@ -67,7 +69,7 @@ pub(super) struct Evidence<'a> {
 
 impl<'a> Evidence<'a> {
     /// When the monitor came to the verdict that lasts, and what it rests on. For a worker or a session it is a
-    /// suspicion. A node is found out by a suspicion of its operating system (its counters stand still, and its memory
+    /// suspicion; for a service, the first of one of its sessions. A node is found out by a suspicion of its operating system (its counters stand still, and its memory
     /// can be read), or by being unreachable; a broken link by a broken channel.
     pub(super) fn detection(&self, fault: Fault) -> Option<(Nanos, Sign)> {
         let mut since = None;
@@ -102,13 +104,13 @@ impl<'a> Evidence<'a> {
         since
     }
 
-    /// The diagnosis after the detection: with the target as its root or, if not `exact`, whatever came last.
+    /// The diagnosis after the detection: with what failed as its root or, if not `exact`, whatever came last.
     pub(super) fn explanation(&self, fault: Fault, exact: bool) -> Option<(&'a str, Option<&'a Recovery>)> {
         let (detected, _) = self.detection(fault)?;
         let after = self.notices.iter().rev().filter(|notice| notice.at_ns >= detected.0);
         after.into_iter().find_map(|notice| match &notice.what {
             What::Failure { cause, roots, recovery, .. }
-                if !exact || roots.iter().any(|root| self.is_target(root, fault.hit)) =>
+                if !exact || roots.iter().any(|root| self.is_root(root, fault.hit)) =>
             {
                 Some((cause.as_str(), recovery.as_ref()))
             }
@@ -148,17 +150,25 @@ impl<'a> Evidence<'a> {
     fn is_target(&self, entity: &Entity, hit: Hit) -> bool {
         match hit {
             Hit::Worker => self.is_ours(entity) && entity.level == "application",
+            Hit::Service => self.is_ours(entity) && entity.level == "session",
             Hit::Session(client) => self.is_ours(entity) && entity.name == session_name(client),
             Hit::Node => entity.level == "os",
             Hit::Link => false,
         }
     }
 
+    /// Whether the entity is the one that a right diagnosis names.
+    fn is_root(&self, entity: &Entity, hit: Hit) -> bool {
+        // By itself, no session that is not served tells that none is.
+        let hit = if hit == Hit::Service { Hit::Worker } else { hit };
+        self.is_target(entity, hit)
+    }
+
     fn is_false(&self, at: Nanos, entity: &Entity, fault: Option<Fault>) -> bool {
         let failed = fault.is_some_and(|fault| {
             let affected = match fault.hit {
                 Hit::Worker => self.is_ours(entity),
-                Hit::Session(_) => self.is_target(entity, fault.hit),
+                Hit::Service | Hit::Session(_) => self.is_target(entity, fault.hit),
                 Hit::Node => true,
                 Hit::Link => false,
             };
@@ -231,6 +241,25 @@ mod tests {
         let before = [suspected(session()), suspected(os())];
         assert_eq!(judged(Hit::Node, &before, &[]), (Some((20, Sign::Suspicion)), [1, 0, 1]));
         assert_eq!(judged(Hit::Worker, &before, &[]), (None, [1, 0, 1]));
+    }
+
+    #[test]
+    fn a_service_is_found_out_by_its_sessions_and_diagnosed_as_a_whole() {
+        let worker = entity(1, FailureLevel::Application, "worker");
+        let after = [suspected(session()), suspected(worker.clone())];
+        let judged = judged(Hit::Service, &[suspected(session())], &after);
+        assert_eq!(judged, (Some((20, Sign::Suspicion)), [0, 1, 1]), "the worker itself goes on");
+        let diagnosed = |root: Entity| {
+            let (cause, action) = ("c".into(), "none".into());
+            let failure =
+                What::Failure { cause, roots: vec![root], sessions: 1, recoverable: 1, action, recovery: None };
+            let notices = [suspected(session()), failure].map(|what| Notice { at_ns: 110, what });
+            let past = HashSet::new();
+            let evidence = Evidence { worker: WORKER, past: &past, began: Nanos(1), notices: &notices };
+            let fault = Fault { at: Nanos(100), clock_error: Nanos::ZERO, injection: None, hit: Hit::Service };
+            evidence.is_complete(fault)
+        };
+        assert!(diagnosed(worker) && !diagnosed(session()));
     }
 
     #[test]

@@ -13,13 +13,17 @@
 //! counter of an application moved last up to a tick (1 ms) before it failed, so a detection may take a little less than
 //! the deadline; a deadlock, which begins at a tick, mostly does.
 //!
+//! *Idle lie, livelock:* when a request lies in the socket that will not be taken out, seen by the thread that leaves it
+//! there; of a livelock, the first such request. Before it, nothing had been lost.
+//!
 //! *On two machines* ([`super::stage`]) the moment is told by the node's clock and translated; the column
 //! `clock_error_ms` says how far off that may be ([`super::stage::offset`]). *Kernel crash, link down:* nobody can tell
 //! afterwards when it happened, so it is when the order was sent, and the detection time is an upper bound. *Command:*
 //! when it was started; it failed within `injection_ms`. *Own link down:* as with signals.
 //!
 //! # What counts as detected
-//! Of a worker or a session: that it is suspected. Of a node: that its operating system is suspected, or that the node
+//! Of a worker or a session: that it is suspected. Of a worker in a livelock, which goes on itself: that the first of its
+//! sessions is. Of a node: that its operating system is suspected, or that the node
 //! is unreachable. Of a link: that the channel is broken; nobody has failed then, so every suspicion is wrong.
 //!
 //! # What is counted against the monitor
@@ -59,8 +63,9 @@ use std::time::Duration;
 use backdoor_core::Nanos;
 use backdoor_sim::streams::{StreamKey, Streams};
 
+use super::detector::DetectorKind;
 use super::notice::Summary;
-use super::parts::{MIN_STATE_BYTES, PartError, Place};
+use super::parts::{MIN_STATE_BYTES, PartError, Place, QUEUE_PERIOD};
 use super::reach::{Card, Retry, TransportKind};
 use super::stage::connection::StageError;
 use super::wakeups;
@@ -106,6 +111,10 @@ pub struct DetectConfig {
     pub spin: bool,
     /// Whether a stuck session spins instead of blocking.
     pub stuck_spins: bool,
+    /// What the monitor judges by.
+    pub detector: DetectorKind,
+    /// Whether the agent watches what waits in the sessions' sockets.
+    pub queues: bool,
     /// What the monitor reads through.
     pub transport: TransportKind,
     /// Which network card of this machine, if that is one.
@@ -140,6 +149,8 @@ impl Default for DetectConfig {
             seed: 1,
             spin: false,
             stuck_spins: false,
+            detector: DetectorKind::default(),
+            queues: true,
             transport: TransportKind::Shm,
             card: Card::default(),
             retry: Retry::default(),
@@ -171,9 +182,11 @@ impl DetectConfig {
         })
     }
 
-    /// What the method promises without load: a deadline of silence, a poll to see it, 1 ms for the machine.
+    /// What the method promises without load: a deadline of silence, a poll to see it, 1 ms for the machine. Where only
+    /// waiting work shows the failure, the agent looks twice before.
     pub fn bound(&self) -> Nanos {
-        self.deadline + self.poll + Nanos::from_millis(1)
+        let looks = if self.failure.shows_in_queues() { QUEUE_PERIOD * 2 } else { Nanos::ZERO };
+        self.deadline + self.poll + Nanos::from_millis(1) + looks
     }
 
     /// How long a failure is waited for.

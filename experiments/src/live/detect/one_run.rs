@@ -57,6 +57,7 @@ impl<'a> OneRun<'a> {
             state_bytes: config.state_bytes,
             seed: states.seed,
             stuck_spins: config.stuck_spins,
+            queues: config.queues,
             listen: cast.node.host(),
         };
         let mut worker = cast.node.start(role)?;
@@ -160,7 +161,7 @@ impl<'a> OneRun<'a> {
         let failed: Vec<u64> = match fault.map(|fault| fault.hit) {
             None | Some(Hit::Link) => Vec::new(),
             Some(Hit::Session(client)) => vec![client],
-            Some(Hit::Worker | Hit::Node) => (0..config.sessions).collect(),
+            Some(Hit::Worker | Hit::Service | Hit::Node) => (0..config.sessions).collect(),
         };
         // A stopped worker holds its connections open; its end lets the clients read what it had answered.
         let _ = self.worker.signal(PartSignal::Kill);
@@ -198,6 +199,8 @@ impl<'a> OneRun<'a> {
             false_application: false_positives[1],
             false_session: false_positives[2],
             clock_error_ms: fault.map_or(0.0, |fault| fault.clock_error.as_millis_f64()),
+            detector: config.detector.name().into(),
+            queues: config.queues,
         })
     }
 }

@@ -65,6 +65,10 @@ pub struct DetectRow {
     pub false_session: u64,
     /// By how much the moment of failure may be off because it was told by another machine's clock, in ms.
     pub clock_error_ms: f64,
+    /// What the monitor judged by.
+    pub detector: Cow<'static, str>,
+    /// Whether the agent watched what waits in the sessions' sockets.
+    pub queues: bool,
 }
 
 /// All runs of one configuration.
@@ -97,7 +101,7 @@ impl DetectReport {
         stats::quantile(&mut self.detection_ms(), 0.5)
     }
 
-    /// Whether the median keeps deadline + poll + 1 ms; `None` if nothing was to be detected or nothing was, or if it was
+    /// Whether the median keeps the [bound](DetectConfig::bound); `None` if nothing was to be detected or nothing was, or if it was
     /// a node or a link: there the deadline is not what it takes.
     pub fn keeps_bound(&self) -> Option<bool> {
         if self.config.failure.is_of_node() {
@@ -141,7 +145,8 @@ impl DetectReport {
             };
             if !config.failure.is_of_node() {
                 let bound = config.bound().as_millis_f64();
-                line("bound", format!("{bound:.2} ms = deadline + poll + 1 ms: {kept}"));
+                let looks = if config.failure.shows_in_queues() { " + two looks at the queues" } else { "" };
+                line("bound", format!("{bound:.2} ms = deadline + poll + 1 ms{looks}: {kept}"));
             }
             let clock_error = self.rows.iter().map(|row| row.clock_error_ms).fold(0.0, f64::max);
             if clock_error > 0.0 {
@@ -176,12 +181,13 @@ impl DetectReport {
         let config = &self.config;
         let plural = |count: u64| if count == 1 { "" } else { "s" };
         format!(
-            "{} ({}): deadline {}, poll {}, {} busy process{}, {} session{} of {} bytes, over {}{}",
+            "{} ({}): detector {}, deadline {}, poll {}, {} busy process{}, {} session{} of {} bytes{}, over {}{}",
             config.failure.name(),
             match config.failure {
                 FailureKind::None => "nobody fails",
                 other => other.level(),
             },
+            config.detector.name(),
             config.deadline,
             config.poll,
             config.load,
@@ -189,6 +195,7 @@ impl DetectReport {
             config.sessions,
             plural(config.sessions),
             config.state_bytes,
+            if config.queues { "" } else { ", queues not watched" },
             match config.transport {
                 TransportKind::Shm => "shared memory",
                 TransportKind::Verbs => "verbs",
@@ -253,6 +260,8 @@ mod tests {
             false_application: 0,
             false_session: 0,
             clock_error_ms: 0.0,
+            detector: "duty".into(),
+            queues: true,
         }
     }
 

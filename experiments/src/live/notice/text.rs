@@ -190,6 +190,7 @@ fn words(cause: &str) -> &str {
         "operating_system" => "operating system",
         "processor" => "processor",
         "reporter" => "agent, which keeps the system's counters",
+        "not_serving" => "application that goes on and serves nobody",
         other => other,
     }
 }

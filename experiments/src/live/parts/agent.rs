@@ -29,20 +29,27 @@ pub struct RemoteReady {
     pub key: String,
 }
 
-pub(super) fn play(
-    capacity: usize,
-    state_words: usize,
-    os_deadline: Nanos,
-    retain: Nanos,
-    offer: Option<&Offer>,
-) -> Result<(), Box<dyn Error>> {
+/// How often the agent looks at the sockets that it watches.
+pub const QUEUE_PERIOD: Nanos = Nanos::from_millis(2);
+
+/// What it has room for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    pub(super) capacity: usize,
+    pub(super) state_words: usize,
+    pub(super) queues: usize,
+}
+
+pub(super) fn play(room: Room, os_deadline: Nanos, retain: Nanos, offer: Option<&Offer>) -> Result<(), Box<dyn Error>> {
     // First, so that the end of the parent is noticed from here on, and what is made below is removed.
     let gone = super::parent_gone();
     let directory = tempfile::Builder::new().prefix("backdoor-live-").tempdir()?;
     let mut config = AgentConfig::at(directory.path().join("node.sock"));
-    config.capacity = capacity;
-    config.claims = capacity;
-    config.state_words = state_words;
+    config.capacity = room.capacity;
+    config.claims = room.capacity;
+    config.state_words = room.state_words;
+    config.queues = room.queues;
+    config.queue_period = QUEUE_PERIOD;
     config.os_deadline = os_deadline;
     config.retain = retain;
     let socket = config.socket.to_string_lossy().into_owned();

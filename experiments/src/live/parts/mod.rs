@@ -18,7 +18,7 @@ mod saboteur;
 mod state;
 mod worker;
 
-pub use agent::{Ready, RemoteReady};
+pub use agent::{QUEUE_PERIOD, Ready, RemoteReady};
 pub(in crate::live) use child::ChildPart;
 pub use child::PartSignal;
 pub use process::{Part, PartError, Place};
@@ -34,6 +34,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
+use super::detector::DetectorKind;
 use super::reach::{NodeAddress, Offer};
 use crate::config::Span;
 
@@ -55,6 +56,8 @@ pub enum Role {
         state_words: usize,
         /// Deadline of the operating system's counters.
         os_deadline: Span,
+        /// Sockets that it can watch.
+        queues: usize,
         /// How long what died is kept.
         retain: Span,
         /// How it serves network cards, if it does.
@@ -72,6 +75,8 @@ pub enum Role {
         seed: u64,
         /// Whether a stuck session spins instead of blocking.
         stuck_spins: bool,
+        /// Whether it has the agent watch its sessions' sockets.
+        queues: bool,
         /// Where to wait for clients. A stage puts its own address here.
         listen: IpAddr,
     },
@@ -86,6 +91,8 @@ pub enum Role {
         node: NodeAddress,
         /// Time between polls.
         poll: Span,
+        /// What to judge by.
+        detector: DetectorKind,
         /// Whether to spin instead of sleeping the last bit.
         spin: bool,
     },
@@ -135,18 +142,19 @@ pub fn play(task: &str) -> Result<(), String> {
     }
     let name = task.role.name();
     let outcome = match task.role {
-        Role::Agent { capacity, state_words, os_deadline, retain, offer } => {
-            agent::play(capacity, state_words, os_deadline.0, retain.0, offer.as_ref())
+        Role::Agent { capacity, state_words, os_deadline, queues, retain, offer } => {
+            let room = agent::Room { capacity, state_words, queues };
+            agent::play(room, os_deadline.0, retain.0, offer.as_ref())
         }
-        Role::Worker { socket, deadline, state_bytes, seed, stuck_spins, listen } => {
-            let settings = worker::Settings { deadline: deadline.0, state_bytes, seed, stuck_spins, listen };
+        Role::Worker { socket, deadline, state_bytes, seed, stuck_spins, queues, listen } => {
+            let settings = worker::Settings { deadline: deadline.0, state_bytes, seed, stuck_spins, queues, listen };
             worker::play(&socket, settings)
         }
         Role::Load { lifetime } => {
             load::play(lifetime.0);
             Ok(())
         }
-        Role::Monitor { node, poll, spin } => monitor::play(node, poll.0, spin),
+        Role::Monitor { node, poll, detector, spin } => monitor::play(node, poll.0, detector, spin),
         Role::Saboteur { fault } => saboteur::play(&fault),
     };
     outcome.map_err(|error| format!("{name} process: {error}"))

@@ -42,6 +42,13 @@ pub enum Order {
         /// The client.
         client: u64,
     },
+    /// The next request of a client is in the socket, and whoever is to serve it waits for something else.
+    MissWakeup {
+        /// The client.
+        client: u64,
+    },
+    /// The event loop goes on, and no request is taken out of its socket any more.
+    Livelock,
 }
 
 /// What it tells.
@@ -66,6 +73,7 @@ pub(super) struct Settings {
     pub(super) state_bytes: usize,
     pub(super) seed: u64,
     pub(super) stuck_spins: bool,
+    pub(super) queues: bool,
     pub(super) listen: IpAddr,
 }
 
@@ -79,8 +87,17 @@ struct Shared {
     deadlock: AtomicBool,
     partner_holds_journal: AtomicBool,
     stuck_client: AtomicU64,
+    missing_client: AtomicU64,
+    livelocked: AtomicBool,
     /// When the failure began; 0 before it.
     failed_at: AtomicU64,
+}
+
+impl Shared {
+    /// The failure begins, unless it has begun in another thread.
+    fn fails_now(&self) {
+        let _ = self.failed_at.compare_exchange(0, clock::now().0, Ordering::AcqRel, Ordering::Relaxed);
+    }
 }
 
 pub(super) fn play(socket: &str, settings: Settings) -> Result<(), Box<dyn Error>> {
@@ -91,6 +108,8 @@ pub(super) fn play(socket: &str, settings: Settings) -> Result<(), Box<dyn Error
         deadlock: AtomicBool::new(false),
         partner_holds_journal: AtomicBool::new(false),
         stuck_client: AtomicU64::new(NOBODY),
+        missing_client: AtomicU64::new(NOBODY),
+        livelocked: AtomicBool::new(false),
         failed_at: AtomicU64::new(0),
     });
     let listener = TcpListener::bind((settings.listen, 0))?;
@@ -109,6 +128,8 @@ pub(super) fn play(socket: &str, settings: Settings) -> Result<(), Box<dyn Error
         match serde_json::from_str(&line?)? {
             Order::Deadlock => shared.deadlock.store(true, Ordering::Release),
             Order::Stick { client } => shared.stuck_client.store(client, Ordering::Release),
+            Order::MissWakeup { client } => shared.missing_client.store(client, Ordering::Release),
+            Order::Livelock => shared.livelocked.store(true, Ordering::Release),
         }
         // The failing thread only stores the time; to tell it is left to this one, which goes on.
         let at_ns = loop {
@@ -163,7 +184,7 @@ fn deadlock(shared: &Arc<Shared>) {
     while !shared.partner_holds_journal.load(Ordering::Acquire) {
         std::thread::yield_now();
     }
-    shared.failed_at.store(clock::now().0, Ordering::Release);
+    shared.fails_now();
     *lock(&shared.journal) = *requests;
 }
 
@@ -176,6 +197,9 @@ fn welcome(app: &App, client: u64, stream: TcpStream, shared: &Arc<Shared>) -> R
     stream.set_nonblocking(false)?;
     stream.set_nodelay(true)?;
     let session = app.open_session(&session_name(client), deadline, state_bytes)?;
+    if shared.settings.queues {
+        session.watch_queue(&stream)?;
+    }
     let shared = Arc::clone(shared);
     std::thread::Builder::new().name(session_name(client)).spawn(move || {
         // A client that leaves ends its session, and the session's end is told by dropping it.
@@ -192,11 +216,21 @@ fn serve(mut session: Session, client: u64, mut stream: TcpStream, shared: &Shar
     let mut done = 0;
     loop {
         session.idle();
+        // To be woken up is one thing, to take the request out of the socket another; some failures lie in between.
+        if stream.peek(&mut [0])? == 0 {
+            return Ok(());
+        }
+        let leaves_it =
+            shared.livelocked.load(Ordering::Acquire) || shared.missing_client.load(Ordering::Acquire) == client;
+        if leaves_it {
+            shared.fails_now();
+            stick(stuck_spins);
+        }
         let mut request = [0; 8];
         stream.read_exact(&mut request)?;
         session.progress();
         if shared.stuck_client.load(Ordering::Acquire) == client {
-            shared.failed_at.store(clock::now().0, Ordering::Release);
+            shared.fails_now();
             stick(stuck_spins);
         }
         let request = u64::from_le_bytes(request);

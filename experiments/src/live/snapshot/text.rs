@@ -11,6 +11,7 @@ use super::{EntityView, GaugeView, Snapshot, StateBoxSummary};
 const DEEPEST: usize = 6;
 /// Columns of the tree.
 const NAME: usize = 40;
+const STATE: usize = 10;
 
 /// One line of the tree.
 struct Branch<'a> {
@@ -53,7 +54,11 @@ impl Snapshot {
             let (name, value) = self.gauge(gauge);
             let _ = writeln!(text, "  {name:<24} {value:>14}");
         }
-        let _ = writeln!(text, "\n{:<NAME$} {:<9} {:>14} {:>9}  State Box", "entities", "state", "count", "deadline");
+        let _ = writeln!(
+            text,
+            "\n{:<NAME$} {:<STATE$} {:>14} {:>9} {:>8}  State Box",
+            "entities", "state", "count", "deadline", "waiting"
+        );
         for branch in self.tree() {
             text += &branch.line();
             text.push('\n');
@@ -124,7 +129,7 @@ fn roots(views: Vec<&EntityView>) -> Vec<(&EntityView, Vec<bool>)> {
 
 impl Branch<'_> {
     fn line(&self) -> String {
-        let EntityView { entity, state, count, state_box, depends_on, .. } = self.view;
+        let EntityView { entity, count, pending, state_box, depends_on, .. } = self.view;
         let mut name = String::new();
         if let Some((last, above)) = self.lines.split_last() {
             for goes_on in above {
@@ -137,8 +142,10 @@ impl Branch<'_> {
             name += &format!(" (process {})", entity.process);
         }
         let mut line = format!(
-            "{name:<NAME$} {state:<9} {count:>14} {:>9}  {}",
+            "{name:<NAME$} {:<STATE$} {count:>14} {:>9} {:>8}  {}",
+            self.view.state_text(),
             Nanos(entity.deadline_ns).to_string(),
+            pending.map_or("-".into(), |pending| pending.to_string()),
             state_box.as_ref().map(StateBoxSummary::to_text).unwrap_or_default()
         );
         if !depends_on.is_empty() {
@@ -146,6 +153,14 @@ impl Branch<'_> {
             line += &format!("  waits for slot {}", slots.join(", "));
         }
         line.trim_end().to_string()
+    }
+}
+
+impl EntityView {
+    /// What it says of itself, and what it owes in spite of it.
+    fn state_text(&self) -> String {
+        let owes = if self.owes_progress && self.state == "idle" { ", owes" } else { "" };
+        format!("{}{owes}", self.state)
     }
 }
 
@@ -180,6 +195,8 @@ mod tests {
             depends_on: Vec::new(),
             state: "idle",
             count: 1,
+            pending: None,
+            owes_progress: false,
             state_box: None,
         });
         Snapshot {
