@@ -11,9 +11,12 @@
 //! Counters that stop together are suspected one after another, each by its own deadline. A diagnosis at the first
 //! suspicion is often too narrow; [`settles_by`] tells whether it is to be had already.
 
+mod channel_log;
+pub mod reachability;
 mod roots;
 mod settling;
 
+pub use channel_log::ChannelLog;
 pub use settling::{settles_by, symptoms_settle_by};
 
 use crate::Nanos;
