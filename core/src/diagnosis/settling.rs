@@ -15,7 +15,7 @@
 //! suspected entity was overdue, or is suspected too. A system that lives settles it with its next tick; one that died,
 //! with its own deadline, and no fixed waiting time could do it earlier.
 
-use super::{Node, Symptom};
+use super::{Lateness, Node, Symptom};
 use crate::Nanos;
 use crate::detector::Detector;
 use crate::monitor::{Monitor, Standing};
@@ -35,8 +35,8 @@ pub fn settles_by<D: Detector>(monitor: &Monitor<D>) -> Option<Nanos> {
 
 /// The same for `symptoms`, in slot order.
 pub fn symptoms_settle_by(symptoms: &[Symptom]) -> Option<Nanos> {
-    let node = Node { symptoms };
-    let overdue = |s: &Symptom| s.last_progress + s.record.deadline;
+    let node = Node { symptoms, late: &Lateness::default() };
+    let overdue = Symptom::overdue;
     let suspected = || symptoms.iter().filter(|s| s.standing == Standing::Suspected);
     // One pass for the systems, which explain everybody, and one along parents and dependencies.
     let last_overdue = suspected().map(overdue).max()?;
