@@ -27,7 +27,10 @@ fn a_system_with_a_longer_deadline_is_waited_for() {
     let early = answers(&scenario, Breakdown::System, AT_ONCE_INFORMED);
     assert!(early.iter().all(|answer| answer.worth == Worth::Wrong && answer.after.unwrap() < ms(110)), "{early:?}");
     let settled = answers(&scenario, Breakdown::System, SETTLED_INFORMED);
-    assert!(settled.iter().all(|answer| answer.worth == Worth::Right && answer.after.unwrap() > ms(280)), "{settled:?}");
+    assert!(
+        settled.iter().all(|answer| answer.worth == Worth::Right && answer.after.unwrap() > ms(280)),
+        "{settled:?}"
+    );
 }
 
 #[test]

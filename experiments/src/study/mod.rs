@@ -10,10 +10,12 @@
 //! |---|---|---|
 //! | [`detection`] | false positives, detection times, accuracy, for any number of deadlines | simulation |
 //! | [`modes`] | the same beside pull, heartbeats and a watchdog, and what each costs | simulation |
+//! | [`diagnosis`] | how often cause and root of a failure are named rightly, and how soon | simulation |
 //! | [`recovery`] | sessions saved and lost, outage and its parts, bytes read | simulation |
 //! | [`live`] | detection and extraction on this machine, beside what the simulation says of it | real processes |
 
 pub mod detection;
+pub mod diagnosis;
 mod limits;
 pub mod live;
 pub mod modes;
@@ -132,6 +134,7 @@ enum Kind {
     Recovery(Box<recovery::Config>),
     Live(Box<live::Config>),
     Modes(Box<modes::Config>),
+    Diagnosis(Box<diagnosis::Config>),
 }
 
 /// A study, read and checked.
@@ -149,6 +152,7 @@ enum KindName {
     Recovery,
     Live,
     Modes,
+    Diagnosis,
 }
 
 /// The first look at a config: which kind it is. Unknown keys are the second look's business.
@@ -182,6 +186,7 @@ impl Study {
             KindName::Recovery => Kind::Recovery(Box::new(recovery::Config::parse(file, &text)?)),
             KindName::Live => Kind::Live(Box::new(live::Config::parse(file, &text)?)),
             KindName::Modes => Kind::Modes(Box::new(modes::Config::parse(file, &text)?)),
+            KindName::Diagnosis => Kind::Diagnosis(Box::new(diagnosis::Config::parse(file, &text)?)),
         };
         Ok(Study { name, text, kind })
     }
@@ -203,6 +208,7 @@ impl Study {
             Kind::Recovery(config) => config.points().len(),
             Kind::Live(config) => config.points().len(),
             Kind::Modes(config) => config.points().len(),
+            Kind::Diagnosis(config) => config.points().len(),
         }
     }
 
@@ -213,6 +219,7 @@ impl Study {
             Kind::Recovery(config) => config.run(&self.name, context),
             Kind::Live(config) => config.run(&self.name, context),
             Kind::Modes(config) => config.run(&self.name, context),
+            Kind::Diagnosis(config) => config.run(&self.name, context),
         }
     }
 
@@ -223,6 +230,7 @@ impl Study {
             Kind::Recovery(config) => config.present(&self.name, dir)?,
             Kind::Live(config) => config.present(&self.name, dir)?,
             Kind::Modes(config) => config.present(&self.name, dir)?,
+            Kind::Diagnosis(config) => config.present(&self.name, dir)?,
         };
         // Before anything is overwritten: what was drawn from a whole table is better than what half of one gives.
         if let Some((caption, _)) = tables.tables.iter().find(|(_, table)| table.is_empty()) {
@@ -246,6 +254,7 @@ impl Study {
             Kind::Recovery(config) => &config.title,
             Kind::Live(config) => &config.title,
             Kind::Modes(config) => &config.title,
+            Kind::Diagnosis(config) => &config.title,
         }
     }
 
@@ -256,6 +265,7 @@ impl Study {
             Kind::Recovery(config) => &config.summary,
             Kind::Live(config) => &config.summary,
             Kind::Modes(config) => &config.summary,
+            Kind::Diagnosis(config) => &config.summary,
         }
     }
 }

@@ -2,8 +2,11 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// What breaks down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Breakdown {
     /// The operating system: all processors stop, the network card goes on serving.
     System,
@@ -75,27 +78,27 @@ impl Breakdown {
         Self::CHANNELS.contains(&self)
     }
 
-    /// The name used in files.
+    /// The name used in files and configs.
     pub const fn name(self) -> &'static str {
         match self {
             Breakdown::System => "system",
             Breakdown::Processor => "processor",
             Breakdown::Application => "application",
             Breakdown::Session => "session",
-            Breakdown::First => "first process",
-            Breakdown::Middle => "middle process",
-            Breakdown::Last => "last process",
-            Breakdown::LastIdle => "last process, idle",
-            Breakdown::LastIdleCounted => "last process, idle, work counted",
-            Breakdown::DiskHangs => "disk hangs",
-            Breakdown::DiskSlow => "disk slow",
-            Breakdown::DiskErrors => "disk errors",
+            Breakdown::First => "first",
+            Breakdown::Middle => "middle",
+            Breakdown::Last => "last",
+            Breakdown::LastIdle => "last-idle",
+            Breakdown::LastIdleCounted => "last-idle-counted",
+            Breakdown::DiskHangs => "disk-hangs",
+            Breakdown::DiskSlow => "disk-slow",
+            Breakdown::DiskErrors => "disk-errors",
             Breakdown::Card => "card",
             Breakdown::Link => "link",
             Breakdown::Partition => "partition",
-            Breakdown::OwnLink => "own link",
+            Breakdown::OwnLink => "own-link",
             Breakdown::Power => "power",
-            Breakdown::SystemAndCard => "system and card",
+            Breakdown::SystemAndCard => "system-and-card",
         }
     }
 }
