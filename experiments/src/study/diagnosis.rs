@@ -102,6 +102,7 @@ impl Config {
         limits::full(config.full, Way::ALL.len(), &invalid)?;
         let combinations = config.scenario.count(&FaultConfig::default()).saturating_mul(config.breakdowns.len());
         limits::points("scenario", combinations, Way::ALL.len(), &invalid)?;
+        config.scenario.check_no_length("scenario", &invalid)?;
         if config.full.is_some_and(|full| full.duration.is_some()) {
             return Err(invalid("full.duration", "each run ends when it has its answers".into()));
         }
@@ -118,7 +119,9 @@ impl Config {
                 let message = "is not for this kind of study: a monitor with a machine of its own diagnoses";
                 return Err(invalid("scenario.monitor_shares_cpu", message.into()));
             }
-            config.scenario(&point.swept).check().map_err(|error| complain(&error, "scenario", &[], &invalid))?;
+            let scenario = config.scenario(&point.swept);
+            let checked = scenario.check().and_then(|()| DiagnosisOptions::of(point.breakdown).check(&scenario));
+            checked.map_err(|error| complain(&error, "scenario", &[], &invalid))?;
         }
         Ok(config)
     }

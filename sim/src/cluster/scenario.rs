@@ -200,6 +200,8 @@ impl ScenarioError {
             ScenarioError::Fraction { name, .. } => Some(name),
             ScenarioError::TooMany { .. } | ScenarioError::NoVictim(FailureLevel::Session) => Some("sessions"),
             ScenarioError::NoVictim(FailureLevel::Application) => Some("applications"),
+            ScenarioError::Lacks("session") => Some("sessions"),
+            ScenarioError::Lacks("application") => Some("applications"),
             ScenarioError::StateSize(_) | ScenarioError::TooMuchState { .. } => Some("state_bytes"),
             ScenarioError::WarmUp { .. } => Some("duration"),
             ScenarioError::SharedMode(_) => Some("monitor_shares_cpu"),
