@@ -89,6 +89,19 @@ per_minute = 60.0
 repair_after = "exp:200ms"
 "#;
 
+const DIAGNOSIS: &str = r#"
+study = "diagnosis"
+title = "Small"
+summary = "A few breakdowns."
+replications = 2
+breakdowns = ["system", "last", "disk-slow", "partition", "own-link"]
+deadline = "60ms"
+card_gives_up_after = "20ms"
+[scenario]
+load = [0, 3]
+network_loss = [0.0, 0.01]
+"#;
+
 /// Sweeps into a new directory; answers the CSVs by name.
 fn sweep(place: &Path, config: &str, threads: u32, seed: u32, out: &str) -> BTreeMap<String, Vec<u8>> {
     let (file, out) = (place.join("small.toml"), place.join(out));
@@ -129,6 +142,11 @@ fn modes() {
 fn detectors() {
     // Bertier's does not watch sessions.
     depends_on_config_and_seed_alone(DETECTORS, 4 * (7 + 7 + 5));
+}
+
+#[test]
+fn diagnosis() {
+    depends_on_config_and_seed_alone(DIAGNOSIS, 5 * 2 * 2 * 4);
 }
 
 #[test]

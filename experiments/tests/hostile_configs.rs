@@ -33,6 +33,19 @@ request_interval = "exp:200ms"
 replications = 3
 "#;
 
+const DIAGNOSIS: &str = r#"study = "diagnosis"
+title = "t"
+summary = "s"
+replications = 2
+breakdowns = ["session", "last"]
+deadline = "20ms"
+card_gives_up_after = "67ms"
+[scenario]
+request_interval = "exp:200ms"
+[full]
+replications = 3
+"#;
+
 const LIVE: &str = r#"study = "live"
 title = "t"
 summary = "s"
@@ -89,7 +102,7 @@ fn refused(config: &str, line: &str, by: &str) -> String {
 
 #[test]
 fn the_configs_themselves_are_good() {
-    for config in [DETECTION, RECOVERY, LIVE, DETECTORS] {
+    for config in [DETECTION, RECOVERY, DIAGNOSIS, LIVE, DETECTORS] {
         Study::parse("c", "c.toml", config).unwrap();
     }
 }
@@ -99,6 +112,7 @@ fn typos_in_every_table() {
     for (config, tables) in [
         (DETECTION, &["", "scenario", "faults", "faults.levels", "full"][..]),
         (RECOVERY, &["", "scenario", "full"]),
+        (DIAGNOSIS, &["", "scenario", "full"]),
         (LIVE, &["", "simulation", "simulation.scenario", "full"]),
         (DETECTORS, &["", "compared", "detectors.deadline", "detectors.satzger", "scenario", "full"]),
     ] {
@@ -187,6 +201,28 @@ fn values_that_cannot_be_recovered_with() {
         ("[full]", "load = [0, 5]\n[full]", "c.toml:11: scenario.load: must be one value"),
     ] {
         let message = refused(RECOVERY, line, by);
+        assert!(message.starts_with(start), "{by}: {message}");
+    }
+}
+
+#[test]
+fn values_that_cannot_be_diagnosed_with() {
+    for (line, by, start) in [
+        (
+            "[\"session\", \"last\"]",
+            "['sesion']",
+            "c.toml:5: breakdowns[0]: unknown value 'sesion'; did you mean 'session'?",
+        ),
+        ("[\"session\", \"last\"]", "['last', 'last']", "c.toml:5: breakdowns: names one twice"),
+        ("deadline = \"20ms\"", "deadline = '0s'", "c.toml:6: deadline: must be more than zero"),
+        ("\"67ms\"", "'0s'", "c.toml:7: card_gives_up_after: must be more than zero"),
+        ("[full]", "sessions = 0\n[full]", "c.toml:10: scenario.sessions: the workload has no session"),
+        ("[full]", "duration = '2s'\n[full]", "c.toml:10: scenario.duration: each run ends"),
+        ("[full]", "monitor_shares_cpu = true\n[full]", "c.toml:10: scenario.monitor_shares_cpu: is not for"),
+        ("replications = 3", "duration = '2s'", "c.toml:11: full.duration: each run ends"),
+        ("replications = 3", "replications = 0", "c.toml:11: full.replications: must be"),
+    ] {
+        let message = refused(DIAGNOSIS, line, by);
         assert!(message.starts_with(start), "{by}: {message}");
     }
 }

@@ -19,6 +19,10 @@
 //! neither deadline nor monitor changes them. A draw that hits what is already down, itself or with what it runs in,
 //! has no effect: the dead don't die again.
 
+mod breakdown;
+
+pub use breakdown::Breakdown;
+
 use backdoor_core::Nanos;
 use backdoor_core::progress_box::{FailureLevel, Slot};
 use rand::RngExt;

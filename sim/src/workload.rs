@@ -16,8 +16,14 @@
 //! [`Activity`] has the other ways in which a session's activity can be told. The kernel also knows how many requests wait:
 //! with `pending_gauges` it keeps that in a gauge for each session.
 //!
+//! [`Chain`] and [`Disk`] are what others wait for; without them, nobody waits for anybody.
+//!
 //! A commit costs `commit_work + commit_work_per_kib · size` of CPU time as part of the request's work, and stores a
 //! payload that is a function of session and sequence, so that whoever recovers it can be checked byte for byte.
+
+mod services;
+
+pub use services::{Chain, Disk};
 
 use backdoor_core::Nanos;
 
@@ -58,6 +64,10 @@ pub struct Workload {
     pub activity: Activity,
     /// Whether each session's waiting requests are counted in a gauge, which the directory names.
     pub pending_gauges: bool,
+    /// Processes that wait for each other. `activity` and `pending_gauges` go for them, too.
+    pub chain: Option<Chain>,
+    /// What applications and the chain wait for.
+    pub disk: Option<Disk>,
 }
 
 /// Who says whether a session has something to do, or only waits.
@@ -104,11 +114,18 @@ impl Default for Workload {
             pauses: None,
             activity: Activity::Kernel,
             pending_gauges: false,
+            chain: None,
+            disk: None,
         }
     }
 }
 
 impl Workload {
+    /// Processes of the chain.
+    pub fn processes(&self) -> usize {
+        self.chain.map_or(0, |chain| chain.processes)
+    }
+
     /// Sessions of the whole node.
     pub fn total_sessions(&self) -> usize {
         self.applications.saturating_mul(self.sessions)
@@ -127,7 +144,10 @@ impl Workload {
         let turn = self.loop_interval.as_secs_f64() + self.loop_jitter.mean_s() + self.loop_work.as_secs_f64();
         let loops = self.applications as f64 * per_second(self.loop_work, turn);
         let request = self.service_work.mean_s() + self.commit_cost().as_secs_f64() / self.commit_every.max(1) as f64;
-        ticks + loops + self.total_sessions() as f64 * request / self.request_interval.mean_s()
+        let chain = self
+            .chain
+            .map_or(0.0, |chain| chain.processes as f64 * chain.work.mean_s() / chain.request_interval.mean_s());
+        chain + ticks + loops + self.total_sessions() as f64 * request / self.request_interval.mean_s()
     }
 }
 

@@ -11,13 +11,23 @@
 //! counters is what failed.
 //!
 //! Counters that stop together are suspected one after another, each by its own deadline. A diagnosis at the first
-//! suspicion is often too narrow; [`settles_by`] tells whether it is to be had already.
+//! suspicion is often too narrow; [`settles_by`] tells whether it is to be had already. Whoever is slow is suspected and
+//! trusted by turns; [`Lateness`] remembers it. Whoever looks well and may be the root all the same is named as a doubt,
+//! in [`Failure::perhaps`]. What a channel's silence means, which accuses no counter, is in [`reachability`].
 
+mod channel_log;
+mod doubt;
+mod lateness;
+pub mod reachability;
 mod roots;
 mod serving;
 mod settling;
 
+pub use channel_log::ChannelLog;
+pub use lateness::Lateness;
 pub use settling::{settles_by, symptoms_settle_by};
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Nanos;
 use crate::detector::Detector;
@@ -33,7 +43,7 @@ pub enum Cause {
     Processor,
     /// The operating system's counters stand still while applications go on: their keeper failed.
     Reporter,
-    /// An application as a whole.
+    /// An application as a whole, or what is kept as one: a kernel service, a disk.
     Application,
     /// An application that goes on, by its own counter, and serves nobody: several of its sessions are silent, and not one
     /// has made progress since. A livelock, or a deadlock of all threads but the main one.
@@ -59,10 +69,14 @@ impl Cause {
 pub struct Failure {
     /// What failed.
     pub cause: Cause,
-    /// The entities whose silence is the failure itself; of [`Cause::NotServing`], the application.
+    /// The entities whose silence, or slowness, is the failure itself; of [`Cause::NotServing`], the application.
     pub roots: Vec<Slot>,
-    /// The sessions that lose service by it, silent already or not.
+    /// The sessions that lose service by it, silent already or not: its own, and those of whoever is silent because it
+    /// waits for a root. Each session is listed with one failure.
     pub sessions: Vec<Slot>,
+    /// Entities that look well, and whose failure would explain the silence as well as that of the roots: the monitor
+    /// can't tell.
+    pub perhaps: Vec<Slot>,
 }
 
 /// What diagnosis needs to know of an entity.
@@ -89,39 +103,47 @@ impl<D> From<EntityView<'_, D>> for Symptom {
 
 /// The failures of the node that `monitor` watches, widest first; empty while nobody is suspected.
 pub fn diagnose<D: Detector>(monitor: &Monitor<D>) -> Vec<Failure> {
+    diagnose_with(monitor, &Lateness::default())
+}
+
+/// The same, knowing who was late.
+pub fn diagnose_with<D: Detector>(monitor: &Monitor<D>, late: &Lateness) -> Vec<Failure> {
     if monitor.entities().all(|entity| entity.standing != Standing::Suspected) {
         return Vec::new();
     }
     let symptoms: Vec<Symptom> = monitor.entities().map(Symptom::from).collect();
-    diagnose_symptoms(&symptoms)
+    diagnose_symptoms_with(&symptoms, late)
 }
 
-/// The failures that explain `symptoms`, widest first. Directory entries may be forged: any graph of parents and
-/// dependencies is answered.
+/// The failures that explain `symptoms`, which are in slot order; widest first. Directory entries may be forged: any
+/// graph of parents and dependencies is answered.
 pub fn diagnose_symptoms(symptoms: &[Symptom]) -> Vec<Failure> {
-    let node = Node { symptoms };
-    let roots = node.roots();
+    diagnose_symptoms_with(symptoms, &Lateness::default())
+}
+
+/// The same, knowing who was late.
+pub fn diagnose_symptoms_with(symptoms: &[Symptom], late: &Lateness) -> Vec<Failure> {
+    let node = Node { symptoms, late };
     let systems: Vec<&Symptom> = node.at(FailureLevel::Os).collect();
     let silent: Vec<Slot> = systems.iter().filter(|s| s.standing == Standing::Suspected).map(|s| s.slot).collect();
+    let of_system = |cause, sessions| Failure { cause, roots: silent.clone(), sessions, perhaps: Vec::new() };
     let mut failures = Vec::new();
     if !silent.is_empty() && silent.len() == systems.len() {
         if !node.others_went_on(&systems) {
             let sessions = node.at(FailureLevel::Session).filter(|s| s.is_there()).map(|s| s.slot).collect();
-            return vec![Failure { cause: Cause::OperatingSystem, roots: silent, sessions }];
+            return vec![of_system(Cause::OperatingSystem, sessions)];
         }
-        failures.push(Failure { cause: Cause::Reporter, roots: silent, sessions: Vec::new() });
+        failures.push(of_system(Cause::Reporter, Vec::new()));
     } else if !silent.is_empty() {
-        failures.push(Failure { cause: Cause::Processor, roots: silent, sessions: Vec::new() });
+        failures.push(of_system(Cause::Processor, Vec::new()));
     }
+    let roots = node.roots();
+    let (mut sessions, mut doubts) = (node.sessions_by_root(&roots), node.doubts(&roots));
     for (level, cause) in [(FailureLevel::Application, Cause::Application), (FailureLevel::Session, Cause::Session)] {
-        for entity in node.at(level) {
-            if roots.contains(&entity.slot) {
-                let sessions = match level {
-                    FailureLevel::Session => vec![entity.slot],
-                    _ => node.sessions_of(entity.slot),
-                };
-                failures.push(Failure { cause, roots: vec![entity.slot], sessions });
-            }
+        for root in node.at(level).map(|entity| entity.slot).filter(|slot| roots.contains(slot)) {
+            let sessions = sessions.remove(&root).unwrap_or_default().into_iter().collect();
+            let perhaps = doubts.remove(&root).unwrap_or_default();
+            failures.push(Failure { cause, roots: vec![root], sessions, perhaps });
         }
     }
     node.join_unserved(&mut failures);
@@ -132,11 +154,17 @@ impl Symptom {
     fn is_there(&self) -> bool {
         matches!(self.standing, Standing::Trusted | Standing::Idle | Standing::Suspected)
     }
+
+    /// Up to when it may be silent.
+    fn overdue(&self) -> Nanos {
+        self.last_progress + self.record.deadline
+    }
 }
 
 #[derive(Clone, Copy)]
 struct Node<'a> {
     symptoms: &'a [Symptom],
+    late: &'a Lateness,
 }
 
 impl<'a> Node<'a> {
@@ -158,11 +186,38 @@ impl<'a> Node<'a> {
         others.into_iter().any(|s| s.last_progress > stood_still + deadline / 2)
     }
 
-    fn sessions_of(self, application: Slot) -> Vec<Slot> {
-        self.at(FailureLevel::Session)
-            .filter(|s| s.record.parent == Some(application) && s.is_there())
-            .map(|s| s.slot)
-            .collect()
+    /// The sessions that lose service by each of `roots`. Everybody is visited once, whatever the directory says, so who
+    /// has several roots is counted with the first.
+    fn sessions_by_root(self, roots: &BTreeSet<Slot>) -> BTreeMap<Slot, BTreeSet<Slot>> {
+        let mut within: BTreeMap<Slot, Vec<Slot>> = BTreeMap::new();
+        for session in self.at(FailureLevel::Session).filter(|s| s.is_there()) {
+            if let Some(application) = session.record.parent {
+                within.entry(application).or_default().push(session.slot);
+            }
+        }
+        let mut waits_for: BTreeMap<Slot, Vec<&Symptom>> = BTreeMap::new();
+        for entity in self.symptoms.iter().filter(|s| self.silent_since(s).is_some()) {
+            for cause in self.explained_by(entity) {
+                waits_for.entry(cause.slot).or_default().push(entity);
+            }
+        }
+        let (mut seen, mut listed) = (roots.clone(), BTreeSet::new());
+        let mut of_root = |root: &Slot| {
+            let mut sessions = BTreeSet::new();
+            let mut next: Vec<&Symptom> = self.get(*root).into_iter().collect();
+            while let Some(entity) = next.pop() {
+                let lost = match entity.record.level {
+                    FailureLevel::Session => vec![entity.slot],
+                    FailureLevel::Application => within.remove(&entity.slot).unwrap_or_default(),
+                    FailureLevel::Os => Vec::new(),
+                };
+                sessions.extend(lost.into_iter().filter(|slot| listed.insert(*slot)));
+                let waiting = waits_for.remove(&entity.slot).unwrap_or_default();
+                next.extend(waiting.into_iter().filter(|s| seen.insert(s.slot)));
+            }
+            (*root, sessions)
+        };
+        roots.iter().map(&mut of_root).collect()
     }
 }
 
@@ -197,7 +252,7 @@ mod tests {
 
     pub(super) fn failure(cause: Cause, roots: &[u32], sessions: &[u32]) -> Failure {
         let slots = |numbers: &[u32]| numbers.iter().copied().map(Slot).collect();
-        Failure { cause, roots: slots(roots), sessions: slots(sessions) }
+        Failure { cause, roots: slots(roots), sessions: slots(sessions), perhaps: Vec::new() }
     }
 
     #[test]

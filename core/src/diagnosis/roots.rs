@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Node, Symptom};
+use crate::Nanos;
 use crate::monitor::Standing;
 use crate::progress_box::{FailureLevel, Slot};
 
@@ -34,12 +35,24 @@ impl<'a> Node<'a> {
         application.into_iter().chain(awaited)
     }
 
-    /// Those of them that are suspected.
-    fn explained_by(self, entity: &'a Symptom) -> impl Iterator<Item = &'a Symptom> {
-        self.named_by(entity).filter(|s| s.standing == Standing::Suspected)
+    /// Those of them that are suspected, or were for some of its silence.
+    pub(super) fn explained_by(self, entity: &'a Symptom) -> impl Iterator<Item = &'a Symptom> {
+        let since = self.silent_since(entity);
+        let was_late =
+            move |s: &Symptom| self.late.of(s.slot).is_some_and(|late| since.is_some_and(|since| late.until > since));
+        self.named_by(entity).filter(move |s| s.standing == Standing::Suspected || was_late(s))
     }
 
-    /// The suspected entities that nobody else's silence explains. Of a circle that waits for nobody outside, the one of
+    /// When the silence began for which the entity is suspected, or was the last time; `None` if it never was.
+    pub(super) fn silent_since(self, entity: &Symptom) -> Option<Nanos> {
+        match entity.standing {
+            Standing::Suspected => Some(entity.last_progress),
+            _ => self.late.of(entity.slot).map(|late| late.since),
+        }
+    }
+
+    /// Whom the silence of the suspected leads to, and nobody else's explains: suspected entities, and those who were
+    /// late. Of a circle that waits for nobody outside, the one of
     /// the widest level, and there the one in the lowest slot, stands for all.
     ///
     /// Everybody is visited once, in the order of Tarjan's search for strongly connected components, which closes every
@@ -94,7 +107,7 @@ impl<'a> Node<'a> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::super::tests::{entity, failure, node};
-    use super::super::{Cause, diagnose_symptoms};
+    use super::super::{Cause, Lateness, diagnose_symptoms};
     use super::*;
     use proptest::prelude::*;
 
@@ -102,7 +115,11 @@ mod tests {
     fn who_waits_for_another_silent_one_is_not_the_root() {
         let mut symptoms = node(&[1, 2]);
         symptoms[1].record = symptoms[1].record.depending_on(Slot(2));
-        assert_eq!(diagnose_symptoms(&symptoms), [failure(Cause::Application, &[2], &[5])]);
+        assert_eq!(
+            diagnose_symptoms(&symptoms),
+            [failure(Cause::Application, &[2], &[3, 4, 5])],
+            "and its client's sessions have no service"
+        );
     }
 
     #[test]
@@ -120,7 +137,7 @@ mod tests {
         symptoms.push(entity(6, FailureLevel::Application, Some(0), true));
         symptoms[1].record = symptoms[1].record.depending_on(Slot(2));
         symptoms[2].record = symptoms[2].record.depending_on(Slot(1)).depending_on(Slot(6));
-        assert_eq!(diagnose_symptoms(&symptoms), [failure(Cause::Application, &[6], &[])]);
+        assert_eq!(diagnose_symptoms(&symptoms), [failure(Cause::Application, &[6], &[3, 4, 5])]);
     }
 
     #[test]
@@ -178,10 +195,14 @@ mod tests {
             for (symptom, parent) in symptoms.iter_mut().zip(parents) {
                 symptom.record.parent = parent.map(Slot);
             }
+            let mut sessions = BTreeSet::new();
             for failure in diagnose_symptoms(&symptoms) {
                 prop_assert!(failure.roots.iter().all(|root| silent.contains(&root.0)));
+                prop_assert!(failure.perhaps.iter().all(|doubt| !silent.contains(&doubt.0)));
+                prop_assert!(failure.sessions.is_sorted());
+                prop_assert!(failure.sessions.into_iter().all(|slot| sessions.insert(slot)), "each once");
             }
-            let node = Node { symptoms: &symptoms };
+            let node = Node { symptoms: &symptoms, late: &Lateness::default() };
             prop_assert_eq!(node.roots(), roots_by_definition(node));
         }
     }

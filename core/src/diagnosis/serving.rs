@@ -46,7 +46,7 @@ impl Node<'_> {
         };
         let mut services: BTreeMap<Slot, Service> = BTreeMap::new();
         for (application, session) in sessions().filter(|(_, s)| s.standing == Standing::Suspected) {
-            let (silent_since, overdue) = (session.last_progress, overdue(session));
+            let (silent_since, overdue) = (session.last_progress, session.overdue());
             let service = services.entry(application).or_insert(Service { silent_since, overdue, served: Nanos::ZERO });
             if silent_since < service.silent_since {
                 (service.silent_since, service.overdue) = (silent_since, overdue);
@@ -86,6 +86,11 @@ impl Node<'_> {
         failures.sort_by_key(|failure| failure.cause == Cause::Session);
     }
 
+    fn sessions_of(self, application: Slot) -> Vec<Slot> {
+        let is_its = |s: &&Symptom| s.record.parent == Some(application) && s.is_there();
+        self.at(FailureLevel::Session).filter(is_its).map(|s| s.slot).collect()
+    }
+
     /// Up to when it may turn out that nobody is served where a session is suspected: others who owed something before that
     /// one was overdue will be served or suspected until then.
     pub(super) fn services_settle_by(self) -> Option<Nanos> {
@@ -95,12 +100,8 @@ impl Node<'_> {
             let service = s.record.parent.and_then(|application| services.get(&application));
             s.standing == Standing::Trusted && service.is_some_and(|service| s.last_progress <= service.overdue)
         };
-        self.at(FailureLevel::Session).filter(owes).map(overdue).max()
+        self.at(FailureLevel::Session).filter(owes).map(Symptom::overdue).max()
     }
-}
-
-fn overdue(symptom: &Symptom) -> Nanos {
-    symptom.last_progress + symptom.record.deadline
 }
 
 #[cfg(all(test, not(loom)))]

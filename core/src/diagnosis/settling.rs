@@ -12,15 +12,18 @@
 //! ```
 //!
 //! So a suspicion is settled once everybody whose failure would explain it was either seen to progress after the
-//! suspected entity was overdue, or is suspected too; and once other sessions that owe something were served or are
+//! suspected entity was overdue, or is suspected too; once everybody else who waits for whom it waits for was, since what
+//! they share may be the cause without showing it; and once other sessions that owe something were served or are
 //! suspected, if none of their application was served meanwhile. A system that lives settles it with its next tick; one that died,
 //! with its own deadline, and no fixed waiting time could do it earlier.
 
-use super::{Node, Symptom};
+use std::collections::BTreeMap;
+
+use super::{Lateness, Node, Symptom};
 use crate::Nanos;
 use crate::detector::Detector;
 use crate::monitor::{Monitor, Standing};
-use crate::progress_box::FailureLevel;
+use crate::progress_box::{FailureLevel, Slot};
 
 /// Up to when, in evidence time, what the monitor suspects may turn out to be part of a wider failure; `None` if
 /// [`diagnose`](super::diagnose) answers for good as things stand. Progress settles it earlier, so ask after each sample.
@@ -36,8 +39,8 @@ pub fn settles_by<D: Detector>(monitor: &Monitor<D>) -> Option<Nanos> {
 
 /// The same for `symptoms`, in slot order.
 pub fn symptoms_settle_by(symptoms: &[Symptom]) -> Option<Nanos> {
-    let node = Node { symptoms };
-    let overdue = |s: &Symptom| s.last_progress + s.record.deadline;
+    let node = Node { symptoms, late: &Lateness::default() };
+    let overdue = Symptom::overdue;
     let suspected = || symptoms.iter().filter(|s| s.standing == Standing::Suspected);
     // One pass for the systems, which explain everybody, and one along parents and dependencies.
     let last_overdue = suspected().map(overdue).max()?;
@@ -47,7 +50,26 @@ pub fn symptoms_settle_by(symptoms: &[Symptom]) -> Option<Nanos> {
         causes.filter(move |cause| cause.last_progress <= overdue(entity))
     });
     let causes = systems.chain(others).filter(|s| s.standing == Standing::Trusted).map(overdue).max();
-    causes.max(node.services_settle_by())
+    causes.max(node.siblings_settle_by()).max(node.services_settle_by())
+}
+
+impl Node<'_> {
+    /// Whoever waits for the same as a suspected entity may be silent by the same cause, which then is a shared one.
+    fn siblings_settle_by(self) -> Option<Nanos> {
+        // For each who is waited for, when the last of those in vain was overdue.
+        let mut in_vain: BTreeMap<Slot, Nanos> = BTreeMap::new();
+        for entity in self.symptoms.iter().filter(|s| s.standing == Standing::Suspected) {
+            for awaited in entity.record.dependencies() {
+                let last = in_vain.entry(awaited).or_default();
+                *last = (*last).max(entity.overdue());
+            }
+        }
+        let is_open = |s: &&Symptom| {
+            let mut shared = s.record.dependencies().filter_map(|slot| in_vain.get(&slot));
+            s.standing == Standing::Trusted && shared.any(|overdue| s.last_progress <= *overdue)
+        };
+        self.symptoms.iter().filter(is_open).map(Symptom::overdue).max()
+    }
 }
 
 #[cfg(all(test, not(loom)))]
@@ -55,7 +77,6 @@ mod tests {
     use super::super::tests::node;
     use super::super::{Cause, diagnose_symptoms};
     use super::*;
-    use crate::progress_box::Slot;
 
     const MS: Nanos = Nanos::from_millis(1);
 
@@ -101,5 +122,17 @@ mod tests {
         assert_eq!(symptoms_settle_by(&symptoms), Some(MS * 135));
         symptoms[1].standing = Standing::Idle;
         assert_eq!(symptoms_settle_by(&symptoms), Some(MS * 130), "who idles promises nothing");
+    }
+
+    #[test]
+    fn whoever_waits_for_the_same_is_waited_for() {
+        let mut symptoms = node(&[1]);
+        symptoms[2].last_progress = MS * 115;
+        for client in [1, 2] {
+            symptoms[client].record = symptoms[client].record.depending_on(Slot(5));
+        }
+        assert_eq!(symptoms_settle_by(&symptoms), Some(MS * 135));
+        symptoms[2].last_progress = MS * 121;
+        assert_eq!(symptoms_settle_by(&symptoms), None, "it goes on");
     }
 }

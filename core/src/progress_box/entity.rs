@@ -187,6 +187,12 @@ impl EntityRecord {
         self
     }
 
+    /// The same, waiting for nobody.
+    pub fn without_dependencies(mut self) -> Self {
+        self.dependencies = [NONE; MAX_DEPENDENCIES];
+        self
+    }
+
     /// Entities that it waits for, parent excluded.
     pub fn dependencies(&self) -> impl Iterator<Item = Slot> + '_ {
         self.dependencies.iter().filter(|d| **d != NONE).map(|d| Slot(*d))

@@ -11,6 +11,7 @@
 //! | [`detection`] | false positives, detection times, accuracy, for any number of deadlines | simulation |
 //! | [`modes`] | the same beside pull, heartbeats and a watchdog, and what each costs | simulation |
 //! | [`detectors`] | the same for every detector, in each of these ways | simulation |
+//! | [`diagnosis`] | how often cause and root of a failure are named rightly, and how soon | simulation |
 //! | [`recovery`] | sessions saved and lost, outage and its parts, bytes read | simulation |
 //! | [`live`] | detection and extraction on this machine, beside what the simulation says of it | real processes |
 //! | [`cases`] | what people complain about: who is accused wrongly, who is not found | simulation |
@@ -19,6 +20,7 @@
 pub mod cases;
 pub mod detection;
 pub mod detectors;
+pub mod diagnosis;
 mod limits;
 pub mod live;
 pub mod modes;
@@ -187,6 +189,7 @@ kinds! {
     Scale: scale,
     Detectors: detectors,
     Cases: cases,
+    Diagnosis: diagnosis,
 }
 
 /// A study, read and checked.

@@ -112,6 +112,16 @@ impl ScenarioConfig {
         Ok(())
     }
 
+    /// For a study whose runs end by themselves: a length would be ignored, so it is refused.
+    pub(super) fn check_no_length(&self, table: &str, invalid: &Complaint<'_>) -> Result<(), ConfigError> {
+        for (name, span) in [("warm_up", self.warm_up), ("duration", self.duration)] {
+            if span.is_some() {
+                return Err(invalid(&format!("{table}.{name}"), "each run ends when it has its answers".into()));
+            }
+        }
+        Ok(())
+    }
+
     /// All combinations, the axis named last changing fastest.
     pub(super) fn points(&self, faults: &FaultConfig) -> Vec<Swept> {
         let default = Scenario::default();

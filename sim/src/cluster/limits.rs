@@ -23,6 +23,9 @@ impl Scenario {
         let loops = 3.0 * work.applications as f64 / turn;
         let requests = 4.0 * sessions / work.request_interval.mean_s();
         let pauses = work.pauses.map_or(0.0, |pauses| 2.0 * work.applications as f64 / pauses.interval.mean_s());
+        // Each process takes a request up, works, and answers; so does the disk.
+        let chain = work.chain.map_or(0.0, |c| (1.0 + 8.0 * c.processes as f64) / c.request_interval.mean_s());
+        let reads = work.disk.map_or(0.0, |disk| 3.0 * work.applications as f64 / (turn * disk.every as f64));
         let slices = if self.load > 0 { self.cpu.cores as f64 / self.cpu.slice.as_secs_f64() } else { 0.0 };
         // A poll looks at all counters, which costs little for each, and is sent again when it is lost.
         // Messages have their agent: its wake-up, its turn, its end.
@@ -36,7 +39,7 @@ impl Scenario {
                 4.0 / (gap.mean_s() + self.faults.repair_after.map_or(f64::INFINITY, |repair| repair.mean_s()))
             }
         };
-        let rate = ticks + loops + requests + pauses + slices + polls + faults;
+        let rate = chain + reads + ticks + loops + requests + pauses + slices + polls + faults;
         self.nodes as f64 * self.duration.as_secs_f64() * rate
     }
 

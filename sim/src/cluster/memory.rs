@@ -58,23 +58,31 @@ pub(super) struct NodeMemory {
     pub(super) counters: Vec<LivenessCounter>,
     /// By session; empty if none is kept.
     pub(super) boxes: Vec<SessionBox>,
-    /// By session, the requests that wait; empty if they are not counted.
+    /// By session, then by process of the chain, the requests that wait; empty if they are not counted.
     pending: Vec<Word>,
 }
 
-/// Where the entities of a node lie: OS counters of each core, the migrating one, applications, then sessions by
-/// application.
+/// Where the entities of a node lie: OS counters of each core, the migrating one, applications, sessions by application,
+/// processes of the chain, the disk.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slots {
     cores: usize,
     applications: usize,
     sessions: usize,
+    processes: usize,
+    disks: usize,
 }
 
 impl Slots {
     pub(super) fn of(scenario: &Scenario) -> Self {
         let work = &scenario.workload;
-        Slots { cores: scenario.cpu.cores, applications: work.applications, sessions: work.total_sessions() }
+        Slots {
+            cores: scenario.cpu.cores,
+            applications: work.applications,
+            sessions: work.total_sessions(),
+            processes: work.processes(),
+            disks: usize::from(work.disk.is_some()),
+        }
     }
     pub(super) fn os(self) -> Range<usize> {
         0..self.cores + 1
@@ -85,8 +93,15 @@ impl Slots {
     pub(super) fn session(self, session: usize) -> usize {
         self.cores + 1 + self.applications + session
     }
+    /// A process of the chain.
+    pub(super) fn process(self, process: usize) -> usize {
+        self.session(self.sessions) + process
+    }
+    pub(super) fn disk(self) -> usize {
+        self.process(self.processes)
+    }
     pub(super) fn count(self) -> usize {
-        self.session(self.sessions)
+        self.disk() + self.disks
     }
 }
 
@@ -98,7 +113,7 @@ impl NodeMemory {
         let box_words = work.state_bytes.map_or(0, words_needed);
         let sessions = work.total_sessions();
 
-        let gauges = if work.pending_gauges { sessions } else { 0 };
+        let gauges = if work.pending_gauges { sessions + work.processes() } else { 0 };
         let geometry = Geometry::new(Slots::of(scenario).count(), gauges).map_err(text)?;
         let progress: Arc<[AtomicU64]> = zeroed(geometry.total_words()).into();
         let recovery: Arc<[AtomicU64]> = zeroed(box_words * sessions).into();
@@ -140,11 +155,24 @@ impl NodeMemory {
         Ok(NodeMemory { nic, hook_table, progress_key, polled, counters, boxes, pending })
     }
 
-    /// The kernel counts the requests that wait for a session.
-    pub(super) fn count_pending(&self, session: usize, requests: u64) {
-        if let Some(gauge) = self.pending.get(session) {
+    /// The kernel counts the requests that wait for a session, or for a process: those are numbered after the sessions.
+    pub(super) fn count_pending(&self, number: usize, requests: u64) {
+        if let Some(gauge) = self.pending.get(number) {
             gauge.store(requests, Ordering::Relaxed);
         }
+    }
+
+    /// Another network card of the node, through which its Progress Box can be read as well, and the hook table there.
+    pub(super) fn second_card(&self) -> Result<(SimNode, RegionKey), String> {
+        let card = SimNode::with_first_key(self.progress_key);
+        let progress = &self.polled.region;
+        let key = card.register(progress.clone(), Rights::READ).map_err(text)?;
+        let table = zeroed(hook_table_words(1));
+        let hook = Hook::whole_region(1, Purpose::Monitoring, Rights::READ, key, progress.len());
+        write_hook_table(&table, 1, &[hook]).map_err(text)?;
+        let hook_table = card.register(table, Rights::READ).map_err(text)?;
+        card.seal();
+        Ok((card, hook_table))
     }
 
     /// What a poll is about: header, liveness words and gauges.
@@ -172,7 +200,8 @@ fn records_of(scenario: &Scenario, box_words: usize) -> Vec<EntityRecord> {
     let os = slot(records.len());
     records.push(system("os".to_string()));
     for application in 0..work.applications {
-        records.push(new(format!("app{application}"), FailureLevel::Application).within(os));
+        let record = new(format!("app{application}"), FailureLevel::Application).within(os);
+        records.push(if work.disk.is_some() { record.depending_on(slot(slots.disk())) } else { record });
     }
     for session in 0..work.total_sessions() {
         let application = session / work.sessions;
@@ -185,6 +214,20 @@ fn records_of(scenario: &Scenario, box_words: usize) -> Vec<EntityRecord> {
             record.state_box = Some(StateBoxLocation { offset, words: box_words as u64, claim: session as u32 });
         }
         records.push(record);
+    }
+    for process in 0..work.processes() {
+        let mut record = new(format!("process{process}"), FailureLevel::Application).within(os);
+        record.pending = u16::try_from(work.total_sessions() + process).ok().filter(|_| work.pending_gauges);
+        let is_last = process + 1 == work.processes();
+        let waits_for = match work.disk {
+            _ if !is_last => Some(slots.process(process + 1)),
+            Some(_) if work.chain.is_some_and(|chain| chain.reads_disk) => Some(slots.disk()),
+            _ => None,
+        };
+        records.push(waits_for.map_or(record, |other| record.depending_on(slot(other))));
+    }
+    if work.disk.is_some() {
+        records.push(new("disk".to_string(), FailureLevel::Application).within(os));
     }
     records
 }

@@ -17,6 +17,7 @@
 //! | [`observe`] | suspects nobody, notes all that it sees | an [`Observation`], on which **every** detector is [replayed](NodeObservation::suspicions) |
 //! | [`verdicts`] | by the scenario's deadlines | what that monitor said, and when |
 //! | [`overhead`] | by the scenario's deadlines | what watching costs the node, its clients and the network |
+//! | [`diagnosis_run`] | by the scenario's deadlines | what one breakdown, of any kind, was taken for, and when |
 //! | [`recovery_run`] | by the scenario's deadlines | one failure detected, planned, extracted, reinstated elsewhere |
 //!
 //! ```
@@ -43,6 +44,10 @@
 //! change of deadline, of the poll interval or of where the monitor runs leaves workload and faults as they are.
 
 mod agent;
+mod chain;
+mod diagnosis;
+mod disk;
+mod inject;
 mod limits;
 mod link;
 mod memory;
@@ -63,6 +68,7 @@ mod target;
 mod timers;
 mod world;
 
+pub use diagnosis::{Answer, DiagnosisOptions, DiagnosisOutcome, Found, Later, Way, Worth, diagnosis_run};
 pub use limits::{MAX_EVENTS, MAX_LOAD, MAX_STATE_TOTAL};
 pub use observe::{Change, Life, NodeObservation, Observation, Span, Taken, observe};
 pub use overhead::{Overhead, overhead};
@@ -102,6 +108,11 @@ enum What {
     Arrival(u32),
     PauseBegin(u32),
     PauseEnd(u32),
+    /// A request comes to the chain.
+    ChainRequest,
+    /// The disk has done a request, or is asked again after an error.
+    DiskDone,
+    ReadAgain(u32),
     /// The monitor's machine stands still, or goes on.
     StallBegin,
     StallEnd,

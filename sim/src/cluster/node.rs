@@ -8,6 +8,8 @@ use backdoor_core::progress_box::EntityState;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::agent::{Agent, Waits};
+use super::chain::ChainState;
+use super::disk::DiskState;
 use super::memory::{NodeMemory, Slots};
 use super::mode::Mode;
 use super::scenario::Scenario;
@@ -24,6 +26,7 @@ enum Role {
     Tick(usize),
     Loop(usize),
     Handler(usize),
+    Process(usize),
     Monitor,
     Agent,
 }
@@ -66,6 +69,8 @@ pub(super) struct Node {
     ticks: Vec<TaskId>,
     pub(super) applications: Vec<Application>,
     pub(super) sessions: Vec<Session>,
+    pub(super) chain: Option<ChainState>,
+    pub(super) disk: Option<DiskState>,
     pub(super) monitor: Option<TaskId>,
     pub(super) agent: Option<Agent>,
     /// How long requests took, once [`measure`](Self::measure) was called.
@@ -117,6 +122,9 @@ impl Node {
             Mode::Pull | Mode::Push => Some(Agent::new(task(Affinity::Free, Role::Agent)?, scenario, &memory)),
             Mode::Read | Mode::Watchdog => None,
         };
+        let mut process = |index| task(Affinity::Free, Role::Process(index));
+        let chain = work.chain.map(|chain| ChainState::new(chain, streams, &mut process)).transpose()?;
+        let disk = work.disk.map(|disk| DiskState::new(disk, work.applications, streams));
         let monitor = if scenario.monitor_is_on_node() { Some(task(Affinity::Free, Role::Monitor)?) } else { None };
         let plan = FaultPlan::new(scenario.faults.clone(), streams.stream("faults"), streams.stream("damage"));
         let slots = Slots::of(scenario);
@@ -130,6 +138,8 @@ impl Node {
             ticks,
             applications,
             sessions,
+            chain,
+            disk,
             monitor,
             agent,
             served_in: None,
@@ -159,6 +169,7 @@ impl Node {
             let first = self.work.request_interval.sample(&mut self.sessions[session].arrivals);
             agenda.at(first, What::Arrival(session as u32));
         }
+        self.start_chain(agenda);
         if let Some(beat) = self.agent.as_ref().and_then(|agent| agent.beat) {
             agenda.after(beat, What::Beat);
         }
@@ -261,10 +272,14 @@ impl Node {
             Role::Tick(index) => self.memory.counters[index].advance(),
             Role::Loop(index) => {
                 self.memory.counters[self.slots.application(index)].advance();
+                if self.turn_reads(index, agenda) {
+                    return false;
+                }
                 let jitter = self.work.loop_jitter.sample(&mut self.applications[index].jitter);
                 agenda.after(self.work.loop_interval + jitter, What::Loop(index as u32));
             }
             Role::Handler(index) => self.answer(index, agenda.now()),
+            Role::Process(index) => self.process_done(index, agenda),
             Role::Monitor => return true,
             Role::Agent => self.agent_has_worked(agenda.now()),
         }
@@ -341,6 +356,7 @@ impl Node {
             Role::Tick(index) => Some(*index),
             Role::Loop(index) => Some(self.slots.application(*index)),
             Role::Handler(index) => Some(self.slots.session(*index)),
+            Role::Process(index) => Some(self.slots.process(*index)),
             Role::Monitor | Role::Agent => None,
         };
         self.roles.iter().filter(|(task, _)| self.cpu.is_stuck(*task)).filter_map(|(_, role)| slot(role)).collect()
@@ -360,6 +376,7 @@ impl Node {
     /// A thawed kernel takes in the requests that its NIC has kept.
     pub(super) fn take_in_kept_requests(&mut self) {
         (0..self.sessions.len()).for_each(|index| self.take_in(index));
+        self.take_in_chain();
     }
 }
 

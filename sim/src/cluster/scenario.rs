@@ -158,6 +158,9 @@ pub enum ScenarioError {
     /// Faults of sessions or applications that don't exist.
     #[error("faults strike at level '{0}', and the workload has none of those")]
     NoVictim(FailureLevel),
+    /// Something is to break down that is not there.
+    #[error("the workload has no {0}, which is to break down")]
+    Lacks(&'static str),
     /// More work than the cores can do.
     #[error("the workload needs {utilisation:.2} cores and the node has {cores}: requests would pile up without end")]
     Overload {
@@ -197,6 +200,8 @@ impl ScenarioError {
             ScenarioError::Fraction { name, .. } => Some(name),
             ScenarioError::TooMany { .. } | ScenarioError::NoVictim(FailureLevel::Session) => Some("sessions"),
             ScenarioError::NoVictim(FailureLevel::Application) => Some("applications"),
+            ScenarioError::Lacks("session") => Some("sessions"),
+            ScenarioError::Lacks("application") => Some("applications"),
             ScenarioError::StateSize(_) | ScenarioError::TooMuchState { .. } => Some("state_bytes"),
             ScenarioError::WarmUp { .. } => Some("duration"),
             ScenarioError::SharedMode(_) => Some("monitor_shares_cpu"),
@@ -209,11 +214,12 @@ impl ScenarioError {
 }
 
 impl Scenario {
-    /// Entities of one node: a counter per core, the migrating one, applications, sessions.
+    /// Entities of one node: a counter per core, the migrating one, applications, sessions, processes of the chain, disk.
     pub fn entities_per_node(&self) -> usize {
         // Saturating, because it is asked before anything has been checked.
         let own = self.cpu.cores.saturating_add(1).saturating_add(self.workload.applications);
-        own.saturating_add(self.workload.total_sessions())
+        let services = self.workload.processes().saturating_add(usize::from(self.workload.disk.is_some()));
+        own.saturating_add(self.workload.total_sessions()).saturating_add(services)
     }
 
     /// Whether the monitor is a task of the node.
@@ -255,6 +261,14 @@ impl Scenario {
             if let Some(pauses) = pauses {
                 more_than_zero(name, pauses.interval.mean())?;
             }
+        }
+        if let Some(chain) = work.chain {
+            at_least_one("processes", chain.processes)?;
+            more_than_zero("the mean of the chain's request_interval", chain.request_interval.mean())?;
+        }
+        if let Some(disk) = work.disk {
+            at_least_one("every", usize::try_from(disk.every).unwrap_or(usize::MAX))?;
+            more_than_zero("retry_after", disk.retry_after)?;
         }
         let entities = self.entities_per_node();
         if entities > MAX_ENTITIES {

@@ -112,6 +112,9 @@ impl<D: Detector> World<D> {
             What::Arrival(session) => self.act(index, |node, agenda| node.arrive(session as usize, agenda)),
             What::PauseBegin(application) => self.act(index, |node, agenda| node.pause(application as usize, agenda)),
             What::PauseEnd(application) => self.act(index, |node, agenda| node.unpause(application as usize, agenda)),
+            What::ChainRequest => self.act(index, |node, agenda| node.chain_request(agenda)),
+            What::DiskDone => self.act(index, |node, agenda| node.read_done(agenda)),
+            What::ReadAgain(user) => self.act(index, |node, agenda| node.read_again(user as usize, agenda)),
             What::StallBegin => self.stall(index),
             What::StallEnd => self.end_stall(index),
             What::Strike => self.act(index, |node, agenda| node.strike(agenda)),
@@ -122,7 +125,7 @@ impl<D: Detector> World<D> {
 
     /// Does something to a node, and lets its processors catch up before and after; answers whether the monitor, being a
     /// task there, took a step.
-    fn act(&mut self, index: usize, work: impl FnOnce(&mut Node, &mut Agenda<'_>)) -> bool {
+    pub(super) fn act(&mut self, index: usize, work: impl FnOnce(&mut Node, &mut Agenda<'_>)) -> bool {
         let end = self.scenario.duration;
         let mut agenda = Agenda { engine: &mut self.engine, node: index as u32, end };
         let node = &mut self.nodes[index];
@@ -153,7 +156,7 @@ impl<D: Detector> World<D> {
         self.look_at_link(index)
     }
 
-    fn look_at_link(&mut self, index: usize) -> bool {
+    pub(super) fn look_at_link(&mut self, index: usize) -> bool {
         let now = self.now();
         let watch = &mut self.watches[index];
         watch.link.advance_to(now);
