@@ -146,7 +146,7 @@ pub fn record(scenario: &Scenario, streams: &Streams, floor: Nanos) -> Result<Re
     let mut observers: Vec<Observer> = (0..scenario.nodes).map(|_| Observer::default()).collect();
     while let Some(happening) = world.next() {
         if let Happening::Stepped(node) = happening {
-            observers[node].look(world.now(), &world.watches[node]);
+            observers[node].look(world.now(), &mut world.watches[node]);
         }
     }
     let (events, warm_up, duration) = (world.events, scenario.warm_up, scenario.duration);
@@ -207,8 +207,8 @@ struct Observer {
 }
 
 impl Observer {
-    fn look(&mut self, now: Nanos, watch: &Watch<SilenceRecorder>) {
-        let monitor = &watch.monitor;
+    fn look(&mut self, now: Nanos, watch: &mut Watch<SilenceRecorder>) {
+        let monitor = &mut watch.monitor;
         for noticed in &watch.noticed {
             self.channel_losses += u64::from(matches!(noticed, Noticed::ChannelLost { .. }));
         }
@@ -218,7 +218,7 @@ impl Observer {
         } else if watch.noticed.is_empty() {
             return;
         }
-        for view in monitor.entities() {
+        monitor.show_changed(|view| {
             let index = view.slot.index();
             if self.known.len() <= index {
                 self.known.resize(index + 1, None);
@@ -235,7 +235,7 @@ impl Observer {
             };
             if let Some(before) = before {
                 if before.last_progress == after.last_progress && before.standing == after.standing {
-                    continue;
+                    return;
                 }
                 let ended = self.samples.len() - 1;
                 for silence in silences.iter().skip(before.silences) {
@@ -250,7 +250,7 @@ impl Observer {
                 self.entities.push(EntityRecording { slot, record, silences: Vec::new() });
             }
             self.known[index] = Some(after);
-        }
+        });
     }
 
     /// The record, with the silences that have not ended.
