@@ -144,7 +144,7 @@ pub fn payload(session: u64, sequence: u64, bytes: usize, into: &mut Vec<u8>) {
     for word in into.as_chunks_mut().0 {
         // A Weyl sequence, folded once: cheap, and different in every word.
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        *word = (state ^ state >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9).to_le_bytes();
+        *word = (state ^ state >> 29).to_le_bytes();
     }
     into.truncate(bytes);
 }

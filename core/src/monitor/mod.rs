@@ -198,11 +198,14 @@ impl<D: Detector> Monitor<D> {
     }
 
     fn collect<T: Transport>(&mut self, now: Nanos, transport: &mut T, events: &mut Vec<Event>) {
+        transport.poll(&mut self.completions);
+        if self.completions.is_empty() {
+            return;
+        }
         let mut completions = std::mem::take(&mut self.completions);
-        transport.poll(&mut completions);
         for completion in completions.drain(..) {
             let Some(at) = self.under_way.iter().position(|work| work.id == completion.id) else { continue };
-            let work = self.under_way.remove(at);
+            let work = self.under_way.swap_remove(at);
             match completion.result {
                 Ok(_) => self.take_in(work, now, transport, events),
                 Err(error) => self.read_failed(error, now, transport, events),

@@ -157,11 +157,12 @@ impl<D: Detector> World<D> {
         let now = self.now();
         let watch = &mut self.watches[index];
         watch.link.advance_to(now);
+        let next = watch.link.next_event();
         // Everything due is done, so what is due now is to be polled.
-        if watch.link.next_event().is_some_and(|at| at <= now) {
+        if next.is_some_and(|at| at <= now) {
             return self.wake_monitor(index);
         }
-        self.plan_channel(index);
+        self.plan_channel(index, next);
         false
     }
 
@@ -208,27 +209,28 @@ impl<D: Detector> World<D> {
         let Watch { monitor, link, noticed, .. } = &mut self.watches[index];
         noticed.clear();
         link.step(monitor, now, noticed);
+        let next = link.next_event();
         if let Some(at) = link.request_arrives(now) {
             self.agenda(index).at(at, What::Request);
         }
-        self.plan_channel(index);
+        self.plan_channel(index, next);
         self.plan_monitor(index);
     }
 
-    fn plan_channel(&mut self, index: usize) {
-        let now = self.now();
-        let mut event = self.watches[index].nic_event.take();
-        let next = self.watches[index].link.next_event().filter(|at| *at > now);
-        self.agenda(index).keep(&mut event, next, What::Nic);
-        self.watches[index].nic_event = event;
+    /// Schedules what the link does next, at `next`.
+    fn plan_channel(&mut self, index: usize, next: Option<Nanos>) {
+        let World { engine, watches, scenario, .. } = self;
+        let mut agenda = Agenda { engine, node: index as u32, end: scenario.duration };
+        let next = next.filter(|at| *at > agenda.now());
+        agenda.keep(&mut watches[index].nic_event, next, What::Nic);
     }
 
     fn plan_monitor(&mut self, index: usize) {
-        let mut event = self.watches[index].due_event.take();
+        let World { engine, watches, scenario, .. } = self;
+        let mut agenda = Agenda { engine, node: index as u32, end: scenario.duration };
+        let Watch { monitor, due_event, .. } = &mut watches[index];
         // A step at its due time moves the due time on; should one ever not, time goes on all the same.
-        let due = self.watches[index].monitor.due();
-        let next = if self.events == 0 { due } else { due.max(self.now() + Nanos(1)) };
-        self.agenda(index).keep(&mut event, Some(next), What::Monitor);
-        self.watches[index].due_event = event;
+        let next = if self.events == 0 { monitor.due() } else { monitor.due().max(agenda.now() + Nanos(1)) };
+        agenda.keep(due_event, Some(next), What::Monitor);
     }
 }
