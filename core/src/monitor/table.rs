@@ -153,6 +153,9 @@ impl<D: Detector> EntityTable<D> {
 
     /// Who says it is idle and has work waiting is watched like the active.
     fn hold_idle_claims(&mut self, sample: &Sample<'_>, events: &mut Vec<Event>) {
+        if self.idle_claims.is_empty() {
+            return;
+        }
         let mut claims = std::mem::take(&mut self.idle_claims);
         let mut rulings = Vec::new();
         claims.rule(sample, &self.standing, |slot, ruling| rulings.push((slot, ruling)));

@@ -14,6 +14,7 @@
 //! | function | monitor | gives |
 //! |---|---|---|
 //! | [`record`] | suspects nobody, records silences | a [`Record`], from which **every** deadline is judged afterwards |
+//! | [`record_by_node`] | the same | the same, node by node, for more nodes than fit into memory together |
 //! | [`verdicts`] | by the scenario's deadlines | what that monitor said, and when |
 //! | [`overhead`] | by the scenario's deadlines | what watching costs the node, its clients and the network |
 //! | [`recovery_run`] | by the scenario's deadlines | one failure detected, planned, extracted, reinstated elsewhere |
@@ -60,7 +61,9 @@ mod world;
 pub use limits::{MAX_EVENTS, MAX_LOAD, MAX_STATE_TOTAL};
 pub use overhead::{Overhead, overhead};
 pub use path::RandomPath;
-pub use record::{EntityRecording, Mark, NodeRecord, Record, RecordedSilence, Sample, VerdictLog, record, verdicts};
+pub use record::{
+    EntityRecording, Mark, NodeRecord, Record, RecordedSilence, Sample, VerdictLog, record, record_by_node, verdicts,
+};
 pub use recovery::{RecoveryOptions, RecoveryOutcome, SessionFate, SessionOutcome, Timeline, recovery_run};
 pub use scenario::{Deadlines, Scenario, ScenarioError};
 

@@ -1,5 +1,7 @@
 //! The event loop: nodes, their monitors, and the channels between them, on one clock.
 
+use std::ops::Range;
+
 use backdoor_core::Nanos;
 use backdoor_core::detector::Detector;
 use backdoor_core::monitor::{Event as Noticed, Monitor};
@@ -49,6 +51,17 @@ impl<D: Detector> World<D> {
     pub(super) fn new(
         scenario: &Scenario,
         streams: &Streams,
+        monitor: impl FnMut(RegionKey) -> Monitor<D>,
+    ) -> Result<Self, ScenarioError> {
+        World::of_nodes(scenario, 0..scenario.nodes, streams, monitor)
+    }
+
+    /// Some of the nodes. They share nothing, so whoever needs no two at the same time simulates one after another: then
+    /// one node's memory is all that there is, and it stays in the cache.
+    pub(super) fn of_nodes(
+        scenario: &Scenario,
+        nodes: Range<usize>,
+        streams: &Streams,
         mut monitor: impl FnMut(RegionKey) -> Monitor<D>,
     ) -> Result<Self, ScenarioError> {
         scenario.check()?;
@@ -59,11 +72,11 @@ impl<D: Detector> World<D> {
             watches: Vec::new(),
             events: 0,
         };
-        for index in 0..scenario.nodes {
-            let streams = streams.nested("node", index as u64);
+        for (index, node) in nodes.enumerate() {
+            let streams = streams.nested("node", node as u64);
             // The scenario was checked: its boxes have possible sizes, and keys and slots suffice.
-            let memory = NodeMemory::new(scenario, index).expect("a checked scenario fits the formats");
-            let link = Link::new(scenario, index, &memory, &streams)?;
+            let memory = NodeMemory::new(scenario, node).expect("a checked scenario fits the formats");
+            let link = Link::new(scenario, node, &memory, &streams)?;
             let monitor = monitor(memory.hook_table);
             let stalls = streams.stream("observer stalls");
             let (nic_event, due_event, noticed) = (None, None, Vec::new());
