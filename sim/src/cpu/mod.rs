@@ -132,7 +132,7 @@ pub struct CpuModel {
     spent: VecDeque<TaskId>,
     free_waiting: usize,
     load: Vec<TaskId>,
-    finished: Vec<Finished>,
+    finished: VecDeque<Finished>,
     switches: u64,
 }
 
@@ -154,7 +154,7 @@ impl CpuModel {
             spent: VecDeque::new(),
             free_waiting: 0,
             load: Vec::new(),
-            finished: Vec::new(),
+            finished: VecDeque::new(),
             switches: 0,
         })
     }
@@ -232,10 +232,17 @@ impl CpuModel {
             self.run_until(self.next);
             self.settle();
         }
-        self.run_until(now);
+        if self.now < now {
+            self.run_until(now);
+        }
     }
 
-    /// Takes out what has finished since the last call, in order of time, then of core.
+    /// Takes out what has finished first, in order of time, then of core.
+    pub fn next_finished(&mut self) -> Option<Finished> {
+        self.finished.pop_front()
+    }
+
+    /// Takes out what has finished since the last call, in the same order.
     pub fn drain_finished(&mut self) -> impl Iterator<Item = Finished> {
         self.finished.drain(..)
     }
@@ -326,7 +333,7 @@ impl CpuModel {
                 task.state = State::Asleep;
                 task.asleep_since = now;
                 self.cores[index].running = None;
-                self.finished.push(Finished { task: id, at: now });
+                self.finished.push_back(Finished { task: id, at: now });
             } else if task.used >= slice && self.somebody_waits_for(index) {
                 self.cores[index].running = None;
                 self.enqueue_spent(id);
@@ -402,7 +409,10 @@ impl CpuModel {
                 Affinity::Free => true,
                 Affinity::Pinned(core) => core == index,
             };
-            let take = |queue: &mut VecDeque<TaskId>| queue.remove(queue.iter().position(may_run)?);
+            let take = |queue: &mut VecDeque<TaskId>| match queue.iter().position(may_run)? {
+                0 => queue.pop_front(),
+                place => queue.remove(place),
+            };
             let Some(id) = take(&mut self.sleepers).or_else(|| take(&mut self.spent)) else { continue };
             self.count_waiting(id, -1);
             self.task_mut(id).state = State::Running(index);
