@@ -73,7 +73,7 @@ struct Watch<D> {
     target: Target,
     header: Header,
     /// The words that `header` was last read from: they hardly ever change, and comparing is cheaper than checking.
-    header_words: [u64; HEADER_WORDS],
+    header_words: Option<[u64; HEADER_WORDS]>,
     sample_buffer: BufferId,
     directory_buffer: BufferId,
     attached: Nanos,
@@ -271,7 +271,7 @@ impl<D: Detector> Monitor<D> {
         self.watch = Some(Watch {
             target,
             header,
-            header_words: [0; HEADER_WORDS],
+            header_words: None,
             sample_buffer,
             directory_buffer,
             attached: now,
@@ -286,7 +286,7 @@ impl<D: Detector> Monitor<D> {
     fn take_sample<T: Transport>(&mut self, work: UnderWay, now: Nanos, transport: &mut T, events: &mut Vec<Event>) {
         let Some(watch) = &mut self.watch else { return };
         let Ok(words) = transport.buffer(watch.sample_buffer) else { return };
-        let same = words.first_chunk() == Some(&watch.header_words);
+        let same = watch.header_words.is_some_and(|known| words.starts_with(&known));
         let header = match if same { Ok(watch.header) } else { Header::read(words) } {
             Ok(header) => header,
             Err(error) => {
@@ -304,7 +304,7 @@ impl<D: Detector> Monitor<D> {
             return;
         }
         watch.header = header;
-        watch.header_words = *words.first_chunk().unwrap_or(&[0; HEADER_WORDS]);
+        watch.header_words = words.first_chunk().copied();
         if let Some(gap) = self.evidence.sample(work.posted, now, &self.config) {
             self.stats.late_samples += 1;
             events.push(Event::Late { gap, at: now });
