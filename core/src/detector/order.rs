@@ -1,128 +1,175 @@
 //! The k-th smallest of the last so many values, without sorting: O(log n) a value.
 //!
-//! Two heaps share one array of places: the `k` smallest in one whose root is their largest, the rest in one whose root
-//! is their smallest. A value that falls out of the window is replaced where it lies.
+//! Two heaps: the `k` smallest in one whose root is their largest, the rest in one whose root is their smallest. A value
+//! that falls out of the window is replaced where it lies. Values that change sides meet at the roots, so one that is new
+//! to a side goes down from its root, and the root that makes room goes to the other side's top: no search is repeated.
+
+/// A value, and which of the window's places it is in. The order of keys is that of the values, reversed in the low heap.
+#[derive(Clone, Copy, Debug)]
+struct Item {
+    key: u64,
+    place: u32,
+}
+
+/// A heap whose root has the least key.
+#[derive(Clone, Debug)]
+struct Heap {
+    items: Vec<Item>,
+    /// What makes a value a key, and a key a value.
+    mask: u64,
+}
+
+const LOW: usize = 0;
+const HIGH: usize = 1;
 
 /// The last `capacity` values, and one of them by rank.
 #[derive(Clone, Debug)]
 pub(super) struct OrderWindow {
-    values: Box<[u64]>,
-    len: usize,
+    capacity: usize,
     oldest: usize,
-    /// Places of values, as two heaps: `small..` after each other, the low one first.
-    low: Vec<u32>,
-    high: Vec<u32>,
-    /// For each place, where in which heap it is: index, and whether in the high one.
-    position: Box<[(u32, bool)]>,
+    /// The smallest values, and the others.
+    heaps: [Heap; 2],
+    /// For each place, which heap its value is in, and where there.
+    homes: Vec<Home>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Home {
+    index: u32,
+    is_high: bool,
 }
 
 impl OrderWindow {
     pub(super) fn new(capacity: usize) -> Self {
         let capacity = capacity.clamp(1, super::MAX_WINDOW);
-        OrderWindow {
-            values: vec![0; capacity].into_boxed_slice(),
-            len: 0,
-            oldest: 0,
-            // One more than the window, for the moment of passing a value from one to the other.
-            low: Vec::with_capacity(capacity + 1),
-            high: Vec::with_capacity(capacity + 1),
-            position: vec![(0, false); capacity].into_boxed_slice(),
-        }
+        // One more than the window, for the moment of passing a value from one to the other.
+        let heap = |mask| Heap { items: Vec::with_capacity(capacity + 1), mask };
+        OrderWindow { capacity, oldest: 0, heaps: [heap(u64::MAX), heap(0)], homes: Vec::with_capacity(capacity) }
     }
 
     /// The largest of the values that are kept low: the k-th smallest, of the k in the last [`push`](Self::push).
     #[inline]
     pub(super) fn at_rank(&self) -> Option<u64> {
-        self.low.first().map(|place| self.values[*place as usize])
+        self.heaps[LOW].root()
     }
 
     /// Takes a value in, for the oldest one if the window is full, and keeps the `rank(n)` smallest of the n values low.
     #[inline]
     pub(super) fn push(&mut self, value: u64, rank: impl Fn(usize) -> usize) {
-        if self.len < self.values.len() {
-            let place = self.len;
-            self.len += 1;
-            self.values[place] = value;
+        if self.homes.len() < self.capacity {
             let is_high = self.at_rank().is_some_and(|largest| value > largest);
-            self.insert(place as u32, is_high);
+            let place = self.homes.len() as u32;
+            self.homes.push(Home { index: 0, is_high });
+            self.heaps[usize::from(is_high)].insert(value, place, &mut self.homes);
         } else {
             let place = self.oldest;
-            self.oldest = if place + 1 == self.values.len() { 0 } else { place + 1 };
-            self.values[place] = value;
-            let (index, is_high) = self.position[place];
-            self.settle(index as usize, is_high);
-            self.exchange_roots();
+            self.oldest = if place + 1 == self.capacity { 0 } else { place + 1 };
+            self.replace(place, value);
         }
-        let rank = rank(self.len).clamp(1, self.len);
-        while self.low.len() < rank {
-            let place = self.remove_root(true);
-            self.insert(place, false);
+        let len = self.homes.len();
+        let rank = rank(len).clamp(1, len);
+        while self.heaps[LOW].items.len() < rank {
+            self.pass_root(HIGH, LOW);
         }
-        while self.low.len() > rank {
-            let place = self.remove_root(false);
-            self.insert(place, true);
+        while self.heaps[LOW].items.len() > rank {
+            self.pass_root(LOW, HIGH);
         }
     }
 
-    /// After one value changed: the roots may be on the wrong sides, and nothing else.
-    fn exchange_roots(&mut self) {
-        let (Some(&low), Some(&high)) = (self.low.first(), self.high.first()) else { return };
-        if self.values[low as usize] > self.values[high as usize] {
-            (self.low[0], self.high[0]) = (high, low);
-            (self.position[low as usize], self.position[high as usize]) = ((0, true), (0, false));
-            self.settle(0, false);
-            self.settle(0, true);
-        }
-    }
-
-    fn insert(&mut self, place: u32, is_high: bool) {
-        let heap = if is_high { &mut self.high } else { &mut self.low };
-        heap.push(place);
-        let index = heap.len() - 1;
-        self.position[place as usize] = (index as u32, is_high);
-        self.settle(index, is_high);
-    }
-
-    fn remove_root(&mut self, is_high: bool) -> u32 {
-        let heap = if is_high { &mut self.high } else { &mut self.low };
-        let root = heap.swap_remove(0);
-        if let Some(&moved) = heap.first() {
-            self.position[moved as usize] = (0, is_high);
-            self.settle(0, is_high);
-        }
-        root
-    }
-
-    /// Moves what lies at `index` up or down to where it belongs.
-    fn settle(&mut self, mut index: usize, is_high: bool) {
-        let (values, position) = (&self.values, &mut self.position);
-        let heap = if is_high { &mut self.high } else { &mut self.low };
-        // Whether `a` belongs above `b`.
-        let above = |a: u32, b: u32| {
-            (values[a as usize] < values[b as usize]) == is_high && values[a as usize] != values[b as usize]
-        };
-        let mut swap = |heap: &mut Vec<u32>, a: usize, b: usize| {
-            heap.swap(a, b);
-            position[heap[a] as usize].0 = a as u32;
-            position[heap[b] as usize].0 = b as u32;
-        };
-        while index > 0 && above(heap[index], heap[(index - 1) / 2]) {
-            swap(heap, index, (index - 1) / 2);
-            index = (index - 1) / 2;
-        }
-        loop {
-            let mut top = index;
-            for child in [2 * index + 1, 2 * index + 2] {
-                if child < heap.len() && above(heap[child], heap[top]) {
-                    top = child;
-                }
+    /// Puts `value` in a place where another one is. How many are low does not change.
+    #[inline]
+    fn replace(&mut self, place: usize, value: u64) {
+        let Home { index, is_high } = self.homes[place];
+        let [low, high] = &mut self.heaps;
+        let (own, other) = if is_high { (high, low) } else { (low, high) };
+        let (index, place, homes) = (index as usize, place as u32, &mut self.homes);
+        // Beyond the other side's root, as seen from there.
+        match other.items.first() {
+            Some(&Item { key, place: passed }) if value ^ other.mask > key => {
+                own.up(index, Item { key: key ^ other.mask ^ own.mask, place: passed }, homes);
+                other.down(0, Item { key: value ^ other.mask, place }, homes);
             }
-            if top == index {
+            _ => own.settle(index, Item { key: value ^ own.mask, place }, homes),
+        }
+    }
+
+    /// Moves a root, if there is one, to the other heap.
+    fn pass_root(&mut self, from: usize, to: usize) {
+        if let Some((value, place)) = self.heaps[from].remove_root(&mut self.homes) {
+            self.heaps[to].insert(value, place, &mut self.homes);
+        }
+    }
+}
+
+impl Heap {
+    #[inline]
+    fn root(&self) -> Option<u64> {
+        self.items.first().map(|item| item.key ^ self.mask)
+    }
+
+    fn insert(&mut self, value: u64, place: u32, homes: &mut [Home]) {
+        let item = Item { key: value ^ self.mask, place };
+        self.items.push(item);
+        self.up(self.items.len() - 1, item, homes);
+    }
+
+    fn remove_root(&mut self, homes: &mut [Home]) -> Option<(u64, u32)> {
+        let last = self.items.pop()?;
+        let Some(&root) = self.items.first() else { return Some((last.key ^ self.mask, last.place)) };
+        self.down(0, last, homes);
+        Some((root.key ^ self.mask, root.place))
+    }
+
+    /// Puts an item at `index`, whose own is dropped, or above or below.
+    #[inline]
+    fn settle(&mut self, index: usize, item: Item, homes: &mut [Home]) {
+        if index > 0 && item.key < self.items[(index - 1) / 2].key {
+            self.up(index, item, homes);
+        } else {
+            self.down(index, item, homes);
+        }
+    }
+
+    /// Puts an item at `index` or above.
+    #[inline]
+    fn up(&mut self, mut index: usize, item: Item, homes: &mut [Home]) {
+        while index > 0 {
+            let parent = (index - 1) / 2;
+            if self.items[parent].key <= item.key {
                 break;
             }
-            swap(heap, index, top);
-            index = top;
+            self.put(index, self.items[parent], homes);
+            index = parent;
         }
+        self.put(index, item, homes);
+    }
+
+    /// Puts an item at `index` or below.
+    #[inline]
+    fn down(&mut self, mut index: usize, item: Item, homes: &mut [Home]) {
+        while let Some([left, right]) = self.items.get(2 * index + 1..2 * index + 3) {
+            // Without a branch: which of two children is the smaller can't be predicted.
+            let child = 2 * index + 1 + usize::from(right.key < left.key);
+            if self.items[child].key >= item.key {
+                return self.put(index, item, homes);
+            }
+            self.put(index, self.items[child], homes);
+            index = child;
+        }
+        // The last item may be an only child.
+        if let Some(&only) = self.items.get(2 * index + 1)
+            && only.key < item.key
+        {
+            self.put(index, only, homes);
+            index = 2 * index + 1;
+        }
+        self.put(index, item, homes);
+    }
+
+    #[inline]
+    fn put(&mut self, index: usize, item: Item, homes: &mut [Home]) {
+        self.items[index] = item;
+        homes[item.place as usize] = Home { index: index as u32, is_high: self.mask == 0 };
     }
 }
 

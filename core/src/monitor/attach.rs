@@ -54,6 +54,9 @@ impl Attach {
     }
 
     pub(super) fn release_what_is_free<T: Transport>(&mut self, transport: &mut T) {
+        if self.release.is_empty() {
+            return;
+        }
         self.release.retain(|buffer| transport.release(*buffer).is_err());
     }
 

@@ -39,6 +39,11 @@ pub(super) enum Ruling {
 pub(super) struct IdleClaims(Vec<IdleClaim>);
 
 impl IdleClaims {
+    /// Whether nobody's pending work is counted.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Takes in what the directory says of `slot`; `None` when it is free.
     pub(super) fn learn(&mut self, slot: Slot, record: Option<&EntityRecord>) {
         let gauge = record.and_then(|record| record.pending).map(usize::from);

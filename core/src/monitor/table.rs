@@ -92,6 +92,8 @@ pub(super) struct EntityTable<D> {
     standing: Vec<Standing>,
     /// A bit for each entity whose standing is `Trusted`.
     trusted: Vec<u32>,
+    /// A bit for each entity of which something may have changed since it was last shown as changed.
+    changed: Vec<u32>,
     detectors: Vec<Option<D>>,
     /// Of those who are in slots in use, as far as the directory has told.
     records: Vec<Option<EntityRecord>>,
@@ -111,6 +113,7 @@ impl<D: Detector> EntityTable<D> {
             words: vec![0; capacity],
             standing: vec![Standing::Unknown; capacity],
             trusted: vec![0; capacity.div_ceil(RUN)],
+            changed: vec![0; capacity.div_ceil(RUN)],
             detectors: (0..capacity).map(|_| None).collect(),
             records: vec![None; capacity],
             strangers: vec![false; capacity],
@@ -152,6 +155,9 @@ impl<D: Detector> EntityTable<D> {
 
     /// Who says it is idle and has work waiting is watched like the active.
     fn hold_idle_claims(&mut self, sample: &Sample<'_>, events: &mut Vec<Event>) {
+        if self.idle_claims.is_empty() {
+            return;
+        }
         let mut claims = std::mem::take(&mut self.idle_claims);
         let mut rulings = Vec::new();
         claims.rule(sample, &self.standing, |slot, ruling| rulings.push((slot, ruling)));
@@ -212,17 +218,19 @@ impl<D: Detector> EntityTable<D> {
                 }
             }
         };
-        let mut others = 0;
+        let (mut moved, mut others) = (u32::MAX, 0);
         if self.trusted[number] == u32::MAX && all_advanced(new, old) {
             old.copy_from_slice(new);
             detectors.iter_mut().zip(new).for_each(|(detector, word)| advance(detector, *word));
         } else {
             let trusted = self.trusted[number];
+            moved = 0;
             for (bit, ((new, old), detector)) in new.iter().zip(old).zip(detectors).enumerate() {
                 if new == old {
                     continue;
                 }
                 *old = *new;
+                moved |= 1 << bit;
                 if trusted & 1 << bit != 0 && Liveness(*new).state() == EntityState::Active {
                     advance(detector, *new);
                 } else {
@@ -230,6 +238,7 @@ impl<D: Detector> EntityTable<D> {
                 }
             }
         }
+        self.changed[number] |= moved;
         self.earliest = earliest;
         others
     }
@@ -237,6 +246,7 @@ impl<D: Detector> EntityTable<D> {
     fn set_standing(&mut self, index: usize, standing: Standing) {
         self.standing[index] = standing;
         let bit = 1 << (index % RUN);
+        self.changed[index / RUN] |= bit;
         match standing {
             Standing::Trusted => self.trusted[index / RUN] |= bit,
             _ => self.trusted[index / RUN] &= !bit,
@@ -319,6 +329,7 @@ impl<D: Detector> EntityTable<D> {
             // Entries stay when their entity goes, and are written before their next one comes.
             return;
         }
+        self.changed[index / RUN] |= 1 << (index % RUN);
         let same = known.is_some_and(|known| known.generation == record.generation);
         // A changed deadline takes effect at once, and costs the detector what it has learnt.
         let same_promise = same && known.is_some_and(|known| known.deadline == record.deadline);
@@ -360,18 +371,31 @@ impl<D: Detector> EntityTable<D> {
 
     /// The entities that are known and whose slots are not free.
     pub(super) fn entities(&self) -> impl Iterator<Item = EntityView<'_, D>> {
-        self.records.iter().zip(&self.detectors).enumerate().filter_map(|(index, (record, detector))| {
-            let (record, detector) = (record.as_ref()?, detector.as_ref()?);
-            let standing = self.standing[index];
-            (standing != Standing::Unknown).then(|| EntityView {
-                slot: Slot(index as u32),
-                record,
-                standing,
-                word: Liveness(self.words[index]),
-                last_progress: detector.last_progress(),
-                silent_since: self.silent_since(index, detector),
-                detector,
-            })
+        (0..self.standing.len()).filter_map(|index| self.view(index))
+    }
+
+    /// Those of them of which something may have changed since the last call.
+    pub(super) fn show_changed(&mut self, mut show: impl FnMut(EntityView<'_, D>)) {
+        for number in 0..self.changed.len() {
+            let mut changed = std::mem::take(&mut self.changed[number]);
+            while changed != 0 {
+                self.view(number * RUN + changed.trailing_zeros() as usize).map(&mut show);
+                changed &= changed - 1;
+            }
+        }
+    }
+
+    fn view(&self, index: usize) -> Option<EntityView<'_, D>> {
+        let (record, detector) = (self.records[index].as_ref()?, self.detectors[index].as_ref()?);
+        let standing = self.standing[index];
+        (standing != Standing::Unknown).then(|| EntityView {
+            slot: Slot(index as u32),
+            record,
+            standing,
+            word: Liveness(self.words[index]),
+            last_progress: detector.last_progress(),
+            silent_since: self.silent_since(index, detector),
+            detector,
         })
     }
 }

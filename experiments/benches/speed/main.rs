@@ -3,6 +3,7 @@
 //!
 //! Absolute times vary with the machine; the ratios are what is required.
 
+mod detectors;
 mod measure;
 
 use std::hint::black_box;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     state_box(&mut table);
     event_engine(&mut table);
     deadlines(&mut table);
+    detectors::detectors(&mut table);
     table.finish()
 }
 

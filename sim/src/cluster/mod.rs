@@ -15,6 +15,7 @@
 //! |---|---|---|
 //! | [`record`] | suspects nobody, records silences | a [`Record`], from which **every** deadline is judged afterwards |
 //! | [`observe`] | suspects nobody, notes all that it sees | an [`Observation`], on which **every** detector is [replayed](NodeObservation::suspicions) |
+//! | [`record_by_node`] | the same | the same, node by node, for more nodes than fit into memory together |
 //! | [`verdicts`] | by the scenario's deadlines | what that monitor said, and when |
 //! | [`overhead`] | by the scenario's deadlines | what watching costs the node, its clients and the network |
 //! | [`diagnosis_run`] | by the scenario's deadlines | what one breakdown, of any kind, was taken for, and when |
@@ -74,7 +75,7 @@ pub use observe::{Change, Life, NodeObservation, Observation, Span, Taken, obser
 pub use overhead::{Overhead, overhead};
 pub use path::RandomPath;
 pub use record::{
-    EntityRecording, Mark, NodeRecord, Record, RecordedSilence, Sample, VerdictLog, record, verdicts, verdicts_by,
+    EntityRecording, Mark, NodeRecord, Record, RecordedSilence, Sample, VerdictLog, record, record_by_node, verdicts, verdicts_by,
 };
 pub use recovery::{RecoveryOptions, RecoveryOutcome, SessionFate, SessionOutcome, Timeline, recovery_run};
 pub use replay::{Alone, Ladder, Settings, Suspicion, Suspicions};

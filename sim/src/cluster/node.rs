@@ -77,7 +77,6 @@ pub(super) struct Node {
     pub(super) served_in: Option<Waits>,
     pub(super) plan: FaultPlan,
     pub(super) failures: Vec<Failure>,
-    finished: Vec<Finished>,
     payload: Vec<u8>,
 }
 
@@ -145,7 +144,6 @@ impl Node {
             served_in: None,
             plan,
             failures: Vec::new(),
-            finished: Vec::new(),
             payload: Vec::new(),
         })
     }
@@ -237,21 +235,11 @@ impl Node {
 
     /// Lets the processors' past catch up with now; answers whether the monitor's task got its turn.
     pub(super) fn run(&mut self, agenda: &mut Agenda<'_>) -> bool {
-        let now = agenda.now();
-        self.cpu.advance(now);
+        self.cpu.advance(agenda.now());
         let mut monitor = false;
-        let mut finished = std::mem::take(&mut self.finished);
-        loop {
-            finished.clear();
-            finished.extend(self.cpu.drain_finished());
-            if finished.is_empty() {
-                break;
-            }
-            for done in &finished {
-                monitor |= self.finish(done.task, agenda);
-            }
+        while let Some(Finished { task, .. }) = self.cpu.next_finished() {
+            monitor |= self.finish(task, agenda);
         }
-        self.finished = finished;
         monitor
     }
 

@@ -139,19 +139,44 @@ impl NodeRecord {
 /// # Errors
 /// The scenario is [impossible](Scenario::check).
 pub fn record(scenario: &Scenario, streams: &Streams, floor: Nanos) -> Result<Record, ScenarioError> {
+    scenario.check()?;
+    let (warm_up, duration) = (scenario.warm_up, scenario.duration);
+    let mut whole = Record { nodes: Vec::new(), warm_up, duration, floor, events: 0 };
+    for part in record_by_node(scenario, streams, floor) {
+        let part = part?;
+        whole.nodes.extend(part.nodes);
+        whole.events += part.events;
+    }
+    Ok(whole)
+}
+
+/// What [`record`] gives, a record for each node: whoever has judged one can drop it before the next is made, and needs
+/// no more memory for ten thousand nodes than for one.
+///
+/// # Errors
+/// The scenario is [impossible](Scenario::check).
+pub fn record_by_node(
+    scenario: &Scenario,
+    streams: &Streams,
+    floor: Nanos,
+) -> impl Iterator<Item = Result<Record, ScenarioError>> {
+    (0..scenario.nodes).map(move |node| record_node(scenario, node, streams, floor))
+}
+
+fn record_node(scenario: &Scenario, node: usize, streams: &Streams, floor: Nanos) -> Result<Record, ScenarioError> {
     let config = scenario.monitor;
-    let mut world = World::new(scenario, streams, |hook_table| {
+    let mut world = World::of_nodes(scenario, node..node + 1, streams, |hook_table| {
         Monitor::new(config, hook_table, move |_, now| SilenceRecorder::new(floor, now))
     })?;
-    let mut observers: Vec<Observer> = (0..scenario.nodes).map(|_| Observer::default()).collect();
+    let mut observer = Observer::default();
     while let Some(happening) = world.next() {
         if let Happening::Stepped(node) = happening {
-            observers[node].look(world.now(), &world.watches[node]);
+            observer.look(world.now(), &mut world.watches[node]);
         }
     }
     let (events, warm_up, duration) = (world.events, scenario.warm_up, scenario.duration);
-    let ends = world.nodes.into_iter().zip(world.watches).zip(observers);
-    let nodes = ends.map(|((node, watch), observer)| observer.end(&watch.monitor, node.failures)).collect();
+    let end = world.nodes.pop().zip(world.watches.pop());
+    let nodes = end.map(|(node, watch)| observer.end(&watch.monitor, node.failures)).into_iter().collect();
     Ok(Record { nodes, warm_up, duration, floor, events })
 }
 
@@ -220,8 +245,8 @@ struct Observer {
 }
 
 impl Observer {
-    fn look(&mut self, now: Nanos, watch: &Watch<SilenceRecorder>) {
-        let monitor = &watch.monitor;
+    fn look(&mut self, now: Nanos, watch: &mut Watch<SilenceRecorder>) {
+        let monitor = &mut watch.monitor;
         for noticed in &watch.noticed {
             self.channel_losses += u64::from(matches!(noticed, Noticed::ChannelLost { .. }));
         }
@@ -231,7 +256,7 @@ impl Observer {
         } else if watch.noticed.is_empty() {
             return;
         }
-        for view in monitor.entities() {
+        monitor.show_changed(|view| {
             let index = view.slot.index();
             if self.known.len() <= index {
                 self.known.resize(index + 1, None);
@@ -248,7 +273,7 @@ impl Observer {
             };
             if let Some(before) = before {
                 if before.last_progress == after.last_progress && before.standing == after.standing {
-                    continue;
+                    return;
                 }
                 let ended = self.samples.len() - 1;
                 for silence in silences.iter().skip(before.silences) {
@@ -263,7 +288,7 @@ impl Observer {
                 self.entities.push(EntityRecording { slot, record, silences: Vec::new() });
             }
             self.known[index] = Some(after);
-        }
+        });
     }
 
     /// The record, with the silences that have not ended.

@@ -1,5 +1,7 @@
 //! The event loop: nodes, their monitors, and the channels between them, on one clock.
 
+use std::ops::Range;
+
 use backdoor_core::Nanos;
 use backdoor_core::detector::Detector;
 use backdoor_core::monitor::{Event as Noticed, Monitor};
@@ -49,6 +51,17 @@ impl<D: Detector> World<D> {
     pub(super) fn new(
         scenario: &Scenario,
         streams: &Streams,
+        monitor: impl FnMut(RegionKey) -> Monitor<D>,
+    ) -> Result<Self, ScenarioError> {
+        World::of_nodes(scenario, 0..scenario.nodes, streams, monitor)
+    }
+
+    /// Some of the nodes. They share nothing, so whoever needs no two at the same time simulates one after another: then
+    /// one node's memory is all that there is, and it stays in the cache.
+    pub(super) fn of_nodes(
+        scenario: &Scenario,
+        nodes: Range<usize>,
+        streams: &Streams,
         mut monitor: impl FnMut(RegionKey) -> Monitor<D>,
     ) -> Result<Self, ScenarioError> {
         scenario.check()?;
@@ -59,11 +72,11 @@ impl<D: Detector> World<D> {
             watches: Vec::new(),
             events: 0,
         };
-        for index in 0..scenario.nodes {
-            let streams = streams.nested("node", index as u64);
+        for (index, node) in nodes.enumerate() {
+            let streams = streams.nested("node", node as u64);
             // The scenario was checked: its boxes have possible sizes, and keys and slots suffice.
-            let memory = NodeMemory::new(scenario, index).expect("a checked scenario fits the formats");
-            let link = Link::new(scenario, index, &memory, &streams)?;
+            let memory = NodeMemory::new(scenario, node).expect("a checked scenario fits the formats");
+            let link = Link::new(scenario, node, &memory, &streams)?;
             let monitor = monitor(memory.hook_table);
             let stalls = streams.stream("observer stalls");
             let (nic_event, due_event, noticed) = (None, None, Vec::new());
@@ -160,11 +173,12 @@ impl<D: Detector> World<D> {
         let now = self.now();
         let watch = &mut self.watches[index];
         watch.link.advance_to(now);
+        let next = watch.link.next_event();
         // Everything due is done, so what is due now is to be polled.
-        if watch.link.next_event().is_some_and(|at| at <= now) {
+        if next.is_some_and(|at| at <= now) {
             return self.wake_monitor(index);
         }
-        self.plan_channel(index);
+        self.plan_channel(index, next);
         false
     }
 
@@ -211,27 +225,28 @@ impl<D: Detector> World<D> {
         let Watch { monitor, link, noticed, .. } = &mut self.watches[index];
         noticed.clear();
         link.step(monitor, now, noticed);
+        let next = link.next_event();
         if let Some(at) = link.request_arrives(now) {
             self.agenda(index).at(at, What::Request);
         }
-        self.plan_channel(index);
+        self.plan_channel(index, next);
         self.plan_monitor(index);
     }
 
-    fn plan_channel(&mut self, index: usize) {
-        let now = self.now();
-        let mut event = self.watches[index].nic_event.take();
-        let next = self.watches[index].link.next_event().filter(|at| *at > now);
-        self.agenda(index).keep(&mut event, next, What::Nic);
-        self.watches[index].nic_event = event;
+    /// Schedules what the link does next, at `next`.
+    fn plan_channel(&mut self, index: usize, next: Option<Nanos>) {
+        let World { engine, watches, scenario, .. } = self;
+        let mut agenda = Agenda { engine, node: index as u32, end: scenario.duration };
+        let next = next.filter(|at| *at > agenda.now());
+        agenda.keep(&mut watches[index].nic_event, next, What::Nic);
     }
 
     fn plan_monitor(&mut self, index: usize) {
-        let mut event = self.watches[index].due_event.take();
+        let World { engine, watches, scenario, .. } = self;
+        let mut agenda = Agenda { engine, node: index as u32, end: scenario.duration };
+        let Watch { monitor, due_event, .. } = &mut watches[index];
         // A step at its due time moves the due time on; should one ever not, time goes on all the same.
-        let due = self.watches[index].monitor.due();
-        let next = if self.events == 0 { due } else { due.max(self.now() + Nanos(1)) };
-        self.agenda(index).keep(&mut event, Some(next), What::Monitor);
-        self.watches[index].due_event = event;
+        let next = if self.events == 0 { monitor.due() } else { monitor.due().max(agenda.now() + Nanos(1)) };
+        agenda.keep(due_event, Some(next), What::Monitor);
     }
 }

@@ -10,6 +10,7 @@ impl CpuModel {
     pub fn freeze(&mut self, now: Nanos) {
         self.advance(now);
         self.frozen = true;
+        self.find_next();
     }
 
     /// Ends a freeze; everything continues where it was.
@@ -35,6 +36,7 @@ impl CpuModel {
         self.check_core(core)?;
         self.advance(now);
         self.cores[core].hung = true;
+        self.find_next();
         Ok(())
     }
 

@@ -120,6 +120,9 @@ struct Core {
 pub struct CpuModel {
     slice: Nanos,
     now: Nanos,
+    /// When the model next changes by itself; [`Nanos::MAX`]: never. Moves only when somebody starts or stops to run or
+    /// to wait, because running tasks use up their slices and their work as time passes.
+    next: Nanos,
     frozen: bool,
     tasks: Vec<Task>,
     cores: Vec<Core>,
@@ -129,7 +132,7 @@ pub struct CpuModel {
     spent: VecDeque<TaskId>,
     free_waiting: usize,
     load: Vec<TaskId>,
-    finished: Vec<Finished>,
+    finished: VecDeque<Finished>,
     switches: u64,
 }
 
@@ -143,6 +146,7 @@ impl CpuModel {
         Ok(CpuModel {
             slice: params.slice,
             now: Nanos::ZERO,
+            next: Nanos::MAX,
             frozen: false,
             tasks: Vec::new(),
             cores: vec![Core { running: None, hung: false, last: None, pinned_waiting: 0 }; params.cores],
@@ -150,7 +154,7 @@ impl CpuModel {
             spent: VecDeque::new(),
             free_waiting: 0,
             load: Vec::new(),
-            finished: Vec::new(),
+            finished: VecDeque::new(),
             switches: 0,
         })
     }
@@ -218,26 +222,27 @@ impl CpuModel {
     /// When the model next changes by itself: a task finishes, or a slice ends for which somebody waits. `None`: not
     /// before something is done to it.
     pub fn next_change(&self) -> Option<Nanos> {
-        let change = |(index, core): (usize, &Core)| {
-            let task = self.task(core.running.filter(|_| !core.hung)?);
-            let slice_left = if self.somebody_waits_for(index) { self.slice - task.used } else { Nanos::MAX };
-            let left = slice_left.min(task.remaining);
-            (left != Nanos::MAX).then(|| self.now + left)
-        };
-        if self.frozen { None } else { self.cores.iter().enumerate().filter_map(change).min() }
+        (self.next != Nanos::MAX).then_some(self.next)
     }
 
     /// Lets time pass until `now`, with all changes that are due until then, in order. A time that has passed already
     /// changes nothing.
     pub fn advance(&mut self, now: Nanos) {
-        while let Some(at) = self.next_change().filter(|&at| at <= now) {
-            self.run_until(at);
+        while self.next <= now && self.next != Nanos::MAX {
+            self.run_until(self.next);
             self.settle();
         }
-        self.run_until(now);
+        if self.now < now {
+            self.run_until(now);
+        }
     }
 
-    /// Takes out what has finished since the last call, in order of time, then of core.
+    /// Takes out what has finished first, in order of time, then of core.
+    pub fn next_finished(&mut self) -> Option<Finished> {
+        self.finished.pop_front()
+    }
+
+    /// Takes out what has finished since the last call, in the same order.
     pub fn drain_finished(&mut self) -> impl Iterator<Item = Finished> {
         self.finished.drain(..)
     }
@@ -328,7 +333,7 @@ impl CpuModel {
                 task.state = State::Asleep;
                 task.asleep_since = now;
                 self.cores[index].running = None;
-                self.finished.push(Finished { task: id, at: now });
+                self.finished.push_back(Finished { task: id, at: now });
             } else if task.used >= slice && self.somebody_waits_for(index) {
                 self.cores[index].running = None;
                 self.enqueue_spent(id);
@@ -369,11 +374,31 @@ impl CpuModel {
         *count = count.saturating_add_signed(change);
     }
 
-    /// Gives every idle core the first waiting task that may run there.
+    /// After anything that lets tasks run, wait or stop.
     fn dispatch(&mut self) {
+        if !self.frozen {
+            self.fill_cores();
+        }
+        self.find_next();
+    }
+
+    /// Finds out when a task finishes, or a slice ends for which somebody waits.
+    fn find_next(&mut self) {
+        self.next = Nanos::MAX;
         if self.frozen {
             return;
         }
+        for core in &self.cores {
+            let Some(id) = core.running.filter(|_| !core.hung) else { continue };
+            let task = &self.tasks[id.0 as usize];
+            let waited_for = self.free_waiting + core.pinned_waiting > 0;
+            let slice_left = if waited_for { self.slice - task.used } else { Nanos::MAX };
+            self.next = self.next.min(self.now + slice_left.min(task.remaining));
+        }
+    }
+
+    /// Gives every idle core the first waiting task that may run there.
+    fn fill_cores(&mut self) {
         for index in 0..self.cores.len() {
             let core = &self.cores[index];
             if core.running.is_some() || core.hung || !self.somebody_waits_for(index) {
@@ -384,8 +409,11 @@ impl CpuModel {
                 Affinity::Free => true,
                 Affinity::Pinned(core) => core == index,
             };
-            let queue = if self.sleepers.iter().any(may_run) { &mut self.sleepers } else { &mut self.spent };
-            let Some(id) = queue.iter().position(may_run).and_then(|place| queue.remove(place)) else { continue };
+            let take = |queue: &mut VecDeque<TaskId>| match queue.iter().position(may_run)? {
+                0 => queue.pop_front(),
+                place => queue.remove(place),
+            };
+            let Some(id) = take(&mut self.sleepers).or_else(|| take(&mut self.spent)) else { continue };
             self.count_waiting(id, -1);
             self.task_mut(id).state = State::Running(index);
             let core = &mut self.cores[index];

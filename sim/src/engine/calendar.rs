@@ -19,6 +19,9 @@ pub struct EventId {
 /// End of an intrusive list.
 const NIL: u32 = u32::MAX;
 
+/// What is scheduled into the cursor's bucket goes to the front if no more events than this come before it there.
+const NEAR: usize = 8;
+
 /// Cancelled events are swept out when there are at least this many, and more of them than of live ones.
 const SWEEP_FROM: usize = 1024;
 
@@ -245,7 +248,15 @@ impl<E> Engine<E> {
 
     #[inline(never)]
     fn place_late(&mut self, key: Key) {
-        self.late.push(Reverse(key));
+        // Mostly it is among the next few to come.
+        let mut place = self.front.len();
+        while place > 0 && self.front[place - 1] < key {
+            if self.front.len() - place == NEAR {
+                return self.late.push(Reverse(key));
+            }
+            place -= 1;
+        }
+        self.front.insert(place, key);
     }
 
     /// Adds a stored event to the list of its bucket.

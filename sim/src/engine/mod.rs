@@ -35,7 +35,8 @@
 //! * A bucket is `2^shift` ns wide and is an intrusive list through a slab: to schedule is to write one node and one
 //!   head. The next bucket that holds anything is found with a bitmap, not by walking.
 //! * Only the bucket under the cursor is sorted, into the `front`. What is scheduled at or before that bucket after it
-//!   has been drained goes to a small heap, `late`, so that a flood of events at one instant stays O(log n) each.
+//!   has been drained goes there too if only a few events come before it, and else to a small heap, `late`, so that a
+//!   flood of events at one instant stays O(log n) each.
 //! * What lies beyond the wheel waits in a heap, `far`, and moves into the wheel as the cursor comes near. An event at
 //!   [`Nanos::MAX`] ("never") simply stays there.
 //! * Now and then the width and the number of buckets are chosen again from the spacing of the events that came out.

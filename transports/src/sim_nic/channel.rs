@@ -83,6 +83,7 @@ impl<P: Path> SimChannel<P> {
 
     /// Does everything that is due up to and including `now`, in order. Time never goes back: an earlier `now` does
     /// nothing.
+    #[inline]
     pub fn advance_to(&mut self, now: Nanos) {
         while let Some((at, due)) = self.due()
             && at <= now
@@ -137,6 +138,7 @@ impl<P: Path> SimChannel<P> {
         self.own_link_up = true;
     }
 
+    #[inline]
     fn due(&self) -> Option<(Nanos, Due)> {
         let oldest = self.work.front()?;
         let mut next = (self.timer, Due::Timer);
@@ -311,7 +313,7 @@ impl<P: Path> Transport for SimChannel<P> {
     }
 
     fn poll(&mut self, completions: &mut Vec<Completion>) {
-        for (completion, buffer) in self.finished.drain(..) {
+        while let Some((completion, buffer)) = self.finished.pop_front() {
             if let Some(buffer) = buffer {
                 self.buffers.let_go(buffer);
             }

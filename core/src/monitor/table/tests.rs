@@ -29,6 +29,36 @@ fn progress_that_comes_too_late_acquits_nobody() {
     assert!(matches!(sample(3, 46, &mut table)[..], [Event::Suspected(_)]));
 }
 
+/// Whoever moves, changes its standing or is learnt of is shown, once; nobody else is.
+#[test]
+fn what_has_changed_is_shown_once() {
+    const ENTITIES: usize = 70;
+    let mut table = EntityTable::new(ENTITIES);
+    let mut words = [Liveness::new(EntityState::Active, 1).0; ENTITIES];
+    let shown = |words: &[u64], at: u64, table: &mut EntityTable<_>| {
+        let at = Nanos(at);
+        table.observe(Sample { words, gauges: &[], begin: at, end: at, now: at }, &mut Vec::new());
+        let mut slots = Vec::new();
+        table.show_changed(|view| slots.push(view.slot.0));
+        slots
+    };
+    assert_eq!(shown(&words, 1, &mut table), [], "nobody is known");
+    let make = &mut |record: &EntityRecord, at| DeadlineDetector::new(record.deadline, at);
+    for slot in 0..ENTITIES as u32 {
+        let deadline = if slot == 40 { Nanos(10) } else { Nanos(100) };
+        let record = EntityRecord::new("one of many", FailureLevel::Application, deadline);
+        table.learn(Slot(slot), record, Nanos(1), make, &mut Vec::new());
+    }
+    assert_eq!(shown(&words, 2, &mut table), (0..ENTITIES as u32).collect::<Vec<_>>());
+    assert_eq!(shown(&words, 3, &mut table), []);
+    words[33] = Liveness::new(EntityState::Active, 2).0;
+    words[69] = Liveness::new(EntityState::Idle, 2).0;
+    assert_eq!(shown(&words, 4, &mut table), [33, 69]);
+    assert_eq!(shown(&words, 12, &mut table), [40], "suspected");
+    words = words.map(|word| Liveness::new(EntityState::Active, Liveness(word).count() + 1).0);
+    assert_eq!(shown(&words, 13, &mut table).len(), ENTITIES);
+}
+
 /// What a driver that copies byte by byte makes of a word that changes meanwhile.
 fn torn(old: u64, new: u64, bytes: u8) -> u64 {
     let (old, new) = (old.to_le_bytes(), new.to_le_bytes());
