@@ -75,7 +75,8 @@ pub use observe::{Change, Life, NodeObservation, Observation, Span, Taken, obser
 pub use overhead::{Overhead, overhead};
 pub use path::RandomPath;
 pub use record::{
-    EntityRecording, Mark, NodeRecord, Record, RecordedSilence, Sample, VerdictLog, record, record_by_node, verdicts, verdicts_by,
+    EntityRecording, Mark, NodeRecord, Record, RecordedSilence, Sample, VerdictLog, record, record_by_node, verdicts,
+    verdicts_by,
 };
 pub use recovery::{RecoveryOptions, RecoveryOutcome, SessionFate, SessionOutcome, Timeline, recovery_run};
 pub use replay::{Alone, Ladder, Settings, Suspicion, Suspicions};
