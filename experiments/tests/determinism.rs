@@ -66,6 +66,7 @@ replications = 3
 modes = ["read", "push"]
 tolerance_per_hour = 10000.0
 accuracy = 0.9
+recall = 0.9
 [compared]
 detector = "deadline"
 detection_time = "20ms"

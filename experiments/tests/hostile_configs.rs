@@ -72,6 +72,7 @@ replications = 2
 modes = ["read", "push"]
 tolerance_per_hour = 1.0
 accuracy = 0.99
+recall = 0.9
 [compared]
 detector = "deadline"
 detection_time = "20ms"
@@ -170,16 +171,17 @@ fn values_that_no_detector_can_have() {
         ("\"read\", \"push\"", "'read', 'read'", "c.toml:5: modes: names one twice"),
         ("tolerance_per_hour = 1.0", "tolerance_per_hour = 0", "c.toml:6: tolerance_per_hour: must be more than zero"),
         ("accuracy = 0.99", "accuracy = 1.0", "c.toml:7: accuracy: must lie from 0 to less than 1"),
-        ("detector = \"deadline\"", "detector = 'nfd-e'", "c.toml:9: compared.detector: must be one of"),
-        ("\"5ms\", \"9ms\"", "'9ms', '5ms'", "c.toml:12: detectors.deadline.deadline: must go upwards"),
-        ("\"5ms\", \"9ms\"", "'0s'", "c.toml:12: detectors.deadline.deadline: must be more than zero"),
-        ("stretch = [1.0, 2.0]", "stretch = inf", "c.toml:14: detectors.satzger.stretch: must be more than zero, and"),
-        ("threshold = 0.99", "threshold = nan", "c.toml:15: detectors.satzger.threshold: must be more than 0"),
-        ("window = 100\n", "window = 0\n", "c.toml:16: detectors.satzger.window: must be from 1 to 65536"),
-        ("threshold = [8.0]", "threshold = 301", "c.toml:18: detectors.phi-exponential.threshold: must be at most 300"),
-        ("window = 1000", "window = 5\nmin_deviation = '1ms'", "c.toml:20: detectors.phi-exponential.min_deviation: "),
+        ("recall = 0.9", "recall = -0.1", "c.toml:8: recall: must lie from 0 to less than 1"),
+        ("detector = \"deadline\"", "detector = 'nfd-e'", "c.toml:10: compared.detector: must be one of"),
+        ("\"5ms\", \"9ms\"", "'9ms', '5ms'", "c.toml:13: detectors.deadline.deadline: must go upwards"),
+        ("\"5ms\", \"9ms\"", "'0s'", "c.toml:13: detectors.deadline.deadline: must be more than zero"),
+        ("stretch = [1.0, 2.0]", "stretch = inf", "c.toml:15: detectors.satzger.stretch: must be more than zero, and"),
+        ("threshold = 0.99", "threshold = nan", "c.toml:16: detectors.satzger.threshold: must be more than 0"),
+        ("window = 100\n", "window = 0\n", "c.toml:17: detectors.satzger.window: must be from 1 to 65536"),
+        ("threshold = [8.0]", "threshold = 301", "c.toml:19: detectors.phi-exponential.threshold: must be at most 300"),
+        ("window = 1000", "window = 5\nmin_deviation = '1ms'", "c.toml:21: detectors.phi-exponential.min_deviation: "),
         ("replications = 2", "replications = 1000000", "c.toml:4: replications: must be from 1 to"),
-        ("duration = \"2s\"", "monitor_shares_cpu = true", "c.toml:21: scenario.monitor_shares_cpu: is no mode"),
+        ("duration = \"2s\"", "monitor_shares_cpu = true", "c.toml:22: scenario.monitor_shares_cpu: is no mode"),
     ] {
         let message = refused(DETECTORS, line, by);
         assert!(message.starts_with(start), "{by}: {message}");

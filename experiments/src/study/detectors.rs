@@ -37,9 +37,11 @@ pub(super) struct Config {
     modes: OneOrMany<Mode>,
     /// Most false positives per entity and hour that the upper bound may allow for, in the second table.
     tolerance_per_hour: f64,
-    /// Least share of their up time for which entities are trusted, and of the failures that are detected: who always
-    /// suspects errs seldom, and who overlooks the ones that are hard to find finds the rest quickly.
+    /// Least share of their up time for which entities are trusted: who always suspects errs seldom.
     accuracy: f64,
+    /// Least share of the failures that is detected: who overlooks those that are hard to find finds the rest quickly. Some
+    /// are mended so soon after they took effect that nobody could.
+    recall: f64,
     compared: Compared,
     detectors: Detectors,
     #[serde(default)]
@@ -141,8 +143,10 @@ impl Config {
         if !(config.tolerance_per_hour.is_finite() && config.tolerance_per_hour > 0.0) {
             return Err(invalid("tolerance_per_hour", "must be more than zero".into()));
         }
-        if !(0.0..1.0).contains(&config.accuracy) {
-            return Err(invalid("accuracy", "must lie from 0 to less than 1".into()));
+        for (key, share) in [("accuracy", config.accuracy), ("recall", config.recall)] {
+            if !(0.0..1.0).contains(&share) {
+                return Err(invalid(key, "must lie from 0 to less than 1".into()));
+            }
         }
         if !config.detectors.candidates().iter().any(|candidate| candidate.name == config.compared.detector) {
             return Err(invalid("compared.detector", "must be one of the detectors".into()));
@@ -219,7 +223,7 @@ impl Config {
 
     /// Whether a setting with this query accuracy, and so many failures detected and missed, is one to compare.
     fn is_fit(&self, accuracy: Option<f64>, detected: f64, missed: f64) -> bool {
-        accuracy.is_some_and(|accuracy| accuracy >= self.accuracy) && detected / (detected + missed) >= self.accuracy
+        accuracy.is_some_and(|accuracy| accuracy >= self.accuracy) && detected / (detected + missed) >= self.recall
     }
 
     /// Of each run of rows that differ in the setting alone, the one to choose.

@@ -25,14 +25,14 @@ pub(super) fn all(name: &str, config: &Config, table: &Table, least: &Table) -> 
 fn look(detector: &str) -> (&'static str, usize) {
     match detector {
         "deadline" => ("deadline", 6),
-        "duty" => ("Duty", 8),
+        "duty" => ("Duty", 1),
         "nfd-e" => ("NFD-E", 0),
-        "2w-fd" => ("2W-FD", 1),
+        "2w-fd" => ("2W-FD", 7),
         "bertier" => ("Bertier", 2),
-        "phi-accrual" => ("φ normal", 3),
+        "phi-accrual" => ("φ norm.", 3),
         "phi-exponential" => ("φ exp.", 4),
         "satzger" => ("Satzger", 5),
-        _ => ("Mu score", 7),
+        _ => ("Mu pull", 12),
     }
 }
 
@@ -80,9 +80,9 @@ fn trade_off(name: &str, config: &Config, poll: &str, mode: &str, table: &Table)
 
 /// What is said of settings that are not shown.
 fn left_out(config: &Config) -> String {
-    let share = percent(1.0 - config.accuracy);
+    let [time, failures] = [config.accuracy, config.recall].map(|share| percent(1.0 - share));
     format!(
-        "Settings that suspect healthy entities for more than {share}% of the time, or miss more than {share}% of the \
+        "Settings that suspect healthy entities for more than {time}% of the time, or miss more than {failures}% of the \
          failures, are left out: who always suspects errs seldom, and who overlooks what is hard to find is quick.",
     )
 }
@@ -152,11 +152,11 @@ fn most_patient(config: &Config, rows: &Table, most_ms: f64) -> Option<Option<Es
 /// How fast each detector can be at one level: a column for each, a row for each way of watching and load.
 fn least_times(name: &str, config: &Config, poll: &str, level: FailureLevel, least: &Table) -> Option<Figure> {
     let columns = least.groups("detector").into_iter().map(|(detector, _)| look(&detector).0);
-    let mut map = Heatmap::new("detector", "way of watching").columns(columns).log();
+    let mut map = Heatmap::new("detector", "way of watching, load").columns(columns).log();
     for (mode, rows) in least.groups("mode") {
         for (load, rows) in rows.groups("load") {
             let times = rows.numbers("detection_ms")?;
-            map = map.row(format!("{mode}, load {load}"), times.iter().map(|t| t.map(|t| (t, format!("{t:.1}")))));
+            map = map.row(format!("{mode}, {load}"), times.iter().map(|t| t.map(|t| (t, format!("{t:.1}")))));
         }
     }
     let figure = Figure::new(format!("{name}-least-{level}"))
