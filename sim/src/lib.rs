@@ -13,7 +13,7 @@
 //! | [`cluster`] | nodes and their monitors in virtual time; recovery of what a node held |
 //! | [`qos`] | one sender of heartbeats and one detector: simulated quality of service, closed forms, rare mistakes |
 //! | [`stats`] | estimates with 95% intervals |
-//! | [`metrics`] | how good a monitor was, for every deadline at once |
+//! | [`metrics`] | how good a monitor was, for every deadline and every detector at once |
 //!
 //! Time is [`backdoor_core::Nanos`] throughout: integers, so that the same seed gives the same bytes.
 #![forbid(unsafe_code)]

@@ -1,9 +1,37 @@
 //! How well each detector tells slow from dead, in each way of watching, under each load, in simulation.
 //!
 //! Each replication is simulated once for each way of watching, on the same workload, faults and random numbers; all
-//! [`candidates`], with all settings of their knobs, are replayed on what the monitor observed in it. A row of the first
+//! detectors, with all settings of their knobs, are replayed on what the monitor observed in it. A row of the first
 //! table is one combination of the swept values, one way of watching, one level, one detector and one setting; a row of
 //! the second, `NAME-least`, says how fast that detector can be made there without erring more often than is tolerated.
+//!
+//! # The detectors
+//! Every detector is of `backdoor_core::detector`; what is chosen is which of its parameters is swept, its knob, and what
+//! it is told of the entity. The rest stands in the config.
+//!
+//! | detector | knob | at the start it is told | levels |
+//! |---|---|---|---|
+//! | `deadline` | the deadline | nothing | all |
+//! | `duty` | the deadline, the same at all levels, on the node's clock | nothing | all |
+//! | `nfd-e` | margin α | the period | OS, application |
+//! | `2w-fd` | the margin | the period | OS, application |
+//! | `bertier` | weight φ of the mean absolute error; γ and β as in the paper, no margin before | the period | OS, application |
+//! | `phi-accrual` | threshold Φ | the period, as the first interval | all |
+//! | `phi-exponential` | threshold Φ | the period, as the first interval | all |
+//! | `satzger` | stretch | the period, as the first interval | all |
+//! | `pull-score` | the score's poll interval | nothing | all |
+//!
+//! The *period* of an operating system's counter is the tick interval, that of an application the mean turn of its loop on
+//! an idle node: sleep, jitter and work. A session has none: it answers requests and waits for more, and what it is told
+//! where it must be told something is the mean interval between requests. Its intervals include those in which it waited,
+//! for whoever becomes active has made progress.
+//!
+//! Left out, and where:
+//! * `nfd-e`, `2w-fd` and `bertier` at the session level: they expect heartbeat *i* at *i* periods after the first.
+//! * NFD-S, NFD-U, and SFD's cutoff at every level: they must know when heartbeat *i* was sent, or is expected. A counter
+//!   counts the steps that were done. A tick that comes too late replaces the next one, and a loop sleeps after its work, so
+//!   whatever is late once moves all later numbers, and no schedule that is fixed at the start holds. Without its cutoff
+//!   SFD is the deadline detector.
 
 mod candidates;
 mod figures;

@@ -2,7 +2,8 @@
 //!
 //! The measures are those of Chen, Toueg and Aguilera, "On the Quality of Service of Failure Detectors" (2002), per
 //! failure level: detection time T_D, mistake duration T_M, mistake recurrence T_MR, mistake rate λ_M, query accuracy
-//! P_A; and precision and recall of the alarms. Any number of deadlines is judged on one record.
+//! P_A; and precision and recall of the alarms. Any number of deadlines is judged on one record ([`detection`]), and any
+//! detector on one observation ([`replayed`]), by the same judge.
 //!
 //! # What counts as what
 //! An *alarm* is the begin of a suspicion. With the truth at that moment, and the silence that it came from:

@@ -1,30 +1,4 @@
-//! The detectors of a study, each with one knob, and how they are set up for each level of a simulated node.
-//!
-//! Every detector is of `backdoor_core::detector`; what is chosen here is which of its parameters is swept, and what it is
-//! told of the entity. The rest stands in the config.
-//!
-//! | detector | knob | at the start it is told | levels |
-//! |---|---|---|---|
-//! | `deadline` | the deadline | nothing | all |
-//! | `duty` | the deadline, the same at all levels, on the node's clock | nothing | all |
-//! | `nfd-e` | margin α | the period | OS, application |
-//! | `2w-fd` | the margin | the period | OS, application |
-//! | `bertier` | weight φ of the mean absolute error; γ and β as in the paper, no margin before | the period | OS, application |
-//! | `phi-accrual` | threshold Φ | the period, as the first interval | all |
-//! | `phi-exponential` | threshold Φ | the period, as the first interval | all |
-//! | `satzger` | stretch | the period, as the first interval | all |
-//! | `pull-score` | the score's poll interval | nothing | all |
-//!
-//! The *period* of an operating system's counter is the tick interval, that of an application the mean turn of its loop on
-//! an idle node: sleep, jitter and work. A session has none: it answers requests and waits for more, and what it is told
-//! where it must be told something is the mean interval between requests.
-//!
-//! Left out, and where:
-//! * `nfd-e`, `2w-fd` and `bertier` at the session level: they expect heartbeat *i* at *i* periods after the first.
-//! * NFD-S, NFD-U, and SFD's cutoff at every level: they must know when heartbeat *i* was sent, or is expected. A counter
-//!   counts the steps that were done. A tick that comes too late replaces the next one, and a loop sleeps after its work, so
-//!   whatever is late once moves all later numbers, and no schedule that is fixed at the start holds. Without its cutoff
-//!   SFD is the deadline detector.
+//! The detectors of a study, each with one knob: what [the study](super) says of them.
 
 use crate::config::{Axis, Span};
 use backdoor_core::Nanos;
@@ -123,7 +97,7 @@ enum Rule {
 }
 
 impl Detectors {
-    /// Those that are asked for, in the order of the module's table.
+    /// Those that are asked for, in the order of the study's table.
     pub(super) fn candidates(&self) -> Vec<Candidate> {
         let spans = |axis: &Axis<Span>| axis.iter().map(|span| span.0).collect::<Vec<_>>();
         let mut all = Vec::new();
@@ -225,7 +199,7 @@ impl Candidate {
         }
     }
 
-    /// Whether it makes sense at a level; see the [module](self).
+    /// Whether it makes sense at a level; see [the study](super).
     pub(super) fn watches(&self, level: FailureLevel) -> bool {
         let by_period = matches!(self.rule, Rule::NfdE { .. } | Rule::TwoWindows { .. } | Rule::Bertier { .. });
         level != FailureLevel::Session || !by_period
