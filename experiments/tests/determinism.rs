@@ -100,7 +100,6 @@ deadline = "60ms"
 card_gives_up_after = "20ms"
 [scenario]
 load = [0, 3]
-network_loss = [0.0, 0.01]
 "#;
 
 /// Sweeps into a new directory; answers the CSVs by name.
@@ -147,7 +146,7 @@ fn detectors() {
 
 #[test]
 fn diagnosis() {
-    depends_on_config_and_seed_alone(DIAGNOSIS, 5 * 2 * 2 * 4);
+    depends_on_config_and_seed_alone(DIAGNOSIS, 5 * 2 * 4);
 }
 
 #[test]

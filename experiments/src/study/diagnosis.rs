@@ -78,7 +78,7 @@ row! {
 }
 
 row! {
-    /// What a breakdown was taken for.
+    /// What a breakdown was taken for, and how often the truth was left open with that.
     struct ConfusionRow {
         breakdown: String,
         load: u64,
@@ -88,6 +88,7 @@ row! {
         when: String,
         found: String,
         count: u64,
+        open: u64,
     }
     estimates {
         share,
@@ -238,7 +239,8 @@ fn confusion_rows(point: &Point, way: Way, outcomes: &[DiagnosisOutcome]) -> Vec
         }
     }
     let row = |name: &str| {
-        let count = answers.iter().filter(|answer| answer.found.name() == name).count() as u64;
+        let such = || answers.iter().filter(|answer| answer.found.name() == name);
+        let count = such().count() as u64;
         ConfusionRow {
             breakdown: point.breakdown.name().to_owned(),
             load: point.swept.load,
@@ -248,6 +250,7 @@ fn confusion_rows(point: &Point, way: Way, outcomes: &[DiagnosisOutcome]) -> Vec
             when: when(way).to_owned(),
             found: name.to_owned(),
             count,
+            open: such().filter(|answer| answer.worth == Worth::Open).count() as u64,
             share: stats::proportion(count, answers.len() as u64),
         }
     };

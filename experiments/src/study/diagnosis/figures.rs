@@ -135,14 +135,18 @@ impl Part {
             Heatmap::new("diagnosis", "what breaks down").columns(found.iter().map(|name| short(name).to_owned()));
         for breakdown in &self.breakdowns {
             let rows = of(breakdown);
+            let first = |rows: &Table, column| rows.numbers(column)?.into_iter().next()?;
             let share = |name: &String| {
-                let share = rows.filter("found", name).numbers("share")?.into_iter().next()??;
-                Some((share, format!("{:.0}%", share * 100.0)))
+                let rows = rows.filter("found", name);
+                let Some(share) = first(&rows, "share") else { return Some((0.0, String::new())) };
+                let open = if first(&rows, "open").is_some_and(|open| open > 0.0) { " *" } else { "" };
+                Some((share, format!("{:.0}%{open}", share * 100.0)))
             };
             map = map.row(long(*breakdown), found.iter().map(share));
         }
         let caption = format!(
-            "What each breakdown was taken for under load {load}, by a diagnosis that is for good and {}.",
+            "What each breakdown was taken for under load {load}, by a diagnosis that is for good and {}. *: the \
+             true root is left open, as a doubt beside what is named, or because the silence is said to be unexplained.",
             if self.of_channel { "has a second path" } else { "knows who waits for whom" },
         );
         Some(Figure::new(name).title(self.title("Taken for what")).caption(caption).panel(Panel::heatmap(map)))
@@ -168,7 +172,7 @@ impl Part {
              it can't, which counts as not named."
         } else {
             "First, middle, last: a process of the chain stops; idle: the last one when it has nothing to do; counted: the \
-             same, while the kernel counts what waits for it; hangs, slow, errors: the disk. An idle process and a disk \
+             same, while the kernel counts what waits for it; hang, slow, errors: the disk. An idle process and a disk \
              that answers with errors look well: they are left as a doubt, which counts as not named."
         }
     }
@@ -192,7 +196,7 @@ fn short(name: &str) -> &str {
         "last process" => "last",
         "last-idle" => "idle",
         "last-idle-counted" => "counted",
-        "disk-hangs" => "hangs",
+        "disk-hangs" => "hang",
         "disk-slow" => "slow",
         "disk-errors" => "errors",
         "own-link" => "own link",
