@@ -17,9 +17,13 @@ pub mod detection;
 mod limits;
 pub mod live;
 pub mod modes;
+mod pooled;
+mod precision;
 pub mod recovery;
 mod row;
 mod scenario;
+#[cfg(test)]
+mod warm_up;
 
 use crate::config::{self, ConfigError};
 use crate::figures::Figure;
@@ -32,6 +36,7 @@ use backdoor_sim::streams::{StreamKey, Streams};
 use rayon::prelude::*;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use std::path::Path;
 
 /// How much to run.
@@ -86,18 +91,19 @@ impl Context<'_> {
     }
 }
 
-/// Runs every replication of a point, each with its own random streams, which are named by the seed, the study and the
-/// point. Answers in order of replication, so that the number of threads changes nothing.
+/// Runs replications of a point, each with its own random streams, which are named by the seed, the study and the point.
+/// Answers in order of replication, so that the number of threads changes nothing.
 fn replicate<P: Sync, R: Send>(
     task: &Task<'_, P>,
     (seed, study, point): (u64, &str, &str),
+    replications: Range<u64>,
     run: impl Fn(&Streams) -> Result<R, TaskError> + Sync,
 ) -> Result<Vec<R>, TaskError> {
     let one = |replication| {
         task.check()?;
         run(&Streams::new(StreamKey { seed, experiment: study, point, replication }))
     };
-    task.replications.clone().into_par_iter().map(one).collect()
+    replications.into_par_iter().map(one).collect()
 }
 
 /// Why a study failed.
@@ -239,6 +245,17 @@ impl Study {
         Ok(())
     }
 
+    /// Every scenario that it simulates.
+    #[cfg(test)]
+    fn scenarios(&self) -> Vec<backdoor_sim::cluster::Scenario> {
+        match &self.kind {
+            Kind::Detection(config) => config.scenarios(),
+            Kind::Recovery(config) => config.scenarios(),
+            Kind::Live(config) => config.scenarios(),
+            Kind::Modes(config) => config.scenarios(),
+        }
+    }
+
     /// Its title.
     pub fn title(&self) -> &str {
         match &self.kind {
@@ -268,18 +285,19 @@ struct Presentation {
 }
 
 /// What `[full]` sets instead, where a study has replications of a given length.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Full {
     replications: Option<u64>,
     duration: Option<config::Span>,
+    precision: Option<precision::Precision>,
 }
 
 impl Full {
     /// Replications under `profile`, if the quick one has `quick`.
-    fn replications(full: Option<Full>, profile: Profile, quick: u64) -> u64 {
+    fn replications(full: Option<&Full>, profile: Profile, quick: u64) -> u64 {
         match (profile, full) {
-            (Profile::Full, Some(Full { replications: Some(replications), .. })) => replications,
+            (Profile::Full, Some(Full { replications: Some(replications), .. })) => *replications,
             _ => quick,
         }
     }
