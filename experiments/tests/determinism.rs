@@ -90,6 +90,29 @@ per_minute = 60.0
 repair_after = "exp:200ms"
 "#;
 
+const PRECISION: &str = r#"
+study = "detection"
+figure = "trade-off"
+title = "Small"
+summary = "A detection study that goes on until it knows enough."
+replications = 10
+deadlines = ["3ms", "10ms"]
+[precision]
+of = "detection_ms"
+relative = 0.05
+cap = 25
+level = "all"
+deadline = "10ms"
+[scenario]
+load = [0, 6]
+loop_jitter = "uniform:0ns:100us"
+warm_up = "200ms"
+duration = "1200ms"
+[faults]
+per_minute = 60.0
+repair_after = "exp:200ms"
+"#;
+
 const DIAGNOSIS: &str = r#"
 study = "diagnosis"
 title = "Small"
@@ -131,6 +154,51 @@ fn depends_on_config_and_seed_alone(config: &str, rows: usize) {
 #[test]
 fn detection() {
     depends_on_config_and_seed_alone(DETECTION, 16 * 4 * 3);
+}
+
+/// The same when the number of replications depends on what comes out, threads and interruptions notwithstanding.
+#[test]
+fn replications_until_precise() {
+    depends_on_config_and_seed_alone(PRECISION, 2 * 4 * 2);
+    let place = tempfile::tempdir().unwrap();
+    let whole = sweep(place.path(), PRECISION, 2, 1, "out");
+    let mut table = csv::Reader::from_reader(whole["small.csv"].as_slice());
+    let rows: Vec<BTreeMap<String, String>> = table.deserialize().map(Result::unwrap).collect();
+    let mut reached = Vec::new();
+    for row in &rows {
+        let number = |column: &str| row[column].parse::<f64>().unwrap();
+        let replications: u64 = row["replications"].parse().unwrap();
+        assert!([10, 20, 25].contains(&replications), "{row:?}");
+        let asked = row["level"] == "all" && row["deadline_ms"] == "10";
+        if !asked {
+            assert_eq!(row["precision_reached"], "");
+            continue;
+        }
+        let (value, low, high) = (number("detection_ms"), number("detection_ms_low"), number("detection_ms_high"));
+        let precise = (high - value).max(value - low) <= 0.05 * value;
+        assert_eq!(row["precision_reached"], precise.to_string(), "{row:?}");
+        assert!(precise || replications == 25, "{row:?}");
+        reached.push((replications, precise));
+    }
+    assert_eq!(reached.len(), 2);
+    assert!(reached.iter().any(|(replications, _)| *replications > 10), "the config must ask for more: {reached:?}");
+
+    // All but one point are lost, as if it had been interrupted then.
+    let out = place.path().join("out");
+    let journal = out.join("journal/small.jsonl");
+    let text = fs::read_to_string(&journal).unwrap();
+    let kept: Vec<&str> = text.lines().take(2).collect();
+    fs::write(&journal, kept.join("\n") + "\n").unwrap();
+    fs::remove_file(out.join("small.csv")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_backdoor"));
+    command.arg("sweep").arg(place.path().join("small.toml")).arg("--out").arg(&out).args([
+        "--resume",
+        "--threads",
+        "1",
+    ]);
+    let run = command.output().unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    assert!(fs::read(out.join("small.csv")).unwrap() == whole["small.csv"], "other bytes after an interruption");
 }
 
 #[test]

@@ -230,6 +230,53 @@ fn values_that_cannot_be_diagnosed_with() {
 }
 
 #[test]
+fn precision_that_cannot_be_reached_for() {
+    let good = "relative = 0.1\nof = 'detection_ms'\ncap = 40\nlevel = 'os'\ndeadline = '5ms'\n";
+    let with = |config: &str, table: &str, text: &str| {
+        let ten = config.replacen("replications = 2", "replications = 10", 1).replacen(
+            "replications = 3",
+            "replications = 12",
+            1,
+        );
+        format!("{ten}[{table}]\n{text}")
+    };
+    for table in ["precision", "full.precision"] {
+        Study::parse("c", "c.toml", &with(DETECTION, table, good)).unwrap();
+        for (line, by, what) in [
+            ("relative = 0.1", "relative = 0.0", "relative: must be a fraction between 0 and 1"),
+            ("relative = 0.1", "relative = nan", "relative: must be a fraction between 0 and 1"),
+            ("relative = 0.1", "relative = 1.0", "relative: must be a fraction between 0 and 1"),
+            ("'detection_ms'", "'detection'", "of: must be a column with an interval: false_positives_per_hour, "),
+            ("cap = 40", "cap = 11", "cap: must be at least the first 1"),
+            ("cap = 40", "cap = 9", "cap: must be at least the first 1"),
+            ("cap = 40", "cap = 100000000", "cap: must be from 1 to 1000000, not 100000000"),
+            ("'os'", "'oss'", "level: must be os, application, session or all"),
+            ("'5ms'", "'6ms'", "deadline: must be one of the deadlines"),
+            ("cap = 40", "cap = 40\ncup = 3", "cup: unknown key"),
+        ] {
+            let text = with(DETECTION, table, &good.replace(line, by));
+            let message = Study::parse("c", "c.toml", &text).expect_err(by).to_string();
+            if by.contains("cup") {
+                assert!(message.contains("unknown key 'cup' in ["), "{message}");
+                continue;
+            }
+            // With twelve first ones under the full profile, and ten else.
+            if by == "cap = 11" && table == "precision" {
+                assert!(message.contains("must be at least the first 12"), "{message}");
+            }
+            assert!(message.contains(&format!("{table}.{what}")) && message.starts_with("c.toml:"), "{message}");
+        }
+    }
+    let text = format!("{DETECTION}[precision]\n{good}");
+    let message = Study::parse("c", "c.toml", &text).unwrap_err().to_string();
+    assert_eq!(message, "c.toml:5: replications: must be at least 10 where a precision is asked for, not 2");
+    let message = Study::parse("c", "c.toml", &with(RECOVERY, "precision", good)).unwrap_err().to_string();
+    assert!(message.ends_with("precision.level: this kind of study has no rows by level"), "{message}");
+    let outage = "relative = 0.1\nof = 'outage_ms'\ncap = 40\n";
+    Study::parse("c", "c.toml", &with(RECOVERY, "precision", outage)).unwrap();
+}
+
+#[test]
 fn values_that_cannot_be_measured_with() {
     for (line, by, start) in [
         ("load = [0]", "load = [4294967296]", "c.toml:5: load: a load of 4294967295 busy processes: at most 1024"),

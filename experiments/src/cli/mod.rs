@@ -17,6 +17,7 @@ mod sweep;
 
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::interrupt::Interrupt;
@@ -84,7 +85,15 @@ impl<E: std::error::Error> From<E> for Failure {
 
 /// Reads the command line, runs the command, and reports its failure.
 pub fn run() -> ExitCode {
-    let outcome = match Arguments::parse().command {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidValue | ErrorKind::ValueValidation) => {
+            say::err(&format!("backdoor: {}", in_a_sentence(&error.to_string())));
+            return ExitCode::from(2);
+        }
+        Err(error) => error.exit(),
+    };
+    let outcome = match arguments.command {
         Command::Reproduce(arguments) => reproduce::run(&arguments),
         Command::Sweep(arguments) => sweep::run(&arguments),
         Command::Plot(arguments) => plot::run(&arguments),
@@ -109,10 +118,25 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// What is wrong with a value, without the hints and lines that clap adds: as what is found wrong later.
+fn in_a_sentence(error: &str) -> String {
+    let first = error.split("\n\n").next().unwrap_or(error);
+    let words: Vec<&str> = first.trim_start_matches("error: ").split_whitespace().collect();
+    words.join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::results::ResultsDir;
+
+    #[test]
+    fn values_that_cannot_be_read_are_one_sentence() {
+        let error = Arguments::try_parse_from(["backdoor", "qos", "--detector", "nfds"]).unwrap_err();
+        let sentence = in_a_sentence(&error.to_string());
+        assert!(sentence.starts_with("invalid value 'nfds' for '--detector <DETECTOR>' [possible values: nfd-s, "));
+        assert!(sentence.ends_with(']') && !sentence.contains("  "), "{sentence}");
+    }
 
     #[test]
     fn causes_are_named_once_and_without_numbers() {

@@ -136,6 +136,7 @@ impl Arguments {
             ));
         };
         match text.strip_prefix("trace:") {
+            Some("") => Err(Failure::Message("name the file of delays after 'trace:'".into())),
             Some(path) => {
                 let (delay, note) = trace::delays(path.as_ref(), self.allow_torn)?;
                 notes.extend(note);

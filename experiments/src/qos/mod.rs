@@ -26,6 +26,9 @@ const CRASHES: u32 = 250;
 const SAMPLES: u64 = 10_000;
 const PILOT_SAMPLES: u64 = 1_000;
 
+/// Most threads: a slip asks for more.
+const MOST_THREADS: usize = 1024;
+
 /// How mistakes are simulated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Method {
@@ -90,6 +93,9 @@ impl Plan {
         }
         if self.max_heartbeats < 1000 {
             return error("the cap must be at least 1000 heartbeats");
+        }
+        if self.threads > MOST_THREADS {
+            return Err(QosError::Plan(format!("there may be at most {MOST_THREADS} threads, not {}", self.threads)));
         }
         if self.method == Method::Importance && !rare::applies(&self.setting) {
             return error(

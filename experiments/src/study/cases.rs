@@ -7,7 +7,7 @@
 mod contenders;
 mod trouble;
 
-use super::detection::{mistakes_per_hour, share};
+use super::pooled::{mean_ms, mistakes_per_hour, share};
 use super::row::row;
 use super::{Context, Full, Presentation, Profile, StudyError, limits, replicate};
 use crate::config::{self, ConfigError, Span};
@@ -69,12 +69,12 @@ impl Config {
         let config: Self = config::parse(file, text)?;
         let invalid = |key: &str, message: String| ConfigError::invalid(file, text, key, message);
         limits::replications("replications", config.replications, Contender::ALL.len(), &invalid)?;
-        limits::full(config.full, Contender::ALL.len(), &invalid)?;
+        limits::full(config.full.as_ref(), Contender::ALL.len(), &invalid)?;
         if !(1..=MAX_WINDOW).contains(&config.window) {
             return Err(invalid("window", format!("must be from 1 to {MAX_WINDOW}")));
         }
         for profile in [Profile::Quick, Profile::Full] {
-            let taken: Vec<_> = limits::taken_by_full(config.full, profile).into_iter().collect();
+            let taken: Vec<_> = limits::taken_by_full(config.full.as_ref(), profile).into_iter().collect();
             let named = [("duration", "duration"), ("poll_interval", "poll")];
             let elsewhere: Vec<_> = taken.iter().copied().chain(named).collect();
             for case in Case::ALL {
@@ -100,19 +100,25 @@ impl Config {
     }
 
     fn scenario(&self, case: Case, contender: Contender, profile: Profile) -> Scenario {
-        let duration = match (profile, self.full) {
-            (Profile::Full, Some(Full { duration: Some(duration), .. })) => duration,
+        let duration = match (profile, &self.full) {
+            (Profile::Full, Some(Full { duration: Some(duration), .. })) => *duration,
             _ => self.duration,
         };
         case.scenario(contender, self.times(), duration.0)
     }
 
+    #[cfg(test)]
+    pub(super) fn scenarios(&self) -> Vec<Scenario> {
+        let of = |case: Case| Contender::ALL.map(|contender| self.scenario(case, contender, Profile::Quick));
+        Case::ALL.into_iter().flat_map(of).collect()
+    }
+
     pub(super) fn run(&self, name: &str, context: Context<'_>) -> Result<(), StudyError> {
-        let replications = Full::replications(self.full, context.profile, self.replications);
+        let replications = Full::replications(self.full.as_ref(), context.profile, self.replications);
         let seed = context.dir.manifest().seed;
         let rows = context.run_points(name, &self.points(), replications, |task| {
             let case = *task.point;
-            let runs = replicate(&task, (seed, name, case.name()), |streams| {
+            let runs = replicate(&task, (seed, name, case.name()), task.replications.clone(), |streams| {
                 self.outcomes(case, context.profile, &task, streams)
             })?;
             let of = |(place, contender): (usize, &Contender)| {
@@ -183,11 +189,6 @@ impl Config {
     fn row(&self, case: Case, contender: Contender, runs: &[LevelQos]) -> Row {
         let mut all = LevelQos::default();
         runs.iter().for_each(|run| all.merge(run));
-        let mean_of_run = |run: &LevelQos| {
-            let times: Vec<f64> = run.detection_times.iter().map(|time| time.as_millis_f64()).collect();
-            (times.iter().sum::<f64>(), times.len() as f64)
-        };
-        let detection: Vec<(f64, f64)> = runs.iter().map(mean_of_run).collect();
         let watches = !(contender.needs_period() && case.level() == FailureLevel::Session);
         let if_watched = |estimate: Option<stats::Estimate>| estimate.filter(|_| watches);
         Row {
@@ -203,7 +204,7 @@ impl Config {
             false_positives: all.false_positives,
             false_positives_per_hour: if_watched(mistakes_per_hour(runs)),
             recall: if_watched(share(runs, |run| run.detected, |run| run.detected + run.missed)),
-            detection_ms: if_watched(stats::ratio(&detection)).map(|mean| mean.within(0.0, f64::INFINITY)),
+            detection_ms: if_watched(mean_ms(runs, |run| &run.detection_times)),
         }
     }
 

@@ -3,18 +3,19 @@
 //! Each replication is simulated once; all deadlines are judged on its record. A row of the table is one combination of
 //! the swept values, one failure level (or all together), and one deadline.
 
-use super::row::row;
+use super::precision::{self, Precision, sample};
+use super::row::{judged, row};
 use super::scenario::{FaultConfig, ScenarioConfig, Swept, complain};
-use super::{Context, Full, Presentation, Profile, StudyError, limits, replicate};
+use super::{Context, Full, Presentation, Profile, StudyError, limits, pooled};
 use crate::config::{self, Axis as Values, ConfigError, Span};
 use crate::figures::{Axis, Figure, Heatmap, Panel, Point, Series};
 use crate::results::{ResultsDir, Table};
 use crate::runner::{Task, TaskError};
-use crate::stats::{self, Estimate};
 use backdoor_core::Nanos;
 use backdoor_core::progress_box::FailureLevel;
 use backdoor_sim::cluster::{Deadlines, Scenario, record};
 use backdoor_sim::metrics::{Detection, LevelQos, detection};
+use backdoor_sim::streams::Streams;
 use serde::Deserialize;
 
 /// What the figure shows.
@@ -43,6 +44,7 @@ pub(super) struct Config {
     scenario: ScenarioConfig,
     #[serde(default)]
     faults: FaultConfig,
+    precision: Option<Precision>,
     full: Option<Full>,
 }
 
@@ -58,6 +60,7 @@ row! {
         level: String,
         deadline_ms: f64,
         replications: u64,
+        precision_reached: String,
         entity_hours: f64,
         failures: u64,
         detected: u64,
@@ -76,6 +79,8 @@ row! {
     }
 }
 
+judged!(Row, |row| Some((&row.level, row.deadline_ms)));
+
 pub(super) const ALL_LEVELS: &str = "all";
 
 impl Config {
@@ -84,15 +89,24 @@ impl Config {
         let invalid = |key: &str, message: String| ConfigError::invalid(file, text, key, message);
         let deadlines = config.deadlines.len();
         limits::replications("replications", config.replications, deadlines, &invalid)?;
-        limits::full(config.full, deadlines, &invalid)?;
+        limits::full(config.full.as_ref(), deadlines, &invalid)?;
         limits::points("scenario", config.scenario.count(&config.faults), deadlines, &invalid)?;
         if config.deadlines.iter().any(|deadline| deadline.0 == Nanos::ZERO) {
             return Err(invalid("deadlines", "must be more than zero".into()));
         }
         for profile in [Profile::Quick, Profile::Full] {
-            let taken: Vec<_> = limits::taken_by_full(config.full, profile).into_iter().collect();
+            let taken: Vec<_> = limits::taken_by_full(config.full.as_ref(), profile).into_iter().collect();
+            precision::check(
+                &config.precision,
+                config.full.as_ref(),
+                profile,
+                config.replications,
+                &[Row::ESTIMATES],
+                Some(&config.deadlines),
+                &invalid,
+            )?;
             for swept in config.points() {
-                let scenario = config.scenario.scenario(&config.faults, &swept, config.full, profile);
+                let scenario = config.scenario.scenario(&config.faults, &swept, config.full.as_ref(), profile);
                 scenario.check().map_err(|error| complain(&error, "scenario", &taken, &invalid))?;
             }
         }
@@ -103,33 +117,49 @@ impl Config {
         self.scenario.points(&self.faults)
     }
 
+    /// Every scenario that it simulates.
+    #[cfg(test)]
+    pub(super) fn scenarios(&self) -> Vec<Scenario> {
+        let scenario = |swept| self.scenario.scenario(&self.faults, &swept, None, Profile::Quick);
+        self.points().into_iter().map(scenario).collect()
+    }
+
     pub(super) fn run(&self, name: &str, context: Context<'_>) -> Result<(), StudyError> {
-        let replications = Full::replications(self.full, context.profile, self.replications);
+        let replications = Full::replications(self.full.as_ref(), context.profile, self.replications);
         let seed = context.dir.manifest().seed;
         let rows = context.run_points(name, &self.points(), replications, |task| {
-            let scenario = self.scenario.scenario(&self.faults, task.point, self.full, context.profile);
-            self.point(name, seed, &scenario, &task)
+            let scenario = self.scenario.scenario(&self.faults, task.point, self.full.as_ref(), context.profile);
+            self.point(name, seed, context.profile, &scenario, &task)
         })?;
         let rows: Vec<Row> = rows.into_iter().flatten().collect();
         context.dir.write_csv(name, &Row::table(&rows))?;
         Ok(())
     }
 
-    fn point(&self, name: &str, seed: u64, scenario: &Scenario, task: &Task<'_, Swept>) -> Result<Vec<Row>, TaskError> {
+    fn point(
+        &self,
+        name: &str,
+        seed: u64,
+        profile: Profile,
+        scenario: &Scenario,
+        task: &Task<'_, Swept>,
+    ) -> Result<Vec<Row>, TaskError> {
         let deadlines: Vec<Deadlines> = self.deadlines.iter().map(|d| Deadlines::all(d.0)).collect();
         let floor = self.deadlines.iter().map(|d| d.0).min().unwrap_or(Nanos::ZERO);
         let point = task.point.stream_point();
-        let runs: Vec<Vec<Detection>> = replicate(task, (seed, name, &point), |streams| {
-            Ok(detection(&record(scenario, streams, floor)?, &deadlines))
-        })?;
-        let mut rows = Vec::new();
-        for level in FailureLevel::ALL.map(Some).into_iter().chain([None]) {
-            for (index, deadline) in self.deadlines.iter().enumerate() {
-                let of_runs: Vec<LevelQos> = runs.iter().map(|run| of_level(&run[index], level)).collect();
-                rows.push(row(task.point, level.map_or(ALL_LEVELS, FailureLevel::name), deadline.0, &of_runs));
+        let run = |streams: &Streams| Ok(detection(&record(scenario, streams, floor)?, &deadlines));
+        let rows = |runs: &[Vec<Detection>]| {
+            let mut rows = Vec::new();
+            for level in FailureLevel::ALL.map(Some).into_iter().chain([None]) {
+                for (index, deadline) in self.deadlines.iter().enumerate() {
+                    let of_runs: Vec<LevelQos> = runs.iter().map(|run| of_level(&run[index], level)).collect();
+                    rows.push(row(task.point, level.map_or(ALL_LEVELS, FailureLevel::name), deadline.0, &of_runs));
+                }
             }
-        }
-        Ok(rows)
+            rows
+        };
+        let precision = precision::of_profile(&self.precision, self.full.as_ref(), profile);
+        sample(task, (seed, name, &point), precision, run, rows, |precision, rows: &mut Vec<Row>| precision.judge(rows))
     }
 
     pub(super) fn present(&self, name: &str, dir: &ResultsDir) -> Result<Presentation, StudyError> {
@@ -153,14 +183,10 @@ pub(super) fn of_level(run: &Detection, level: Option<FailureLevel>) -> LevelQos
     }
 }
 
-/// Pools the replications of one point, level and deadline.
+/// The replications of one point, level and deadline together.
 fn row(swept: &Swept, level: &str, deadline: Nanos, runs: &[LevelQos]) -> Row {
     let mut all = LevelQos::default();
     runs.iter().for_each(|run| all.merge(run));
-    let millis = |times: &[Nanos]| -> Vec<f64> { times.iter().map(|time| time.as_millis_f64()).collect() };
-    let entity_hours = all.up_time.as_secs_f64() / 3600.0;
-    let mut detection = millis(&all.detection_times);
-    let accuracy: Vec<f64> = runs.iter().map(LevelQos::query_accuracy).filter(|p| p.is_finite()).collect();
     Row {
         load: swept.load,
         failures_per_minute: swept.failures_per_minute,
@@ -171,41 +197,21 @@ fn row(swept: &Swept, level: &str, deadline: Nanos, runs: &[LevelQos]) -> Row {
         level: level.to_owned(),
         deadline_ms: deadline.as_millis_f64(),
         replications: runs.len() as u64,
-        entity_hours,
+        precision_reached: String::new(),
+        entity_hours: all.up_time.as_secs_f64() / 3600.0,
         failures: all.failures,
         detected: all.detected,
         missed: all.missed,
         diagnosed_right: all.diagnosed_right,
         false_positives: all.false_positives,
-        false_positives_per_hour: mistakes_per_hour(runs),
-        detection_ms: stats::mean(&detection),
-        detection_p99_ms: stats::quantile(&mut detection, 0.99),
-        mistake_duration_ms: stats::mean(&millis(&all.mistake_durations)).map(|mean| mean.within(0.0, f64::INFINITY)),
-        // The mean of probabilities has an interval that ends where probabilities do.
-        query_accuracy: stats::mean(&accuracy).map(|mean| mean.within(0.0, 1.0)),
-        precision: share(runs, |run| run.right_alarms, |run| run.right_alarms + run.false_positives),
-        recall: share(runs, |run| run.detected, |run| run.detected + run.missed),
+        false_positives_per_hour: pooled::mistakes_per_hour(runs),
+        detection_ms: pooled::mean_ms(runs, |run| &run.detection_times),
+        detection_p99_ms: pooled::quantile_ms(runs, |run| &run.detection_times, 0.99),
+        mistake_duration_ms: pooled::mean_ms(runs, |run| &run.mistake_durations),
+        query_accuracy: pooled::query_accuracy(runs),
+        precision: pooled::share(runs, |run| run.right_alarms, |run| run.right_alarms + run.false_positives),
+        recall: pooled::share(runs, |run| run.detected, |run| run.detected + run.missed),
     }
-}
-
-/// False positives come in bursts, so their interval is that of the spread between replications, which are independent;
-/// but no narrower than if each came alone, for a few bursts may all lie in few replications.
-pub(super) fn mistakes_per_hour(runs: &[LevelQos]) -> Option<Estimate> {
-    let hours = |run: &LevelQos| run.up_time.as_secs_f64() / 3600.0;
-    let spread = stats::ratio(&pairs(runs, |run| run.false_positives as f64, hours))?;
-    let alone = stats::rate(runs.iter().map(|run| run.false_positives).sum(), runs.iter().map(hours).sum())?;
-    Some(spread.widened_by(alone).within(0.0, f64::INFINITY))
-}
-
-/// A share of alarms or failures, whose interval is found in the same way.
-pub(super) fn share(runs: &[LevelQos], part: fn(&LevelQos) -> u64, whole: fn(&LevelQos) -> u64) -> Option<Estimate> {
-    let spread = stats::ratio(&pairs(runs, |run| part(run) as f64, |run| whole(run) as f64))?;
-    let alone = stats::proportion(runs.iter().map(part).sum(), runs.iter().map(whole).sum())?;
-    Some(spread.widened_by(alone).within(0.0, 1.0))
-}
-
-fn pairs(runs: &[LevelQos], x: impl Fn(&LevelQos) -> f64, y: impl Fn(&LevelQos) -> f64) -> Vec<(f64, f64)> {
-    runs.iter().map(|run| (x(run), y(run))).collect()
 }
 
 fn trade_off(name: &str, table: &Table) -> Option<Figure> {

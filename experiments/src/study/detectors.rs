@@ -36,7 +36,7 @@
 mod candidates;
 mod figures;
 
-use super::detection::mistakes_per_hour;
+use super::pooled::mistakes_per_hour;
 use super::row::row;
 use super::scenario::{FaultConfig, ScenarioConfig, Swept, complain};
 use super::{Context, Full, Presentation, Profile, StudyError, limits, replicate};
@@ -163,7 +163,7 @@ impl Config {
         }
         let results = settings.saturating_mul(config.modes.len()).saturating_mul(FailureLevel::ALL.len());
         limits::replications("replications", config.replications, results, &invalid)?;
-        limits::full(config.full, results, &invalid)?;
+        limits::full(config.full.as_ref(), results, &invalid)?;
         limits::points("scenario", config.scenario.count(&config.faults), results, &invalid)?;
         if (1..config.modes.len()).any(|index| config.modes[..index].contains(&config.modes[index])) {
             return Err(invalid("modes", "names one twice".into()));
@@ -180,7 +180,7 @@ impl Config {
             return Err(invalid("compared.detector", "must be one of the detectors".into()));
         }
         for profile in [Profile::Quick, Profile::Full] {
-            let taken: Vec<_> = limits::taken_by_full(config.full, profile).into_iter().collect();
+            let taken: Vec<_> = limits::taken_by_full(config.full.as_ref(), profile).into_iter().collect();
             for swept in config.points() {
                 if swept.monitor_shares_cpu {
                     let message = "is no mode of this kind of study: a monitor on the node is its watchdog";
@@ -200,12 +200,18 @@ impl Config {
     }
 
     fn scenario(&self, swept: &Swept, mode: Mode, profile: Profile) -> Scenario {
-        let scenario = self.scenario.scenario(&self.faults, swept, self.full, profile);
+        let scenario = self.scenario.scenario(&self.faults, swept, self.full.as_ref(), profile);
         Scenario { mode, ..scenario }
     }
 
+    #[cfg(test)]
+    pub(super) fn scenarios(&self) -> Vec<Scenario> {
+        let of = |swept| self.modes.iter().map(move |mode| self.scenario(&swept, *mode, Profile::Quick));
+        self.points().into_iter().flat_map(of).collect()
+    }
+
     pub(super) fn run(&self, name: &str, context: Context<'_>) -> Result<(), StudyError> {
-        let replications = Full::replications(self.full, context.profile, self.replications);
+        let replications = Full::replications(self.full.as_ref(), context.profile, self.replications);
         let seed = context.dir.manifest().seed;
         let rows = context
             .run_points(name, &self.points(), replications, |task| self.point(name, seed, context.profile, &task))?;
@@ -221,18 +227,19 @@ impl Config {
         // The mode is no part of the key: that is what makes their random numbers common.
         let point = swept.stream_point();
         // By replication, mode, detector and setting.
-        let runs: Vec<Vec<Vec<Vec<[Outcome; 3]>>>> = replicate(task, (seed, name, &point), |streams| {
-            let run = |mode: &Mode| {
-                task.check()?;
-                let scenario = self.scenario(swept, *mode, profile);
-                let run = observe(&scenario, streams)?;
-                let outcomes = |candidate: &Candidate| -> Vec<_> {
-                    candidate.qualities(&scenario, &run).into_iter().map(|levels| levels.map(Outcome::of)).collect()
+        let runs: Vec<Vec<Vec<Vec<[Outcome; 3]>>>> =
+            replicate(task, (seed, name, &point), task.replications.clone(), |streams| {
+                let run = |mode: &Mode| {
+                    task.check()?;
+                    let scenario = self.scenario(swept, *mode, profile);
+                    let run = observe(&scenario, streams)?;
+                    let outcomes = |candidate: &Candidate| -> Vec<_> {
+                        candidate.qualities(&scenario, &run).into_iter().map(|levels| levels.map(Outcome::of)).collect()
+                    };
+                    Ok(candidates.iter().map(outcomes).collect())
                 };
-                Ok(candidates.iter().map(outcomes).collect())
-            };
-            self.modes.iter().map(run).collect()
-        })?;
+                self.modes.iter().map(run).collect()
+            })?;
         let mut rows = Vec::new();
         for (place, mode) in self.modes.iter().enumerate() {
             for level in FailureLevel::ALL {

@@ -100,11 +100,11 @@ impl Config {
         let config: Self = config::parse(file, text)?;
         let invalid = |key: &str, message: String| ConfigError::invalid(file, text, key, message);
         limits::replications("replications", config.replications, Way::ALL.len(), &invalid)?;
-        limits::full(config.full, Way::ALL.len(), &invalid)?;
+        limits::full(config.full.as_ref(), Way::ALL.len(), &invalid)?;
         let combinations = config.scenario.count(&FaultConfig::default()).saturating_mul(config.breakdowns.len());
         limits::points("scenario", combinations, Way::ALL.len(), &invalid)?;
         config.scenario.check_no_length("scenario", &invalid)?;
-        if config.full.is_some_and(|full| full.duration.is_some()) {
+        if config.full.as_ref().is_some_and(|full| full.duration.is_some()) {
             return Err(invalid("full.duration", "each run ends when it has its answers".into()));
         }
         for (key, span) in [("deadline", Some(config.deadline)), ("card_gives_up_after", config.card_gives_up_after)] {
@@ -147,8 +147,13 @@ impl Config {
         scenario
     }
 
+    #[cfg(test)]
+    pub(super) fn scenarios(&self) -> Vec<Scenario> {
+        self.points().iter().map(|point| self.scenario(&point.swept)).collect()
+    }
+
     pub(super) fn run(&self, name: &str, context: Context<'_>) -> Result<(), StudyError> {
-        let replications = Full::replications(self.full, context.profile, self.replications);
+        let replications = Full::replications(self.full.as_ref(), context.profile, self.replications);
         let seed = context.dir.manifest().seed;
         let rows = context.run_points(name, &self.points(), replications, |task| self.point(name, seed, &task))?;
         let (rows, confusions): (Vec<Vec<Row>>, Vec<Vec<ConfusionRow>>) = rows.into_iter().unzip();
@@ -161,7 +166,7 @@ impl Config {
         let Point { breakdown, swept } = task.point;
         let (scenario, options) = (self.scenario(swept), DiagnosisOptions::of(*breakdown));
         // The breakdown is no part of the key: all kinds strike the same work at the same moment.
-        let outcomes = replicate(task, (seed, name, &swept.stream_point()), |streams| {
+        let outcomes = replicate(task, (seed, name, &swept.stream_point()), task.replications.clone(), |streams| {
             Ok(diagnosis_run(&scenario, streams, &options)?)
         })?;
         let rows = Way::ALL.map(|way| row(task.point, self.deadline.0, way, &outcomes));

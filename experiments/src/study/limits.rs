@@ -45,7 +45,7 @@ pub(super) fn replications(
 }
 
 /// The settings that `[full]` has taken over, and where they stand, for [`complain`](super::scenario::complain).
-pub(super) fn taken_by_full(full: Option<Full>, profile: Profile) -> Option<(&'static str, &'static str)> {
+pub(super) fn taken_by_full(full: Option<&Full>, profile: Profile) -> Option<(&'static str, &'static str)> {
     (profile == Profile::Full && full.is_some_and(|full| full.duration.is_some())).then_some(DURATION_OF_FULL)
 }
 
@@ -53,7 +53,7 @@ pub(super) fn taken_by_full(full: Option<Full>, profile: Profile) -> Option<(&'s
 pub(super) const DURATION_OF_FULL: (&str, &str) = ("duration", "full.duration");
 
 /// The same as [`replications`] for what `[full]` sets instead.
-pub(super) fn full(full: Option<Full>, deadlines: usize, invalid: &Complaint<'_>) -> Result<(), ConfigError> {
+pub(super) fn full(full: Option<&Full>, deadlines: usize, invalid: &Complaint<'_>) -> Result<(), ConfigError> {
     match full.and_then(|full| full.replications) {
         Some(count) => replications("full.replications", count, deadlines, invalid),
         None => Ok(()),

@@ -3,9 +3,10 @@
 //! A point is one failure under one load. Its table has a row per run; a second table has one row per point, with the
 //! simulated counterpart: a node whose monitor shares its processors, under the same load, deadline and polls.
 
+use super::detection::of_level;
 use super::row::row;
 use super::scenario::{FaultConfig, ScenarioConfig, complain};
-use super::{Context, Presentation, Profile, StudyError, limits};
+use super::{Context, Presentation, Profile, StudyError, limits, pooled};
 use crate::config::{self, Axis as Values, ConfigError, OneOrMany, Span};
 use crate::figures::{Axis, Figure, Panel, Series};
 use crate::live::detect::{self, DetectConfig, DetectRow, FailureKind};
@@ -190,6 +191,12 @@ impl Config {
         scenario
     }
 
+    /// Every scenario that it simulates.
+    #[cfg(test)]
+    pub(super) fn scenarios(&self) -> Vec<Scenario> {
+        self.points().iter().map(|swept| self.scenario(swept)).collect()
+    }
+
     /// Points run one at a time: they are measurements, and would disturb each other.
     pub(super) fn run(&self, name: &str, context: Context<'_>) -> Result<(), StudyError> {
         let one_at_a_time = Context { threads: 1, ..context };
@@ -223,10 +230,12 @@ impl Config {
             outcome => outcome?,
         };
         let simulated = self.simulate(name, seed, &swept, task)?;
-        let mut simulated_ms: Vec<f64> = simulated.detection_times.iter().map(|time| time.as_millis_f64()).collect();
+        let times = simulated.iter().flat_map(|run| &run.detection_times);
+        let simulated_ms: Vec<f64> = times.map(|time| time.as_millis_f64()).collect();
         let sum = |of: fn(&DetectRow) -> u64| report.rows.iter().map(of).sum::<u64>();
         let mut extraction: Vec<f64> = report.rows.iter().filter_map(|row| row.extraction_ms).collect();
-        let entities = simulated.entities as f64 / self.simulation.replications as f64;
+        // Over all entities of a node, as in the live runs.
+        let entities = simulated.iter().map(|run| run.entities).max().unwrap_or_default() as f64;
         let summary = Summary {
             failure: swept.failure.name().to_owned(),
             level: swept.failure.level().to_owned(),
@@ -243,31 +252,36 @@ impl Config {
             monitor_wakeup_p99_ms: report.monitor.wakeups.p99_ms,
             spin_wakeup_p99_ms: report.spin.p99_ms,
             detection_median_ms: report.median_ms(),
-            simulated_detection_median_ms: stats::quantile(&mut simulated_ms, 0.5),
+            simulated_detection_median_ms: pooled::quantile_ms(&simulated, |run| &run.detection_times, 0.5),
             extraction_median_ms: stats::quantile(&mut extraction, 0.5),
             false_positives_per_s: report.false_positive_rate(),
-            simulated_false_positives_per_s: stats::rate(
-                simulated.false_positives,
-                simulated.up_time.as_secs_f64() / entities.max(1.0),
-            ),
+            simulated_false_positives_per_s: pooled::mistakes_per_hour(&simulated)
+                .map(|rate| rate.scaled(entities.max(1.0) / 3600.0)),
         };
         Ok(Measured { runs: report.rows, summary, simulated_ms })
     }
 
-    /// All failure levels' outcome of the simulated counterpart, at the study's deadline.
-    fn simulate(&self, name: &str, seed: u64, swept: &Swept, task: &Task<'_, Swept>) -> Result<LevelQos, TaskError> {
+    /// The simulated counterpart at the study's deadline: all failure levels together, of each replication.
+    fn simulate(
+        &self,
+        name: &str,
+        seed: u64,
+        swept: &Swept,
+        task: &Task<'_, Swept>,
+    ) -> Result<Vec<LevelQos>, TaskError> {
         let scenario = self.scenario(swept);
         let point = format!("failure={} load={}", swept.failure.name(), swept.load);
         let deadlines = [Deadlines::all(self.deadline.0)];
-        let mut all = LevelQos::default();
-        for replication in 0..self.simulation.replications {
+        let one = |replication| {
             task.check()?;
             let streams = Streams::new(StreamKey { seed, experiment: name, point: &point, replication });
-            for judged in detection(&record(&scenario, &streams, self.deadline.0)?, &deadlines) {
-                judged.levels.iter().for_each(|level| all.merge(level));
-            }
-        }
-        Ok(all)
+            let judged = detection(&record(&scenario, &streams, self.deadline.0)?, &deadlines);
+            Ok(judged.iter().fold(LevelQos::default(), |mut all, judged| {
+                all.merge(&of_level(judged, None));
+                all
+            }))
+        };
+        (0..self.simulation.replications).map(one).collect()
     }
 
     pub(super) fn present(&self, name: &str, dir: &ResultsDir) -> Result<Presentation, StudyError> {

@@ -24,10 +24,14 @@ pub mod diagnosis;
 mod limits;
 pub mod live;
 pub mod modes;
+mod pooled;
+mod precision;
 pub mod recovery;
 mod row;
 pub mod scale;
 mod scenario;
+#[cfg(test)]
+mod warm_up;
 
 use crate::config::{self, ConfigError};
 use crate::figures::Figure;
@@ -40,6 +44,7 @@ use backdoor_sim::streams::{StreamKey, Streams};
 use rayon::prelude::*;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -95,18 +100,19 @@ impl Context<'_> {
     }
 }
 
-/// Runs every replication of a point, each with its own random streams, which are named by the seed, the study and the
-/// point. Answers in order of replication, so that the number of threads changes nothing.
+/// Runs replications of a point, each with its own random streams, which are named by the seed, the study and the point.
+/// Answers in order of replication, so that the number of threads changes nothing.
 fn replicate<P: Sync, R: Send>(
     task: &Task<'_, P>,
     (seed, study, point): (u64, &str, &str),
+    replications: Range<u64>,
     run: impl Fn(&Streams) -> Result<R, TaskError> + Sync,
 ) -> Result<Vec<R>, TaskError> {
     let one = |replication| {
         task.check()?;
         run(&Streams::new(StreamKey { seed, experiment: study, point, replication }))
     };
-    task.replications.clone().into_par_iter().map(one).collect()
+    replications.into_par_iter().map(one).collect()
 }
 
 /// Why a study failed.
@@ -142,6 +148,8 @@ trait Kind: std::fmt::Debug + Send + Sync {
     fn points(&self) -> usize;
     fn run(&self, name: &str, context: Context<'_>) -> Result<(), StudyError>;
     fn present(&self, name: &str, dir: &ResultsDir) -> Result<Presentation, StudyError>;
+    #[cfg(test)]
+    fn scenarios(&self) -> Vec<backdoor_sim::cluster::Scenario>;
 }
 
 /// The kinds: the name that configs give each, and the module whose `Config` it is.
@@ -176,6 +184,10 @@ macro_rules! kinds {
             }
             fn present(&self, name: &str, dir: &ResultsDir) -> Result<Presentation, StudyError> {
                 Self::present(self, name, dir)
+            }
+            #[cfg(test)]
+            fn scenarios(&self) -> Vec<backdoor_sim::cluster::Scenario> {
+                Self::scenarios(self)
             }
         })*
     };
@@ -268,6 +280,12 @@ impl Study {
         Ok(())
     }
 
+    /// Every scenario that it simulates.
+    #[cfg(test)]
+    fn scenarios(&self) -> Vec<backdoor_sim::cluster::Scenario> {
+        self.kind.scenarios()
+    }
+
     /// Its title.
     pub fn title(&self) -> &str {
         self.kind.title()
@@ -287,18 +305,19 @@ struct Presentation {
 }
 
 /// What `[full]` sets instead, where a study has replications of a given length.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Full {
     replications: Option<u64>,
     duration: Option<config::Span>,
+    precision: Option<precision::Precision>,
 }
 
 impl Full {
     /// Replications under `profile`, if the quick one has `quick`.
-    fn replications(full: Option<Full>, profile: Profile, quick: u64) -> u64 {
+    fn replications(full: Option<&Full>, profile: Profile, quick: u64) -> u64 {
         match (profile, full) {
-            (Profile::Full, Some(Full { replications: Some(replications), .. })) => replications,
+            (Profile::Full, Some(Full { replications: Some(replications), .. })) => *replications,
             _ => quick,
         }
     }

@@ -6,10 +6,11 @@
 
 mod figures;
 
-use super::detection::{ALL_LEVELS, mistakes_per_hour, of_level, share};
-use super::row::row;
+use super::detection::{ALL_LEVELS, of_level};
+use super::precision::{self, Precision, sample};
+use super::row::{judged, row};
 use super::scenario::{FaultConfig, ScenarioConfig, Swept, complain};
-use super::{Context, Full, Presentation, Profile, StudyError, limits, replicate};
+use super::{Context, Full, Presentation, Profile, StudyError, limits, pooled};
 use crate::config::{self, Axis as Values, ConfigError, OneOrMany, Span};
 use crate::results::ResultsDir;
 use crate::runner::{Task, TaskError};
@@ -41,6 +42,7 @@ pub(super) struct Config {
     scenario: ScenarioConfig,
     #[serde(default)]
     faults: FaultConfig,
+    precision: Option<Precision>,
     full: Option<Full>,
 }
 
@@ -56,6 +58,7 @@ row! {
         level: String,
         deadline_ms: f64,
         replications: u64,
+        precision_reached: String,
         entity_hours: f64,
         failures: u64,
         detected: u64,
@@ -83,6 +86,7 @@ row! {
         poll_ms: f64,
         network_loss: f64,
         replications: u64,
+        precision_reached: String,
     }
     estimates {
         cpu_share,
@@ -96,6 +100,9 @@ row! {
         bytes_per_s,
     }
 }
+
+judged!(Row, |row| Some((&row.level, row.deadline_ms)));
+judged!(CostRow, |_| None);
 
 /// What one replication brings in one mode.
 struct Outcome {
@@ -119,7 +126,7 @@ impl Config {
         let invalid = |key: &str, message: String| ConfigError::invalid(file, text, key, message);
         let results = config.deadlines.len().saturating_mul(config.modes.len());
         limits::replications("replications", config.replications, results, &invalid)?;
-        limits::full(config.full, results, &invalid)?;
+        limits::full(config.full.as_ref(), results, &invalid)?;
         limits::points("scenario", config.scenario.count(&config.faults), results, &invalid)?;
         if config.deadlines.iter().any(|deadline| deadline.0 == Nanos::ZERO) {
             return Err(invalid("deadlines", "must be more than zero".into()));
@@ -131,7 +138,16 @@ impl Config {
             return Err(invalid("modes", "names one twice".into()));
         }
         for profile in [Profile::Quick, Profile::Full] {
-            let taken: Vec<_> = limits::taken_by_full(config.full, profile).into_iter().collect();
+            let taken: Vec<_> = limits::taken_by_full(config.full.as_ref(), profile).into_iter().collect();
+            precision::check(
+                &config.precision,
+                config.full.as_ref(),
+                profile,
+                config.replications,
+                &[Row::ESTIMATES, CostRow::ESTIMATES],
+                Some(&config.deadlines),
+                &invalid,
+            )?;
             for swept in config.points() {
                 if swept.monitor_shares_cpu {
                     let message = "is no mode of this kind of study: a monitor on the node is its watchdog";
@@ -152,12 +168,18 @@ impl Config {
 
     fn scenario(&self, swept: &Swept, mode: Mode, profile: Profile) -> Scenario {
         let deadlines = Deadlines::all(self.deadline.0);
-        let scenario = self.scenario.scenario(&self.faults, swept, self.full, profile);
+        let scenario = self.scenario.scenario(&self.faults, swept, self.full.as_ref(), profile);
         Scenario { mode, deadlines, ..scenario }
     }
 
+    /// Every scenario that it simulates, of its first mode.
+    #[cfg(test)]
+    pub(super) fn scenarios(&self) -> Vec<Scenario> {
+        self.points().iter().map(|swept| self.scenario(swept, self.modes[0], Profile::Quick)).collect()
+    }
+
     pub(super) fn run(&self, name: &str, context: Context<'_>) -> Result<(), StudyError> {
-        let replications = Full::replications(self.full, context.profile, self.replications);
+        let replications = Full::replications(self.full.as_ref(), context.profile, self.replications);
         let seed = context.dir.manifest().seed;
         let rows = context
             .run_points(name, &self.points(), replications, |task| self.point(name, seed, context.profile, &task))?;
@@ -177,7 +199,7 @@ impl Config {
         let swept = task.point;
         // The mode is no part of the key: that is what makes their random numbers common.
         let point = swept.stream_point();
-        let runs: Vec<(Vec<Outcome>, Cost)> = replicate(task, (seed, name, &point), |streams| {
+        let run = |streams: &Streams| {
             let run = |mode: &Mode| {
                 task.check()?;
                 self.outcome(&self.scenario(swept, *mode, profile), streams)
@@ -185,7 +207,17 @@ impl Config {
             let outcomes = self.modes.iter().map(run).collect::<Result<_, TaskError>>()?;
             let unwatched = without_faults(&self.scenario(swept, Mode::Read, profile));
             Ok((outcomes, cost(&unwatched, &overhead(&unwatched, streams)?, Traffic::default())))
-        })?;
+        };
+        let precision = precision::of_profile(&self.precision, self.full.as_ref(), profile);
+        let rows = |runs: &[(Vec<Outcome>, Cost)]| self.rows(swept, runs);
+        sample(task, (seed, name, &point), precision, run, rows, |precision, (rows, costs)| {
+            // A column of one table is none of the other's, whose rows then don't mind.
+            precision.judge(rows) & precision.judge(costs)
+        })
+    }
+
+    /// The rows of both tables of one point.
+    fn rows(&self, swept: &Swept, runs: &[(Vec<Outcome>, Cost)]) -> (Vec<Row>, Vec<CostRow>) {
         let (mut rows, mut costs) = (Vec::new(), Vec::new());
         for (place, mode) in self.modes.iter().enumerate() {
             for level in FailureLevel::ALL.map(Some).into_iter().chain([None]) {
@@ -200,17 +232,16 @@ impl Config {
                 runs.iter().map(|(run, unwatched)| (run[place].cost, *unwatched)).collect();
             costs.push(cost_row(swept, *mode, &of_runs));
         }
-        Ok((rows, costs))
+        (rows, costs)
     }
 
     fn outcome(&self, scenario: &Scenario, streams: &Streams) -> Result<Outcome, TaskError> {
         let deadlines: Vec<Deadlines> = self.deadlines.iter().map(|d| Deadlines::all(d.0)).collect();
         let floor = self.deadlines.iter().map(|d| d.0).min().unwrap_or(Nanos::ZERO);
         let run = record(scenario, streams, floor)?;
-        let reports = match scenario.mode {
-            Mode::Watchdog => run.nodes.iter().map(|node| node.marks(&scenario.deadlines).len() as u64).sum(),
-            _ => 0,
-        };
+        let marks = |mode| if mode == Mode::Watchdog { run.nodes.iter() } else { [].iter() };
+        let marks = marks(scenario.mode).flat_map(|node| node.marks(&scenario.deadlines));
+        let reports = marks.filter(|mark| mark.at >= scenario.warm_up).count() as u64;
         let healthy = without_faults(scenario);
         let measured = overhead(&healthy, streams)?;
         Ok(Outcome {
@@ -258,12 +289,10 @@ fn mean_and_p99(times: &[Nanos]) -> Option<(f64, f64)> {
     stats::quantile(&mut times, 0.99).map(|p99| (mean, p99.value))
 }
 
-/// Pools the replications of one point, mode, level and deadline.
+/// The replications of one point, mode, level and deadline together.
 fn row(swept: &Swept, mode: Mode, level: &str, deadline: Nanos, runs: &[LevelQos]) -> Row {
     let mut all = LevelQos::default();
     runs.iter().for_each(|run| all.merge(run));
-    let mut detection: Vec<f64> = all.detection_times.iter().map(|time| time.as_millis_f64()).collect();
-    let accuracy: Vec<f64> = runs.iter().map(LevelQos::query_accuracy).filter(|p| p.is_finite()).collect();
     Row {
         mode,
         load: swept.load,
@@ -274,18 +303,19 @@ fn row(swept: &Swept, mode: Mode, level: &str, deadline: Nanos, runs: &[LevelQos
         level: level.to_owned(),
         deadline_ms: deadline.as_millis_f64(),
         replications: runs.len() as u64,
+        precision_reached: String::new(),
         entity_hours: all.up_time.as_secs_f64() / 3600.0,
         failures: all.failures,
         detected: all.detected,
         missed: all.missed,
         diagnosed_right: all.diagnosed_right,
         false_positives: all.false_positives,
-        false_positives_per_hour: mistakes_per_hour(runs),
-        detection_ms: stats::mean(&detection),
-        detection_p99_ms: stats::quantile(&mut detection, 0.99),
-        query_accuracy: stats::mean(&accuracy).map(|mean| mean.within(0.0, 1.0)),
-        precision: share(runs, |run| run.right_alarms, |run| run.right_alarms + run.false_positives),
-        recall: share(runs, |run| run.detected, |run| run.detected + run.missed),
+        false_positives_per_hour: pooled::mistakes_per_hour(runs),
+        detection_ms: pooled::mean_ms(runs, |run| &run.detection_times),
+        detection_p99_ms: pooled::quantile_ms(runs, |run| &run.detection_times, 0.99),
+        query_accuracy: pooled::query_accuracy(runs),
+        precision: pooled::share(runs, |run| run.right_alarms, |run| run.right_alarms + run.false_positives),
+        recall: pooled::share(runs, |run| run.detected, |run| run.detected + run.missed),
     }
 }
 
@@ -304,6 +334,7 @@ fn cost_row(swept: &Swept, mode: Mode, runs: &[(Cost, Cost)]) -> CostRow {
         poll_ms: swept.poll_interval.as_millis_f64(),
         network_loss: swept.network_loss,
         replications: runs.len() as u64,
+        precision_reached: String::new(),
         cpu_share: over_runs(&|(run, _)| Some(run.cpu_share)),
         agent_wait_ms: over_runs(&|(run, _)| run.wait_ms.map(|(mean, _)| mean)),
         agent_wait_p99_ms: over_runs(&|(run, _)| run.wait_ms.map(|(_, p99)| p99)),

@@ -3,9 +3,10 @@
 //! Each replication is one failure of one node, recovered onto another. A row of the table is one combination of level,
 //! number of sessions, state size, and share of the State Boxes that the failure damages.
 
-use super::row::row;
+use super::precision::{self, Precision, sample};
+use super::row::{judged, row};
 use super::scenario::{FaultConfig, ScenarioConfig, complain};
-use super::{Context, Full, Presentation, Profile, StudyError, limits, replicate};
+use super::{Context, Full, Presentation, Profile, StudyError, limits};
 use crate::config::{self, Axis as Values, ConfigError, Grid, OneOrMany, Span};
 use crate::figures::{Axis, Figure, Panel, Series};
 use crate::results::{ResultsDir, Table};
@@ -16,6 +17,7 @@ use backdoor_core::progress_box::FailureLevel;
 use backdoor_sim::cluster::{
     Deadlines, RecoveryOptions, RecoveryOutcome, Scenario, SessionFate, Timeline, recovery_run,
 };
+use backdoor_sim::streams::Streams;
 use serde::Deserialize;
 
 /// A failure level in a config.
@@ -55,6 +57,7 @@ pub(super) struct Config {
     corrupt_fraction: Option<Values<f64>>,
     #[serde(default)]
     scenario: ScenarioConfig,
+    precision: Option<Precision>,
     full: Option<Full>,
 }
 
@@ -76,6 +79,7 @@ row! {
         corrupt_fraction: f64,
         deadline_ms: f64,
         replications: u64,
+        precision_reached: String,
         failures: u64,
         diagnosed_right: u64,
         affected: u64,
@@ -97,12 +101,14 @@ row! {
     }
 }
 
+judged!(Row, |_| None);
+
 impl Config {
     pub(super) fn parse(file: &str, text: &str) -> Result<Self, ConfigError> {
         let config: Self = config::parse(file, text)?;
         let invalid = |key: &str, message: String| ConfigError::invalid(file, text, key, message);
         limits::replications("replications", config.replications, 1, &invalid)?;
-        limits::full(config.full, 1, &invalid)?;
+        limits::full(config.full.as_ref(), 1, &invalid)?;
         limits::points("sessions", config.grid().len(), 1, &invalid)?;
         config.scenario.check_single("scenario", &["sessions", "state_bytes"], &invalid)?;
         if config.deadline.0 == Nanos::ZERO {
@@ -110,7 +116,16 @@ impl Config {
         }
         let own = ["sessions", "state_bytes", "corrupt_fraction"].map(|key| (key, key));
         for profile in [Profile::Quick, Profile::Full] {
-            let taken: Vec<_> = own.into_iter().chain(limits::taken_by_full(config.full, profile)).collect();
+            let taken: Vec<_> = own.into_iter().chain(limits::taken_by_full(config.full.as_ref(), profile)).collect();
+            precision::check(
+                &config.precision,
+                config.full.as_ref(),
+                profile,
+                config.replications,
+                &[Row::ESTIMATES],
+                None,
+                &invalid,
+            )?;
             for swept in config.points() {
                 if swept.sessions == 0 {
                     return Err(invalid("sessions", "must be at least 1, or there is nothing to recover".into()));
@@ -151,7 +166,7 @@ impl Config {
         let faults = FaultConfig::default();
         // The first combination of what is no axis here; `sessions` and `state_bytes` are this study's own.
         let mut scenario = match self.scenario.points(&faults).first() {
-            Some(point) => self.scenario.scenario(&faults, point, self.full, profile),
+            Some(point) => self.scenario.scenario(&faults, point, self.full.as_ref(), profile),
             None => Scenario::default(),
         };
         scenario.workload.sessions = swept.sessions as usize;
@@ -161,8 +176,14 @@ impl Config {
         scenario
     }
 
+    /// Every scenario that it simulates.
+    #[cfg(test)]
+    pub(super) fn scenarios(&self) -> Vec<Scenario> {
+        self.points().iter().map(|swept| self.scenario(swept, Profile::Quick)).collect()
+    }
+
     pub(super) fn run(&self, name: &str, context: Context<'_>) -> Result<(), StudyError> {
-        let replications = Full::replications(self.full, context.profile, self.replications);
+        let replications = Full::replications(self.full.as_ref(), context.profile, self.replications);
         let seed = context.dir.manifest().seed;
         let rows = context
             .run_points(name, &self.points(), replications, |task| self.point(name, seed, context.profile, &task))?;
@@ -176,9 +197,11 @@ impl Config {
         let options = RecoveryOptions { level: swept.level, ..RecoveryOptions::default() };
         // State size is left out of the key: other sizes, same requests.
         let point = format!("level={} sessions={}", swept.level, swept.sessions);
-        let outcomes: Vec<RecoveryOutcome> =
-            replicate(task, (seed, name, &point), |streams| Ok(recovery_run(&scenario, streams, &options)?))?;
-        Ok(row(swept, self.deadline.0, &outcomes))
+        let precision = precision::of_profile(&self.precision, self.full.as_ref(), profile);
+        let run = |streams: &Streams| Ok(recovery_run(&scenario, streams, &options)?);
+        let rows = |outcomes: &[RecoveryOutcome]| row(swept, self.deadline.0, outcomes);
+        let judge = |precision: &Precision, row: &mut Row| precision.judge(std::slice::from_mut(row));
+        sample(task, (seed, name, &point), precision, run, rows, judge)
     }
 
     pub(super) fn present(&self, name: &str, dir: &ResultsDir) -> Result<Presentation, StudyError> {
@@ -220,6 +243,7 @@ fn row(swept: &Swept, deadline: Nanos, outcomes: &[RecoveryOutcome]) -> Row {
         corrupt_fraction: swept.corrupt_fraction,
         deadline_ms: deadline.as_millis_f64(),
         replications: outcomes.len() as u64,
+        precision_reached: String::new(),
         failures: failed.len() as u64,
         diagnosed_right: failed.iter().filter(|outcome| outcome.diagnosed_right(swept.level)).count() as u64,
         affected: count(&|outcome| outcome.sessions.len() as u64),

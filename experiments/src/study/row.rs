@@ -30,8 +30,42 @@ macro_rules! row {
                 }
                 table
             }
+
+            /// The columns that are estimates.
+            #[allow(dead_code, reason = "not every table can be asked for precision")]
+            const ESTIMATES: &'static [&'static str] = &[$(stringify!($estimate)),*];
+
+            /// One of them, by its name.
+            #[allow(dead_code, reason = "not every table can be asked for precision")]
+            fn estimate(&self, column: &str) -> Option<crate::stats::Estimate> {
+                let estimates = [$((stringify!($estimate), self.$estimate)),*];
+                let found = estimates.into_iter().find(|(name, _): &(&str, Option<_>)| *name == column);
+                found.and_then(|(_, estimate)| estimate)
+            }
         }
     };
 }
 
-pub(super) use row;
+/// Lets a row be asked for precision; it has a column `precision_reached`, and maybe level and deadline.
+macro_rules! judged {
+    ($name:ident, $place:expr) => {
+        impl super::precision::Judged for $name {
+            const ESTIMATES: &'static [&'static str] = $name::ESTIMATES;
+
+            fn estimate(&self, column: &str) -> Option<crate::stats::Estimate> {
+                $name::estimate(self, column)
+            }
+
+            fn place(&self) -> Option<(&str, f64)> {
+                let place: fn(&$name) -> Option<(&str, f64)> = $place;
+                place(self)
+            }
+
+            fn note(&mut self, reached: String) {
+                self.precision_reached = reached;
+            }
+        }
+    };
+}
+
+pub(super) use {judged, row};

@@ -128,6 +128,12 @@ impl Config {
         all.filter(|swept| swept.nodes * swept.entities <= self.most_entities).collect()
     }
 
+    /// None: it measures.
+    #[cfg(test)]
+    pub(super) fn scenarios(&self) -> Vec<backdoor_sim::cluster::Scenario> {
+        Vec::new()
+    }
+
     /// Points run one at a time: they are measurements, and would disturb each other.
     pub(super) fn run(&self, name: &str, context: Context<'_>) -> Result<(), StudyError> {
         let rounds = match (context.profile, self.full) {

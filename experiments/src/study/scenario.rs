@@ -154,7 +154,7 @@ impl ScenarioConfig {
         &self,
         faults: &FaultConfig,
         swept: &Swept,
-        full: Option<Full>,
+        full: Option<&Full>,
         profile: Profile,
     ) -> Scenario {
         let mut scenario = Scenario::default();

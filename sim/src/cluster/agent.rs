@@ -24,8 +24,8 @@ pub(super) struct Agent {
     woken: Option<Nanos>,
     /// What it has just sent.
     pub(super) sends: Option<Vec<u64>>,
-    /// Time that it waited for its turns, by turn.
-    pub(super) waits: Vec<Nanos>,
+    /// When it was woken for each of its turns, and how long it waited for it.
+    pub(super) waits: Vec<(Nanos, Nanos)>,
 }
 
 impl Agent {
@@ -62,7 +62,7 @@ impl Node {
         if let Some(woken) = agent.woken.take()
             && self.served_in.is_some()
         {
-            agent.waits.push(now - woken - agent.work);
+            agent.waits.push((woken, now - woken - agent.work));
         }
     }
 

@@ -176,6 +176,15 @@ impl Traffic {
             words: self.words + other.words,
         }
     }
+
+    /// Without what there was before.
+    pub(super) fn less(self, before: Traffic) -> Self {
+        Traffic {
+            to_node: self.to_node - before.to_node,
+            from_node: self.from_node - before.from_node,
+            words: self.words - before.words,
+        }
+    }
 }
 
 /// Linux's `TCP_RTO_MIN`.

@@ -43,23 +43,23 @@ pub(super) struct DetectorOptions {
     #[arg(long, value_enum, default_value_t)]
     detector: DetectorName,
     /// Time between heartbeats.
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
     pub(super) eta: Option<Nanos>,
     /// Time within which a crash is to be found: sets --delta, --alpha or --timeout.
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
     pub(super) detection_time: Option<Nanos>,
     /// For nfd-s: freshness points after sending times. [default: detection time less eta]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
     delta: Option<Nanos>,
     /// For nfd-u, nfd-e and 2w-fd: freshness points after expected arrivals; for bertier, the margin at the start.
     /// [default: detection time less eta and mean delay; bertier: 0]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
     alpha: Option<Nanos>,
     /// For sfd: slower heartbeats are discarded.
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
     cutoff: Option<Nanos>,
     /// For deadline, duty and sfd: longest silence. [default: detection time less the cutoff]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
     timeout: Option<Nanos>,
     /// Level of suspicion at which to suspect. [default: 8; satzger: 1]
     #[arg(long, value_name = "LEVEL", allow_negative_numbers = true)]
@@ -77,7 +77,7 @@ pub(super) struct DetectorOptions {
     #[arg(long, default_value_t = 1.0, value_name = "FACTOR", allow_negative_numbers = true)]
     stretch: f64,
     /// Time between looks at what came. [default: seen at once]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
     pub(super) poll: Option<Nanos>,
 }
 

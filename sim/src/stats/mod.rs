@@ -4,8 +4,15 @@
 //! *no* event is information, and gives a proper upper bound; that is what "no false positive seen in 10⁶ polls" is
 //! worth. No function returns NaN.
 //!
+//! Replications are independent; what happens within one need not be. What is pooled over replications ([`ratio`],
+//! [`quantile_of_replications`]) has its interval from how they differ.
+//!
 //! Sources: Wilson, *Probable inference, the law of succession, and statistical inference*, JASA 22 (1927); Garwood,
 //! *Fiducial limits for the Poisson distribution*, Biometrika 28 (1936); David & Nagaraja, *Order Statistics*, §7.1.
+
+mod warm_up;
+
+pub use warm_up::mser5;
 
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, Gamma, StudentsT};
@@ -179,6 +186,36 @@ pub fn quantile(samples: &mut [f64], q: f64) -> Option<Estimate> {
     Some(Estimate { value, low, high })
 }
 
+/// Quantile `q` in (0, 1) of the samples of several replications together, with an interval that takes the replications to be
+/// independent, not the samples of one.
+///
+/// The interval is Woodruff's (*Confidence intervals for medians and other position measures*, JASA 47, 1952): the share of the
+/// samples up to the value is a [`ratio`], and the quantiles at the ends of its interval are those of the value's. It is
+/// at least as wide as [`quantile`]'s. A bound that lies beyond the samples is `None`, and so are both for one replication.
+/// `None` for no samples or samples that are not finite.
+pub fn quantile_of_replications(replications: &[Vec<f64>], q: f64) -> Option<Estimate> {
+    let mut all = replications.concat();
+    let independent = quantile(&mut all, q)?;
+    let value = independent.value;
+    let shares: Vec<(f64, f64)> = replications
+        .iter()
+        .map(|samples| (samples.iter().filter(|sample| **sample <= value).count() as f64, samples.len() as f64))
+        .collect();
+    let share = ratio(&shares)?;
+    let (Some(low), Some(high)) = (share.low, share.high) else { return Some(Estimate::exact(value)) };
+    let (below, above) = (q - (share.value - low), q + (high - share.value));
+    let n = all.len() as f64;
+    // Outwards, to the next samples: all is sorted now.
+    let low = (below > 0.0).then(|| (below * n).floor() as usize).filter(|rank| *rank >= 1).map(|rank| all[rank - 1]);
+    let high = Some((above * n).ceil() as usize + 1).filter(|rank| *rank <= all.len()).map(|rank| all[rank - 1]);
+    let further = |a: Option<f64>, b: Option<f64>, pick: fn(f64, f64) -> f64| Some(pick(a?, b?));
+    Some(Estimate {
+        value,
+        low: further(independent.low, low, f64::min),
+        high: further(independent.high, high, f64::max),
+    })
+}
+
 /// The first of 0..end for which `holds` is false, if it is true up to some point and false from there on.
 fn partition(end: usize, holds: impl Fn(usize) -> bool) -> usize {
     let (mut low, mut high) = (0, end);
@@ -276,6 +313,51 @@ mod tests {
         }
         assert_eq!(super::ratio(&[(0.0, 0.0); 3]), None);
         assert_eq!(super::ratio(&[(1.0, 2.0)]), Some(Estimate::exact(0.5)));
+    }
+
+    #[test]
+    fn quantiles_of_replications_know_which_samples_belong_together() {
+        // Ten replications, in each of which all samples are alike: as good as ten samples, not a thousand.
+        let alike: Vec<Vec<f64>> = (0..10).map(|run| vec![f64::from(run); 100]).collect();
+        let median = quantile_of_replications(&alike, 0.5).unwrap();
+        assert!(median.low.unwrap() <= 2.0 && median.high.unwrap() >= 7.0, "{median:?}");
+        // As many samples that are independent of each other.
+        let apart: Vec<Vec<f64>> =
+            (0..10).map(|run| (0..100).map(|i| f64::from((i * 10 + run * 37) % 1000) / 100.0).collect()).collect();
+        let (median, plain) =
+            (quantile_of_replications(&apart, 0.5).unwrap(), quantile(&mut apart.concat(), 0.5).unwrap());
+        assert_eq!(median.value, plain.value);
+        assert!(median.low <= plain.low && median.high >= plain.high, "{median:?} {plain:?}");
+        assert!(median.high.unwrap() - median.low.unwrap() < 1.0, "{median:?}");
+        assert_eq!(quantile_of_replications(&[vec![], vec![]], 0.5), None);
+        assert_eq!(quantile_of_replications(&[vec![1.0, 2.0, 3.0]], 0.5), Some(Estimate::exact(2.0)));
+        let tail = quantile_of_replications(&[vec![1.0; 4], vec![2.0; 5]], 0.99).unwrap();
+        assert!(tail.high.is_none(), "{tail:?}");
+    }
+
+    /// Of many studies whose replications differ, 95 in a hundred intervals should hold the true median.
+    #[test]
+    fn quantiles_of_replications_cover() {
+        let mut state = 1u64;
+        let mut uniform = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 11) as f64 / (1u64 << 53) as f64
+        };
+        let (studies, mut covered, mut covered_if_independent) = (400, 0, 0);
+        for _ in 0..studies {
+            // A level of the replication's own, and as much again of each sample's; symmetric about 0.
+            let runs: Vec<Vec<f64>> = (0..20)
+                .map(|_| {
+                    let level = uniform() - 0.5;
+                    (0..30).map(|_| level + uniform() - 0.5).collect()
+                })
+                .collect();
+            let holds = |e: Estimate| e.low.unwrap() <= 0.0 && e.high.unwrap() >= 0.0;
+            covered += u32::from(holds(quantile_of_replications(&runs, 0.5).unwrap()));
+            covered_if_independent += u32::from(holds(quantile(&mut runs.concat(), 0.5).unwrap()));
+        }
+        assert!(covered >= studies * 92 / 100, "{covered} of {studies}");
+        assert!(covered_if_independent < studies * 70 / 100, "{covered_if_independent} of {studies}");
     }
 
     #[test]
