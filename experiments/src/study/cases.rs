@@ -219,9 +219,10 @@ impl Config {
             .title("What goes wrong, and who is fooled by it")
             .caption(format!(
                 "Rows: what troubles the node or its observer, besides a failure every second or so that lasts half a second. \
-                 Columns: duty over READs, and the others as they are used, all set to find a crash on an untroubled node \
-                 after about {}. Above: false positives per entity and hour, at the level of the row's failures. Middle: share of \
-                 the failures that were found before they were over. Below: mean time to find them, in milliseconds. \
+                 Columns: duty over READs; then, over heartbeats, a plain timeout and the detectors that learn; Mu's pull score over \
+                 READs, and a watchdog on the node. All but Bertier's, whose parameters are published, are set to find a crash on \
+                 an untroubled node after about {}. Above: false positives per entity and hour, at the level of the row's failures. Middle: share of \
+                 the failures that were found before they were over. Below: mean time to find them, in milliseconds; who is suspected already is found at once. \
                  Intervals are in the table. Empty: the detector expects a fixed period, and sessions have none.",
                 self.deadline.0,
             ))
@@ -233,7 +234,7 @@ impl Config {
             ("detection_ms", "time to find them, ms", true, |ms| format!("{ms:.0}")),
         ];
         for (column, title, log, show) in parts {
-            let mut map = Heatmap::new("", "").columns(Contender::ALL.map(Contender::name));
+            let mut map = Heatmap::new("", "").columns(Contender::ALL.map(Contender::short));
             if log {
                 map = map.log();
             }

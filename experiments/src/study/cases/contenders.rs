@@ -10,7 +10,7 @@
 //! | pull score | by its word | no | no |
 //! | heartbeats | by its word, or not at all | no | no |
 //!
-//! Parameters are as published where that is all there is to choose (Bertier's gains); otherwise such that an entity that
+//! Parameters are as published where that is all there is to choose (Bertier's gains, NFD-E's window); otherwise such that an entity that
 //! advanced regularly every *p* is suspected after a silence of the study's deadline *d*: margins *d* − *p*; Φ with the law's
 //! deviation or mean; Satzger's stretch *d*/*p*; the score's poll interval *d*/13.5, for it runs out half an interval before
 //! the 14th poll that finds nothing.
@@ -23,6 +23,10 @@ use backdoor_sim::qos::setting::{AnyDetector, DetectorKind};
 
 /// The threshold of φ-accrual, as its users have it.
 const PHI: f64 = 8.0;
+/// Share of the recent intervals that a silence must outlast, stretched; of those, a hundredth may be outages of before.
+const SATZGER: f64 = 0.99;
+/// Heartbeats that NFD-E estimates from, as published.
+const NFD_E_WINDOW: usize = 32;
 
 /// Who is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +73,22 @@ impl Contender {
         }
     }
 
+    /// In figures, where columns are narrow.
+    pub(super) const fn short(self) -> &'static str {
+        match self {
+            Contender::Ours => "duty",
+            Contender::Deadline => "timeout",
+            Contender::NfdE => "NFD-E",
+            Contender::TwoWindows => "2W-FD",
+            Contender::Bertier => "Bertier",
+            Contender::PhiNormal => "φ norm.",
+            Contender::PhiExponential => "φ exp.",
+            Contender::Satzger => "Satzger",
+            Contender::PullScore => "score",
+            Contender::Watchdog => "watchd.",
+        }
+    }
+
     /// How it learns of the node.
     pub(super) const fn mode(self) -> Mode {
         match self {
@@ -96,7 +116,7 @@ impl Contender {
         let kind = match self {
             Contender::Ours | Contender::Watchdog => return None,
             Contender::Deadline => DetectorKind::Deadline { timeout: record.deadline },
-            Contender::NfdE => DetectorKind::NfdE { margin, window },
+            Contender::NfdE => DetectorKind::NfdE { margin, window: window.min(NFD_E_WINDOW) },
             Contender::TwoWindows => DetectorKind::TwoWindows { margin, short: 1, long: window },
             Contender::Bertier => DetectorKind::Bertier { margin, window, gains: BertierGains::default() },
             Contender::PhiNormal => {
@@ -107,7 +127,7 @@ impl Contender {
                 let threshold = periods / std::f64::consts::LN_10;
                 DetectorKind::PhiExponential { threshold, window }
             }
-            Contender::Satzger => DetectorKind::Satzger { threshold: 1.0, window, stretch: periods },
+            Contender::Satzger => DetectorKind::Satzger { threshold: SATZGER, window, stretch: periods },
             Contender::PullScore => DetectorKind::PullScore,
         };
         let poll = Nanos((deadline.0 as f64 / 13.5) as u64);
