@@ -7,7 +7,8 @@
 //! is idle is suspected by nobody. Times are the monitor's evidence time.
 //!
 //! [`Observed`] follows `backdoor_core::monitor`; a test in `backdoor-experiments` holds both against each other. What is
-//! measured is as in [`replay`](super::replay); a crash while the entity is idle would not be noticed, and is none. A
+//! measured is as in [`replay`](super::replay), but batches are of equal time, for a monitor sees least where mistakes are
+//! most. A crash while the entity is idle would not be noticed, and is none. A
 //! freshness point is where a detection time ends, though a monitor notices at its next poll.
 
 use backdoor_core::Nanos;
@@ -16,6 +17,9 @@ use backdoor_core::detector::{Detector, Heartbeat};
 use super::measures::Measures;
 use super::replay::{Batches, ReplayConfig, detection};
 use super::setting::{AnyDetector, DetectorKind};
+
+/// Length of a batch, at first.
+const BATCH: Nanos = Nanos::from_millis(100);
 
 /// What a sample said of an entity whose word had moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +76,7 @@ impl Observed {
             DetectorKind::Deadline { .. } => 0,
             detector => (2 * detector.window() + 20) as u64,
         };
-        Observed { config: *config, watch: None, measured_from, mistakes: 0, batches: Batches::default() }
+        Observed { config: *config, watch: None, measured_from, mistakes: 0, batches: Batches::of(BATCH.0, true) }
     }
 
     /// The entity is watched from here on, as if it had made progress at `first.latest`; what was known of it before is
@@ -108,7 +112,7 @@ impl Observed {
         if watch.seen <= self.measured_from {
             return;
         }
-        let batch = self.batches.next();
+        let batch = self.batches.next((to - from).0);
         batch.totals.time_s += (to - from).as_secs_f64();
         batch.totals.mistakes += f64::from(u8::from(begun));
         batch.totals.suspected_s += suspected_since.map_or(0.0, |since| (to - since.max(from)).as_secs_f64());

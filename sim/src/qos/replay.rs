@@ -32,12 +32,14 @@ pub struct Replay {
     batches: Batches,
 }
 
-/// What was measured, in batches of equal numbers of arrivals.
+/// What was measured, in batches of about equal sizes: numbers of arrivals, or time.
 #[derive(Clone, Debug)]
 pub(super) struct Batches {
     batches: Vec<Batch>,
     per_batch: u64,
     in_batch: u64,
+    /// Whether the last batch counts as it is.
+    unfinished_counts: bool,
     pub(super) t_d_max: Nanos,
 }
 
@@ -73,7 +75,7 @@ impl Replay {
             warm_up: (2 * config.detector.window() + 20) as u64,
             arrivals: 1,
             last: first.at,
-            batches: Batches::default(),
+            batches: Batches::of(1, false),
         }
     }
 
@@ -106,7 +108,7 @@ impl Replay {
         if was_suspected.is_none() && fresh_until != Nanos::MAX && heartbeat.at > from {
             self.batches.t_d_max = self.batches.t_d_max.max(fresh_until - from);
         }
-        let batch = self.batches.next();
+        let batch = self.batches.next(1);
         batch.totals.time_s += (heartbeat.at - from).as_secs_f64();
         batch.detectable_s += (heartbeat.at - from).as_secs_f64();
         batch.detection_s2 += crash;
@@ -130,16 +132,16 @@ impl Replay {
     }
 }
 
-impl Default for Batches {
-    fn default() -> Self {
-        Batches { batches: vec![Batch::default()], per_batch: 1, in_batch: 0, t_d_max: Nanos::ZERO }
-    }
-}
-
 impl Batches {
-    /// The batch that the next arrival belongs to.
-    pub(super) fn next(&mut self) -> &mut Batch {
-        if self.in_batch == self.per_batch {
+    /// The first of them have this size.
+    pub(super) fn of(size: u64, unfinished_counts: bool) -> Self {
+        let batches = vec![Batch::default()];
+        Batches { batches, per_batch: size, in_batch: 0, unfinished_counts, t_d_max: Nanos::ZERO }
+    }
+
+    /// The batch that the next arrival, of this size, belongs to.
+    pub(super) fn next(&mut self, size: u64) -> &mut Batch {
+        if self.in_batch >= self.per_batch {
             if self.batches.len() == MOST_BATCHES {
                 self.batches = self.batches.chunks(2).map(|pair| pair[0].and(&pair[1])).collect();
                 self.per_batch *= 2;
@@ -147,7 +149,7 @@ impl Batches {
             self.batches.push(Batch::default());
             self.in_batch = 0;
         }
-        self.in_batch += 1;
+        self.in_batch += size;
         self.last()
     }
 
@@ -158,7 +160,8 @@ impl Batches {
 
     /// The measures so far; `None` as long as nothing was measured.
     pub(super) fn measures(&self) -> Option<Measures> {
-        let whole = if self.in_batch < self.per_batch && self.batches.len() > 2 {
+        let unfinished = self.in_batch < self.per_batch && !self.unfinished_counts;
+        let whole = if unfinished && self.batches.len() > 2 {
             // An unfinished batch is not like the others.
             &self.batches[..self.batches.len() - 1]
         } else {

@@ -51,7 +51,7 @@ impl NodeParts {
         let mut agent = place.start(Role::Agent {
             capacity: 64 + (1 + REMAINS) * (1 + sessions),
             state_words: (1 + REMAINS) * sessions * words_needed(config.state_bytes),
-            os_deadline: Span(config.deadline.max(OS_DEADLINE)),
+            os_deadline: Span(os_deadline(config.deadline)),
             // One worker's at a time: what an earlier one had is let go when it ends.
             queues: sessions + 1,
             retain: Span(config.limit() + Nanos::from_millis(500)),
@@ -127,6 +127,11 @@ impl Cast {
             }
         }
     }
+}
+
+/// What the operating system's counters declare if the worker declares `deadline`.
+pub(crate) fn os_deadline(deadline: Nanos) -> Nanos {
+    deadline.max(OS_DEADLINE)
 }
 
 /// The way to where the node's parts are to run.

@@ -75,6 +75,7 @@ use cast::Cast;
 use one_run::OneRun;
 
 pub(in crate::live) use cast::NodeParts;
+pub(crate) use cast::os_deadline;
 pub(in crate::live) use service::Service;
 
 /// Largest state of a session; the monitor sends each whole through a pipe.

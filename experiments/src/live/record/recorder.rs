@@ -89,7 +89,7 @@ impl Recorder {
     fn look_at(&mut self, attachment: u64, monitor: &Monitor<Witness>, seen: Nanos, row: &mut dyn FnMut(Row)) {
         if attachment != self.attachment {
             // Another monitor, whose evidence time begins anew.
-            (self.attachment, self.samples, self.base) = (attachment, 0, self.latest);
+            (self.attachment, self.samples, self.base) = (attachment, 0, self.evidence_time());
         }
         self.looks += 1;
         let samples = monitor.stats().samples;

@@ -140,16 +140,24 @@ fn named(line: &str) -> bool {
     line.split(',').any(|cell| cell.trim().trim_matches('"').starts_with(char::is_alphabetic))
 }
 
-/// Reads a trace through a detector.
+/// Reads a trace of either kind through a detector; `entity` is for those with several entities.
 ///
 /// # Errors
 /// See [`TraceError`].
 pub fn replay(
     path: &Path,
     allow_torn: bool,
+    entity: Option<&str>,
     config: &ReplayConfig,
     interrupt: &Interrupt,
 ) -> Result<Report, TraceError> {
+    if progress::Rows::open(path)?.is_some() {
+        return progress::replay(path, allow_torn, entity, config, interrupt);
+    }
+    if entity.is_some() {
+        let reason = "names no entities; --entity is for traces recorded by 'backdoor live record'";
+        return Err(TraceError::Content { path: path.into(), reason: reason.into() });
+    }
     let mut lines = Numbers::open(path, ARRIVALS)?;
     let mut replay: Option<Replay> = None;
     let (mut newest, mut stale, mut last) = (Newest::default(), 0u64, Nanos::ZERO);

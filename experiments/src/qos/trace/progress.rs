@@ -258,51 +258,70 @@ fn observation(row: &Row) -> Observation {
 pub struct Mistakes {
     /// By level: for each deadline, how often a healthy entity would have been suspected.
     pub mistakes: [Vec<u64>; FailureLevel::ALL.len()],
+    /// By level: the same for the entities' own deadlines, of all entities.
+    pub by_own: [u64; FailureLevel::ALL.len()],
     /// By level: how long entities were watched by the clock, summed over entities, in seconds.
     pub entity_s: [f64; FailureLevel::ALL.len()],
 }
 
-/// Counts them, for several deadlines at once. Everybody is taken to be well until the trace ends or they do.
+/// Counts them, for several deadlines at once, over the entities that are `wanted`. Everybody is taken to be well until
+/// the trace ends or they do.
 ///
 /// # Errors
 /// See [`TraceError`].
-pub fn mistakes(path: &Path, deadlines: &[Nanos], interrupt: &Interrupt) -> Result<Mistakes, TraceError> {
+pub fn mistakes(
+    path: &Path,
+    deadlines: &[Nanos],
+    wanted: impl Fn(&Row) -> bool,
+    interrupt: &Interrupt,
+) -> Result<Mistakes, TraceError> {
     let Some(mut rows) = Rows::open(path)? else {
         return Err(TraceError::Content { path: path.into(), reason: "is no trace of progress".into() });
     };
     let mut found = Mistakes { mistakes: std::array::from_fn(|_| vec![0; deadlines.len()]), ..Mistakes::default() };
-    let mut last: HashMap<u64, Row> = HashMap::new();
-    let mut began: HashMap<u64, Nanos> = HashMap::new();
+    let mut watches: HashMap<u64, (Nanos, Row)> = HashMap::new();
     let mut end = (Nanos::ZERO, Nanos::ZERO);
-    let mut silent = |found: &mut Mistakes, before: &Row, unmoved: Nanos| {
-        if before.state == EntityState::Active {
-            let silence = unmoved - before.latest;
-            let counts = found.mistakes[before.level as usize].iter_mut().zip(deadlines);
-            counts.for_each(|(count, deadline)| *count += u64::from(silence > *deadline));
-        }
-    };
     rows.each(interrupt, |_, row| {
         end = (row.earliest, row.seen);
-        began.entry(row.watch).or_insert(row.seen);
-        if let Some(before) = last.get(&row.watch) {
-            silent(&mut found, before, row.unmoved);
+        let ended = matches!(row.state, EntityState::Free | EntityState::Departed);
+        let (since, before) = match watches.remove(&row.watch) {
+            Some((since, before)) => (since, Some(before)),
+            None => (row.seen, None),
+        };
+        if let Some(before) = &before {
+            found.silence(before, row.unmoved, deadlines, wanted(before));
         }
-        if matches!(row.state, EntityState::Free | EntityState::Departed) {
-            last.remove(&row.watch);
-            let since = began.remove(&row.watch).unwrap_or(row.seen);
+        if !ended {
+            watches.insert(row.watch, (since, row));
+        } else if wanted(&row) {
             found.entity_s[row.level as usize] += (row.seen - since).as_secs_f64();
-        } else {
-            last.insert(row.watch, row);
         }
         Ok(())
     })?;
     let (earliest, seen) = end;
-    for (watch, before) in &last {
-        silent(&mut found, before, earliest);
-        let since = began.get(watch).copied().unwrap_or(seen);
-        found.entity_s[before.level as usize] += (seen - since).as_secs_f64();
+    for (since, before) in watches.values() {
+        let wanted = wanted(before);
+        found.silence(before, earliest, deadlines, wanted);
+        if wanted {
+            found.entity_s[before.level as usize] += (seen - *since).as_secs_f64();
+        }
     }
     Ok(found)
+}
+
+impl Mistakes {
+    /// After `before`, the entity was found unmoved until `unmoved`.
+    fn silence(&mut self, before: &Row, unmoved: Nanos, deadlines: &[Nanos], wanted: bool) {
+        if before.state != EntityState::Active {
+            return;
+        }
+        let (level, silence) = (before.level as usize, unmoved - before.latest);
+        self.by_own[level] += u64::from(silence > before.deadline);
+        if wanted {
+            let counts = self.mistakes[level].iter_mut().zip(deadlines);
+            counts.for_each(|(count, deadline)| *count += u64::from(silence > *deadline));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -361,11 +380,14 @@ mod tests {
     fn all_deadlines_of_all_entities() {
         let file = trace(&TWO);
         let deadlines = [3, 4, 5, 6, 9, 10, 19, 20, 21].map(|ms| Nanos(ms * MS));
-        let found = mistakes(file.path(), &deadlines, &Interrupt::new()).unwrap();
-        // Of a: silences of 5, 3, 4 (a gap of 20 that the monitor did not watch through) and 20; of b 6 and 10.
+        let found = mistakes(file.path(), &deadlines, |_| true, &Interrupt::new()).unwrap();
+        // Silences of a: 5, 3, 4 and 20, for from 14 to 30 nobody looked; of b, while it was active: 6 and 10.
         assert_eq!(found.mistakes[FailureLevel::Session as usize], [5, 4, 3, 2, 2, 1, 1, 0, 0]);
         assert!((found.entity_s[FailureLevel::Session as usize] - 0.102).abs() < 1e-9, "{found:?}");
         assert_eq!(found.mistakes[FailureLevel::Os as usize], [0; 9]);
+        assert_eq!(found.by_own, [0; 3], "their deadline is 20 ms");
+        let of_b = mistakes(file.path(), &deadlines, |row| row.entity == "b", &Interrupt::new()).unwrap();
+        assert_eq!(of_b.mistakes[FailureLevel::Session as usize], [2, 2, 2, 1, 1, 0, 0, 0, 0]);
     }
 
     #[test]
@@ -382,7 +404,7 @@ mod tests {
     #[test]
     fn silence_at_the_end_counts_as_far_as_others_were_seen() {
         let file = trace(&[(0, "a", 0, 0, Active), (1, "b", 0, 0, Active), (1, "b", 29, 30, Active)]);
-        let found = mistakes(file.path(), &[29, 30].map(|ms| Nanos(ms * MS)), &Interrupt::new()).unwrap();
+        let found = mistakes(file.path(), &[29, 30].map(|ms| Nanos(ms * MS)), |_| true, &Interrupt::new()).unwrap();
         assert_eq!(found.mistakes[FailureLevel::Session as usize], [1, 0], "b at 29 ms was not silent for longer");
     }
 
