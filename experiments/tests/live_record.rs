@@ -118,7 +118,8 @@ fn a_killed_recorder_leaves_what_it_saw() {
         assert_eq!(left, whole[..left.len()], "cut {cut}");
         assert!(left.len() + 3 > whole.len());
     }
-    let qos = ["qos", "--trace", trace.to_str().unwrap(), "--entity", "os", "--detector", "deadline", "--timeout", "5ms"];
+    let qos =
+        ["qos", "--trace", trace.to_str().unwrap(), "--entity", "os", "--detector", "deadline", "--timeout", "5ms"];
     std::fs::write(&trace, &bytes[..bytes.len() - 5]).unwrap();
     let (done, said) = text(&place, &qos);
     assert!(!done && said.contains("--allow-torn"), "{said}");

@@ -105,10 +105,7 @@ impl<D: Detector + 'static> Watch<D> {
     /// A watch that begins with its first [`turn`](Self::turn), in the calling thread, whose timers become exact.
     ///
     /// READs are waited for at least as long as the way to the node tries by itself.
-    pub fn with(
-        mut config: WatchConfig,
-        make: impl Fn(&EntityRecord, Nanos) -> D + Send + Sync + 'static,
-    ) -> Self {
+    pub fn with(mut config: WatchConfig, make: impl Fn(&EntityRecord, Nanos) -> D + Send + Sync + 'static) -> Self {
         clock::use_exact_timers();
         let timeout = &mut config.monitor.read_timeout;
         *timeout = config.node.patience().map_or(*timeout, |patience| patience.max(*timeout));

@@ -63,9 +63,7 @@ fn spread(blocks: &[Block]) -> Option<Estimate> {
 /// The least and the largest second count that are no surprise after `first`, of which `share` of the exposure was.
 fn second_count(first: u64, share: f64) -> (u64, u64) {
     // P(at most, at least `first` of all | first + second), which fall and rise with the second count.
-    let at_most = |count: u64, second: u64| {
-        Binomial::new(share, count + second).map_or(1.0, |law| law.cdf(count))
-    };
+    let at_most = |count: u64, second: u64| Binomial::new(share, count + second).map_or(1.0, |law| law.cdf(count));
     let at_least = |second: u64| match first.checked_sub(1) {
         None => 1.0,
         Some(below) => Binomial::new(share, first + second).map_or(1.0, |law| 1.0 - law.cdf(below)),
@@ -139,15 +137,13 @@ mod tests {
         let streams = Streams::new(StreamKey { seed: 1, experiment: "predict", point: "", replication: 0 });
         let mut random = streams.stream("blocks");
         let burst: Dist = "exp:1s".parse().unwrap();
-        let mut run = || -> Vec<Block> {
-            let block = |random: &mut _| {
-                // Exponential with mean 1: a block's rate; bursts of up to 5.
-                let rate = burst.sample(random).as_secs_f64();
-                let mistakes = (0..20).filter(|_| random.random::<f64>() < rate / 8.0).map(|n| 1 + n % 5).sum();
-                Block { mistakes, exposure: 1.0 }
-            };
-            (0..6).map(|_| block(&mut random)).collect()
+        let mut block = || {
+            // Exponential with mean 1: a block's rate; bursts of up to 5.
+            let rate = burst.sample(&mut random).as_secs_f64();
+            let begun = (0..20).filter(|_| random.random::<f64>() < rate / 8.0).count() as u64;
+            Block { mistakes: (0..begun).map(|n| 1 + n % 5).sum(), exposure: 1.0 }
         };
+        let mut run = || -> Vec<Block> { (0..6).map(|_| block()).collect() };
         let (mut held, all) = (0, 2000);
         for _ in 0..all {
             let (recorded, measured) = (run(), run());

@@ -15,13 +15,13 @@ use backdoor_sim::cluster::{Deadlines, record};
 use backdoor_sim::metrics::{LevelQos, detection};
 use serde::{Deserialize, Serialize};
 
-use super::detection::mistakes_per_hour;
+use super::detection::{drawn, mistakes_per_hour};
 use super::live::{ELSEWHERE, Simulation, TAKEN, counterpart};
 use super::row::row;
 use super::scenario::complain;
 use super::{Context, Presentation, Profile, StudyError, limits, replicate};
 use crate::config::{self, Axis as Values, ConfigError, Span};
-use crate::figures::{Axis, Figure, Panel, Point, Series, Shape};
+use crate::figures::{Axis, Figure, Panel, Point, Series};
 use crate::live::detect::{DetectConfig, FailureKind};
 use crate::live::notice::{Notice, What};
 use crate::live::parts::WORKER_NAME;
@@ -196,13 +196,7 @@ impl Config {
         Ok(())
     }
 
-    fn point(
-        &self,
-        name: &str,
-        seed: u64,
-        context: &Context<'_>,
-        task: &Task<'_, u64>,
-    ) -> Result<Measured, TaskError> {
+    fn point(&self, name: &str, seed: u64, context: &Context<'_>, task: &Task<'_, u64>) -> Result<Measured, TaskError> {
         let load = *task.point;
         let full = self.full.filter(|_| context.profile == Profile::Full);
         let blocks = full.and_then(|full| full.blocks).unwrap_or(self.blocks);
@@ -226,8 +220,7 @@ impl Config {
                     };
                     runs.iter().map(block).collect()
                 };
-                let simulated: Vec<LevelQos> =
-                    simulated.iter().map(|run| run[index].of(level).clone()).collect();
+                let simulated: Vec<LevelQos> = simulated.iter().map(|run| run[index].of(level).clone()).collect();
                 rows.push(row(load, level, *deadline, &blocks_of(&recorded), &blocks_of(&measured), &simulated));
             }
         }
@@ -355,7 +348,8 @@ fn figure(name: &str, table: &Table, verdicts: &Table) -> Option<Figure> {
             "False positives per entity and hour, for every deadline, with 95% intervals. The band of the prediction is to \
              hold 95% of such measurements; {as_predicted} of the {} measured rates lie in theirs (neighbouring deadlines \
              are judged on the same silences, so they err together). Another monitor: a process of its own, by the \
-             declared deadline, in the same runs. Zeros stand on the strip below.",
+             declared deadline, in the same runs. An open marker stands at the shortest deadline from which on \
+             none was seen; its bar ends below what the rate may still be.",
             held.len()
         ))
         .columns(LEVELS);
@@ -365,22 +359,17 @@ fn figure(name: &str, table: &Table, verdicts: &Table) -> Option<Figure> {
             let (rows, verdicts) = (rows.filter("level", level.name()), verdicts.filter("level", level.name()));
             let points = |table: &Table, column: &str| -> Option<Vec<Point>> {
                 let deadlines = table.numbers("deadline_ms")?;
-                let points = deadlines.into_iter().zip(table.estimates(column)?);
+                let rates = table.estimates(column)?;
+                let drawn = drawn(&rates);
+                let points = deadlines.into_iter().zip(rates).take(drawn);
                 Some(points.filter_map(|(x, y)| Some(point(x? / 1e3, y?))).collect())
             };
-            let panel = Panel::new(
-                Axis::log("deadline").seconds(),
-                Axis::log("false positives").unit("1/h"),
-            )
-            .title(format!("{level} level, load {load}"))
-            .series(Series::line("predicted from a recording", points(&rows, "predicted_per_hour")?).band())
-            .series(Series::line("measured in a separate run", points(&rows, "measured_per_hour")?).bars())
-            .series(Series::line("simulated", points(&rows, "simulated_per_hour")?).bars())
-            .series(
-                Series::points("another monitor", points(&verdicts, "by_another_monitor_per_hour")?)
-                    .shape(Shape::Points)
-                    .bars(),
-            );
+            let panel = Panel::new(Axis::log("deadline").seconds(), Axis::log("false positives").unit("1/h"))
+                .title(format!("{level} level, load {load}"))
+                .series(Series::line("predicted from a recording", points(&rows, "predicted_per_hour")?).band())
+                .series(Series::line("measured in a separate run", points(&rows, "measured_per_hour")?).bars())
+                .series(Series::line("simulated", points(&rows, "simulated_per_hour")?).bars())
+                .series(Series::points("another monitor", points(&verdicts, "by_another_monitor_per_hour")?).bars());
             figure = figure.panel(panel);
         }
     }

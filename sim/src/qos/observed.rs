@@ -85,8 +85,7 @@ impl Observed {
         let start = Heartbeat { number: first.count, at: first.latest };
         let poll = self.config.poll.unwrap_or(Nanos(1));
         let detector = self.config.detector.make(self.config.period, start.at, Nanos::ZERO, poll, start);
-        self.watch =
-            Some(Watch { detector, activity: first.activity, suspected_since: None, last: start.at, seen: 1 });
+        self.watch = Some(Watch { detector, activity: first.activity, suspected_since: None, last: start.at, seen: 1 });
     }
 
     /// A sample whose earliest moment was `earliest` found the entity unmoved.

@@ -9,10 +9,10 @@ use rand::RngExt;
 
 use super::cast::{Cast, PATIENCE};
 use super::clients::Clients;
-use super::service::Service;
 use super::faults::Means;
 use super::judge::{Evidence, Fault, Hit, Sign};
 use super::report::DetectRow;
+use super::service::Service;
 use super::verify::{States, verify};
 use super::{DetectConfig, DetectError, FailureKind};
 use crate::interrupt::Interrupt;

@@ -42,18 +42,8 @@ use std::borrow::Cow;
 use std::io::Write;
 
 /// The columns, in the order in which they are written.
-pub const COLUMNS: [&str; 10] = [
-    "watch",
-    "entity",
-    "level",
-    "deadline_ns",
-    "seen_ns",
-    "unmoved_ns",
-    "earliest_ns",
-    "latest_ns",
-    "state",
-    "count",
-];
+pub const COLUMNS: [&str; 10] =
+    ["watch", "entity", "level", "deadline_ns", "seen_ns", "unmoved_ns", "earliest_ns", "latest_ns", "state", "count"];
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,8 +146,7 @@ impl Places {
     }
 }
 
-const STATES: [EntityState; 4] =
-    [EntityState::Free, EntityState::Active, EntityState::Idle, EntityState::Departed];
+const STATES: [EntityState; 4] = [EntityState::Free, EntityState::Active, EntityState::Idle, EntityState::Departed];
 
 const fn state_name(state: EntityState) -> &'static str {
     match state {

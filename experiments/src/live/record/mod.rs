@@ -340,10 +340,7 @@ impl Session {
     }
 
     /// Writes what is left.
-    pub(crate) fn end(
-        self,
-        interrupted: bool,
-    ) -> Result<(Recorded, super::wakeups::WakeupError), RecordError> {
+    pub(crate) fn end(self, interrupted: bool) -> Result<(Recorded, super::wakeups::WakeupError), RecordError> {
         let ran = self.began.map_or(Nanos::ZERO, |began| clock::now() - began);
         let summary = self.watch.summary();
         let evidence = self.recorder.evidence_time();

@@ -62,7 +62,7 @@ impl<'p> Rows<'p> {
     ) -> Result<(), TraceError> {
         while let Some(row) = self.next_row()? {
             take(self, row)?;
-            if self.lines.number % PATIENCE == 0 && interrupt.requested() {
+            if self.lines.number.is_multiple_of(PATIENCE) && interrupt.requested() {
                 return Err(TraceError::Interrupted);
             }
         }
@@ -112,9 +112,7 @@ impl Who {
             (_, 0) => Err(content("there is no progress in it".into())),
             (Some(name), _) if names.contains(name) => Ok(Who::Named(name.to_owned())),
             (Some(_), _) if has_watch => Ok(Who::Watch(watch.unwrap_or_default())),
-            (Some(name), _) => {
-                Err(content(format!("has no entity '{name}'; --entity can name {}", several(&names))))
-            }
+            (Some(name), _) => Err(content(format!("has no entity '{name}'; --entity can name {}", several(&names)))),
             (None, 1) => Ok(Who::Named(names.pop_first().unwrap_or_default())),
             (None, count) => {
                 Err(content(format!("holds {count} entities; choose one with --entity: {}", several(&names))))
