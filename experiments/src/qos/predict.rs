@@ -6,7 +6,8 @@
 //! either alone is too sure:
 //!
 //! * from the spread between blocks: Student's interval of a ratio of sums, widened by √(1 + T/T′) for a run of exposure
-//!   T′ after a recording of T, whose own mean strays as well;
+//!   T′ after a recording of T, whose own mean strays as well. Rates are skewed, and a few blocks may have missed the bad
+//!   ones: the upper bound is that of the same interval on a logarithmic scale, which is higher;
 //! * from the number of mistakes, as if each came alone (Poisson): the numbers that a second count may show after a first
 //!   one, by the binomial law of the first given both (Nelson, *Applied Life Data Analysis*, 1982, section 6.2).
 
@@ -46,7 +47,7 @@ pub fn predict(blocks: &[Block], exposure: f64) -> Option<Estimate> {
     let spread = spread(blocks).map(|Estimate { value, low, high }| Estimate {
         value,
         low: low.map(|low| value - (value - low) * wider),
-        high: high.map(|high| value + (high - value) * wider),
+        high: high.map(|high| if value > 0.0 { value * ((high - value) * wider / value).exp() } else { high }),
     });
     Some(spread.map_or(alone, |spread| alone.widened_by(spread)).within(0.0, f64::INFINITY))
 }
@@ -106,8 +107,8 @@ mod tests {
     fn second_counts_by_hand() {
         // After none, with equal exposures: y of y coins all on one side, P = 2⁻ʸ > 0.025 up to 5.
         assert_eq!(second_count(0, 0.5), (0, 5));
-        // After 3: P(B(3 + y, ½) ≤ 3) is 0.0327 at y = 10 and 0.0245 at y = 11, rounded: 2⁻¹³·378, 2⁻¹⁴·(1+14+91+364).
-        assert_eq!(second_count(3, 0.5), (0, 10));
+        // After 3: P(B(3 + y, ½) ≤ 3) is (1 + 14 + 91 + 364)/2¹⁴ = 0.0287 at y = 11 and 0.0176 at y = 12.
+        assert_eq!(second_count(3, 0.5), (0, 11));
         // Twice the exposure, about twice the count.
         let (low, high) = second_count(1000, 1.0 / 3.0);
         assert!(low < 2000 && high > 2000, "{low} {high}");
@@ -153,7 +154,7 @@ mod tests {
             held += u32::from(predicted.low.unwrap() <= rate && rate <= predicted.high.unwrap());
         }
         let share = f64::from(held) / f64::from(all);
-        // Six skewed blocks are few for Student; a Poisson interval alone would hold in two thirds of the cases.
-        assert!((0.90..0.985).contains(&share), "{share}");
+        // Student's interval alone holds in 88% of the cases here, Poisson's in 45%.
+        assert!((0.93..0.99).contains(&share), "{share}");
     }
 }

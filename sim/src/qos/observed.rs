@@ -8,8 +8,8 @@
 //!
 //! [`Observed`] follows `backdoor_core::monitor`; a test in `backdoor-experiments` holds both against each other. What is
 //! measured is as in [`replay`](super::replay), but batches are of equal time, for a monitor sees least where mistakes are
-//! most. A crash while the entity is idle would not be noticed, and is none. A
-//! freshness point is where a detection time ends, though a monitor notices at its next poll.
+//! most. A crash while the entity is idle would not be noticed, and is none. A freshness point is where a detection time
+//! ends, though a monitor notices at its next poll.
 
 use backdoor_core::Nanos;
 use backdoor_core::detector::{Detector, Heartbeat};
