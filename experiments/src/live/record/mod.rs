@@ -6,7 +6,7 @@
 //!                  in real time               that writes
 //! ```
 //!
-//! What a trace holds, and how it is to be read, is in [`format`]; what is beside it in [`about`]. The recorder is a
+//! What a trace holds, and how it is to be read, is in [`mod@format`]; what is beside it in [`about`]. The recorder is a
 //! monitor like any other, which also suspects by the entities' own deadlines: what it said is counted ([`Recorded`]), and
 //! a replay of those deadlines on the trace says the same.
 
