@@ -24,7 +24,7 @@ pub(super) struct Arguments {
 }
 
 /// The configs, in the order in which they are run. Live first: while the machine is cool and quiet.
-const CONFIGS: [(&str, &str); 5] = [
+const CONFIGS: [(&str, &str); 6] = [
     ("live", include_str!("../../configs/live.toml")),
     ("prediction", include_str!("../../configs/prediction.toml")),
     ("false-positives", include_str!("../../configs/false-positives.toml")),

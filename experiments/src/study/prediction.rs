@@ -23,6 +23,7 @@ use super::{Context, Presentation, Profile, StudyError, limits, replicate};
 use crate::config::{self, Axis as Values, ConfigError, Span};
 use crate::figures::{Axis, Figure, Panel, Point, Series};
 use crate::live::detect::{DetectConfig, FailureKind};
+use crate::live::detector::DetectorKind;
 use crate::live::notice::{Notice, What};
 use crate::live::parts::WORKER_NAME;
 use crate::live::record::file::TraceFile;
@@ -236,7 +237,8 @@ impl Config {
         let (running, address) = start(parts, context.interrupt)?;
         let mut another = running.monitor(parts)?;
         let monitor = MonitorConfig::polling_every(parts.poll);
-        let watch = WatchConfig { node: address, monitor, spin: parts.spin, recover: false };
+        let watch =
+            WatchConfig { node: address, monitor, detector: DetectorKind::Deadline, spin: parts.spin, recover: false };
         let mut session = Session::new(watch, TraceFile::create(&path, false)?);
         let began = clock::now();
         session.run(parts.healthy, context.interrupt, &mut |_| {})?;

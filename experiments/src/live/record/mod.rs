@@ -207,7 +207,8 @@ fn record_into(
             (Some(parts), address)
         }
     };
-    let watch = WatchConfig { node: address, monitor, detector: DetectorKind::Deadline, spin: config.spin, recover: false };
+    let watch =
+        WatchConfig { node: address, monitor, detector: DetectorKind::Deadline, spin: config.spin, recover: false };
     let mut session = Session::new(watch, trace);
     session.run(config.duration, interrupt, stage)?;
     // Before the parts end, which is no part of the recording.

@@ -103,8 +103,7 @@ impl Recorder {
             if self.known.len() <= index {
                 self.known.resize(index + 1, None);
             }
-            let now =
-                Known { watch: view.detector.watch, record: *view.record, liveness: view.word, look: self.looks };
+            let now = Known { watch: view.detector.watch, record: *view.record, liveness: view.word, look: self.looks };
             let last_progress = self.base + view.last_progress;
             match self.known[index].replace(now) {
                 Some(old) if old.watch == now.watch => {
