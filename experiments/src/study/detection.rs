@@ -238,7 +238,7 @@ fn trade_off(name: &str, table: &Table) -> Option<Figure> {
 }
 
 /// How many of a curve's points to draw, the deadlines rising: up to the first from which on no false positive was seen.
-pub(super) fn drawn(mistakes: &[Option<Estimate>]) -> usize {
+pub(super) fn drawn(mistakes: &[Option<crate::stats::Estimate>]) -> usize {
     let last_seen = mistakes.iter().rposition(|rate| rate.is_some_and(|rate| rate.value > 0.0));
     last_seen.map_or(1, |last| last + 2)
 }

@@ -15,8 +15,9 @@ use backdoor_sim::cluster::{Deadlines, record};
 use backdoor_sim::metrics::{LevelQos, detection};
 use serde::{Deserialize, Serialize};
 
-use super::detection::{drawn, mistakes_per_hour};
+use super::detection::drawn;
 use super::live::{ELSEWHERE, Simulation, TAKEN, counterpart};
+use super::pooled::mistakes_per_hour;
 use super::row::row;
 use super::scenario::complain;
 use super::{Context, Presentation, Profile, StudyError, limits, replicate};
@@ -165,6 +166,11 @@ impl Config {
         counterpart(&self.simulation.scenario, load, self.sessions, self.state_bytes, self.poll.0)
     }
 
+    #[cfg(test)]
+    pub(super) fn scenarios(&self) -> Vec<backdoor_sim::cluster::Scenario> {
+        self.load.iter().map(|load| self.scenario(*load)).collect()
+    }
+
     /// The parts of a block; what no config sets is as in `base`.
     fn parts(&self, load: u64, block: Nanos, base: DetectConfig) -> DetectConfig {
         DetectConfig {
@@ -270,7 +276,7 @@ impl Config {
         let deadlines: Vec<Deadlines> = self.deadlines().into_iter().map(Deadlines::all).collect();
         let floor = self.deadlines().into_iter().min().unwrap_or(Nanos::ZERO);
         let scenario = self.scenario(load);
-        replicate(task, (seed, name, &format!("load={load}")), |streams| {
+        replicate(task, (seed, name, &format!("load={load}")), task.replications.clone(), |streams| {
             Ok(detection(&record(&scenario, streams, floor)?, &deadlines))
         })
     }
