@@ -24,6 +24,7 @@ pub struct Progress {
 #[derive(Debug)]
 pub struct Bar {
     name: String,
+    unit: &'static str,
     bar: ProgressBar,
     overall: ProgressBar,
     /// When the last plain line was printed; `None` when bars are drawn or nothing is to be said.
@@ -57,7 +58,7 @@ impl Progress {
             None => hidden(points),
         };
         let plain = (self.bars.is_none() && !self.quiet).then(|| Mutex::new(Instant::now()));
-        Bar { name: name.to_string(), bar, overall: self.overall.clone(), plain }
+        Bar { name: name.to_string(), unit: "points", bar, overall: self.overall.clone(), plain }
     }
 
     /// Prints a line above the bars.
@@ -79,6 +80,11 @@ impl Bar {
     /// A bar that says nothing.
     pub fn hidden() -> Self {
         Progress::hidden().experiment("", 0)
+    }
+
+    /// The same, where what is counted are no points.
+    pub fn counted_in(self, unit: &'static str) -> Self {
+        Bar { unit, ..self }
     }
 
     /// `count` points were found finished in the journal; they don't count for the speed.
@@ -112,7 +118,7 @@ impl Bar {
 
     fn line(&self, rest: &str) {
         let (done, all) = (self.bar.position(), self.bar.length().unwrap_or(0));
-        say::err(&format!("{}: {done} of {all} points{rest}", self.name));
+        say::err(&format!("{}: {done} of {all} {}{rest}", self.name, self.unit));
     }
 }
 

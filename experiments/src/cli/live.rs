@@ -1,5 +1,6 @@
 //! `backdoor live`.
 
+mod record;
 mod stage;
 
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -26,6 +27,7 @@ pub(super) struct Arguments {
 #[derive(Debug, clap::Subcommand)]
 enum Experiment {
     Detect(Box<Detect>),
+    Record(Box<record::Arguments>),
     Stage(stage::Arguments),
     /// One process of an experiment.
     #[command(hide = true)]
@@ -131,6 +133,7 @@ enum Format {
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.experiment {
         Experiment::Detect(arguments) => detect(&arguments),
+        Experiment::Record(arguments) => record::run(&arguments),
         Experiment::Stage(arguments) => stage::run(&arguments),
         Experiment::Part { task } => parts::play(&task).map_err(Failure::Message),
     }

@@ -38,9 +38,13 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "DELAY")]
     delay: Option<String>,
     /// Arrivals that were recorded, instead of simulated ones: a CSV file of times in nanoseconds, or of sequence numbers
-    /// and times.
+    /// and times, or what 'backdoor live record' wrote.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["loss", "delay", "configure"])]
     trace: Option<PathBuf>,
+    /// Whose progress, if the trace holds that of several: a name, or the number of a watch. Such traces are recorded by
+    /// 'backdoor live record', with the evidence that a monitor had.
+    #[arg(long, value_name = "NAME", requires = "trace")]
+    entity: Option<String>,
     /// Use a recording whose last line has no line end, without that line.
     #[arg(long)]
     allow_torn: bool,
@@ -95,7 +99,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             let DetectorOptions { eta, poll, .. } = arguments.detector;
             let config = ReplayConfig { detector, period: eta.unwrap_or(Nanos::from_secs(1)), poll };
             let interrupt = Interrupt::listen()?;
-            match trace::replay(path, arguments.allow_torn, &config, &interrupt) {
+            match trace::replay(path, arguments.allow_torn, arguments.entity.as_deref(), &config, &interrupt) {
                 Err(error @ TraceError::Interrupted) => Err(Failure::interrupted(error.to_string(), &interrupt)),
                 report => arguments.print(report?, Vec::new()),
             }

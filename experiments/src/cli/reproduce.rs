@@ -24,18 +24,22 @@ pub(super) struct Arguments {
 }
 
 /// The configs, in the order in which they are run. Live first: while the machine is cool and quiet.
-const CONFIGS: [(&str, &str); 5] = [
+const CONFIGS: [(&str, &str); 6] = [
     ("live", include_str!("../../configs/live.toml")),
+    ("prediction", include_str!("../../configs/prediction.toml")),
     ("false-positives", include_str!("../../configs/false-positives.toml")),
     ("accuracy", include_str!("../../configs/accuracy.toml")),
     ("detectors", include_str!("../../configs/detectors.toml")),
     ("recovery", include_str!("../../configs/recovery.toml")),
 ];
 
+/// Those with real processes.
+const LIVE: [&str; 2] = ["live", "prediction"];
+
 pub(super) const TITLE: &str = "Back-Doors: results";
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let wanted = CONFIGS.iter().filter(|(name, _)| !(arguments.no_live && *name == "live"));
+    let wanted = CONFIGS.iter().filter(|(name, _)| !(arguments.no_live && LIVE.contains(name)));
     let wanted = wanted
         .map(|(name, text)| Study::parse(name, &format!("experiments/configs/{name}.toml"), text))
         .collect::<Result<Vec<_>, _>>()?;

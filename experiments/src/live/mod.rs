@@ -21,12 +21,14 @@
 //!   there.
 //! * [`detect`] is the experiment: how long until a real failure is noticed, and is the state that is then read out of
 //!   the failed process the one that the clients know?
+//! * [`record`] writes down what the monitor of healthy parts, or of any node, observes: traces for `backdoor qos`.
 
 pub mod detect;
 pub mod detector;
 pub mod notice;
 pub mod parts;
 pub mod reach;
+pub mod record;
 pub mod snapshot;
 pub mod stage;
 

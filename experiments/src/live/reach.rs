@@ -229,6 +229,16 @@ pub struct ReachArguments {
 }
 
 impl ReachArguments {
+    /// Whether a node is named, by its agent's socket or by its host.
+    pub fn names_a_node(&self) -> bool {
+        self.socket.is_some() || self.connect.is_some()
+    }
+
+    /// The way to parts that are started for an experiment: what to read through, by which card, and how long it tries.
+    pub fn way(&self) -> (TransportKind, Card, Retry) {
+        (self.transport, self.card.clone(), self.retry)
+    }
+
     /// The node's address. Fails with a sentence for the user.
     pub fn address(&self) -> Result<attach::NodeAddress, String> {
         let address = match self.transport {

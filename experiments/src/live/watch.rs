@@ -9,10 +9,12 @@
 //! ([`settles_by`]). Detection is the verdict itself and does not wait.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use backdoor_core::Nanos;
+use backdoor_core::detector::Detector;
 use backdoor_core::diagnosis::{Cause, Failure, diagnose, settles_by};
 use backdoor_core::hook_table::Purpose;
 use backdoor_core::monitor::{Event, Monitor, MonitorConfig, MonitorStats, Standing};
@@ -55,8 +57,8 @@ pub struct WatchConfig {
 }
 
 /// A node being watched.
-struct Node {
-    monitor: Monitor<LiveDetector>,
+struct Node<D> {
+    monitor: Monitor<D>,
     transport: Box<dyn Transport + Send>,
     link: AgentLink,
     gone: bool,
@@ -68,10 +70,14 @@ struct Node {
     first_look: HashMap<(u32, u32), Nanos>,
 }
 
-/// A monitor in real time.
-pub struct Watch {
+/// Makes an entity's detector when its watch begins.
+type MakeDetector<D> = Arc<dyn Fn(&EntityRecord, Nanos) -> D + Send + Sync>;
+
+/// A monitor in real time. `D` is the detector of each entity; [`Watch::new`] takes the one that is configured.
+pub struct Watch<D = LiveDetector> {
     config: WatchConfig,
-    node: Option<Node>,
+    make: MakeDetector<D>,
+    node: Option<Node<D>>,
     look_at: Nanos,
     /// While a READ is under way: samples taken before it, and since when it is waited for.
     waiting: Option<(u64, Nanos)>,
@@ -88,15 +94,24 @@ pub struct Watch {
 }
 
 impl Watch {
+    /// A watch by the detector that is configured; see [`Watch::with`].
+    pub fn new(config: WatchConfig) -> Self {
+        let detector = config.detector;
+        Watch::with(config, move |record, now| detector.make(record, now))
+    }
+}
+
+impl<D: Detector + 'static> Watch<D> {
     /// A watch that begins with its first [`turn`](Self::turn), in the calling thread, whose timers become exact.
     ///
     /// READs are waited for at least as long as the way to the node tries by itself.
-    pub fn new(mut config: WatchConfig) -> Self {
+    pub fn with(mut config: WatchConfig, make: impl Fn(&EntityRecord, Nanos) -> D + Send + Sync + 'static) -> Self {
         clock::use_exact_timers();
         let timeout = &mut config.monitor.read_timeout;
         *timeout = config.node.patience().map_or(*timeout, |patience| patience.max(*timeout));
         Watch {
             config,
+            make: Arc::new(make),
             node: None,
             look_at: Nanos::ZERO,
             waiting: None,
@@ -114,6 +129,11 @@ impl Watch {
     /// Whether an agent has been found.
     pub fn is_connected(&self) -> bool {
         self.node.is_some()
+    }
+
+    /// The monitor of the node that is watched now, and which attachment of this watch it is, from 1.
+    pub fn monitor(&self) -> Option<(u64, &Monitor<D>)> {
+        self.node.as_ref().map(|node| (self.summary.attached, &node.monitor))
     }
 
     /// Sleeps until something is due, at most until `until`, does it, and appends what was noticed.
@@ -177,8 +197,8 @@ impl Watch {
                 self.waiting_for = None;
                 self.summary.attached += 1;
                 notices.push(notice(What::Connected { incarnation: link.incarnation(), again }));
-                let detector = self.config.detector;
-                let make = move |record: &EntityRecord, now| detector.make(record, now);
+                let make = Arc::clone(&self.make);
+                let make = move |record: &EntityRecord, now| make(record, now);
                 let monitor = Monitor::new(self.config.monitor, link.hook_table(), make);
                 self.node = Some(Node {
                     monitor,
@@ -297,7 +317,7 @@ impl Watch {
     }
 }
 
-impl Node {
+impl<D: Detector> Node<D> {
     /// Reports failures that are new and those that are over; answers how many are new.
     fn report_failures(&mut self, recover: bool, notices: &mut Vec<Notice>) -> u64 {
         let mut failures = diagnose(&self.monitor);

@@ -1,7 +1,9 @@
 //! The quality of service of one detector in one setting: how much to simulate, on how many threads, and until when.
 //!
 //! What is simulated is in [`backdoor_sim::qos`]; recorded arrivals are read by [`trace`]; [`report`] presents either.
+//! What a recording says of another run, [`predict`] tells.
 
+pub mod predict;
 pub mod report;
 pub mod trace;
 

@@ -32,8 +32,10 @@ mod journal;
 mod manifest;
 mod table;
 
+pub(crate) use atomic::write as write_whole;
 pub use error::ResultsError;
 pub use journal::Journal;
+pub(crate) use manifest::now_unix_s;
 pub use manifest::{ExperimentConfig, Host, Manifest, SoftRoce, sha256_hex};
 pub use table::{Row, Table};
 

@@ -237,12 +237,17 @@ fn trade_off(name: &str, table: &Table) -> Option<Figure> {
     Some(figure)
 }
 
+/// How many of a curve's points to draw, the deadlines rising: up to the first from which on no false positive was seen.
+pub(super) fn drawn(mistakes: &[Option<crate::stats::Estimate>]) -> usize {
+    let last_seen = mistakes.iter().rposition(|rate| rate.is_some_and(|rate| rate.value > 0.0));
+    last_seen.map_or(1, |last| last + 2)
+}
+
 /// A load's curve, up to the first deadline from which on no false positive was seen.
 fn trade_off_points(rows: &Table) -> Option<Vec<Point>> {
     let detection = rows.numbers("detection_ms")?;
     let mistakes = rows.estimates("false_positives_per_hour")?;
-    let last_seen = mistakes.iter().rposition(|rate| rate.is_some_and(|rate| rate.value > 0.0));
-    let drawn = last_seen.map_or(1, |last| last + 2);
+    let drawn = drawn(&mistakes);
     let points = detection.iter().zip(mistakes).take(drawn).filter_map(|(x, y)| {
         let (x, y) = ((*x)? / 1e3, y?);
         let point = Point::new(x, y.value);

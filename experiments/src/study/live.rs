@@ -56,9 +56,9 @@ struct Full {
 /// The simulated counterpart.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Simulation {
-    replications: u64,
-    scenario: ScenarioConfig,
+pub(super) struct Simulation {
+    pub(super) replications: u64,
+    pub(super) scenario: ScenarioConfig,
 }
 
 /// One failure under one load.
@@ -121,10 +121,7 @@ impl Config {
         limits::replications("simulation.replications", config.simulation.replications, 1, &invalid)?;
         limits::points("load", config.failures.len().saturating_mul(config.load.len()), 1, &invalid)?;
         let table = "simulation.scenario";
-        let taken = ["load", "sessions", "poll_interval", "monitor_shares_cpu", "state_bytes"];
-        config.simulation.scenario.check_single(table, &taken, &invalid)?;
-        let elsewhere =
-            [("load", "load"), ("sessions", "sessions"), ("state_bytes", "state_bytes"), ("poll_interval", "poll")];
+        config.simulation.scenario.check_single(table, &TAKEN, &invalid)?;
         for swept in config.points() {
             for profile in [Profile::Quick, Profile::Full] {
                 if let Err((key, message)) = config.experiment(&swept, profile, DetectConfig::default()).problem() {
@@ -136,7 +133,7 @@ impl Config {
                     return Err(invalid(&format!("{table}{key}"), message));
                 }
             }
-            config.scenario(&swept).check().map_err(|error| complain(&error, table, &elsewhere, &invalid))?;
+            config.scenario(&swept).check().map_err(|error| complain(&error, table, &ELSEWHERE, &invalid))?;
         }
         Ok(config)
     }
@@ -170,16 +167,8 @@ impl Config {
 
     /// The simulated counterpart of a point.
     fn scenario(&self, swept: &Swept) -> Scenario {
-        let faults = FaultConfig::default();
-        let mut scenario = match self.simulation.scenario.points(&faults).first() {
-            Some(point) => self.simulation.scenario.scenario(&faults, point, None, Profile::Quick),
-            None => Scenario::default(),
-        };
-        scenario.load = swept.load as usize;
-        scenario.monitor = backdoor_core::monitor::MonitorConfig::polling_every(self.poll.0);
-        scenario.monitor_shares_cpu = true;
-        scenario.workload.sessions = self.sessions as usize;
-        scenario.workload.state_bytes = Some(self.state_bytes);
+        let Config { sessions, state_bytes, poll, .. } = self;
+        let mut scenario = counterpart(&self.simulation.scenario, swept.load, *sessions, *state_bytes, poll.0);
         if let Some(level) = level(swept.failure) {
             // As the live experiment: healthy for a while, then one failure, then the next run.
             scenario.faults = scenario.faults.at_level(level);
@@ -303,6 +292,33 @@ impl Measured {
         })
     }
 }
+
+/// The simulated counterpart of parts on this machine that are well, the monitor sharing their processors.
+pub(super) fn counterpart(
+    config: &ScenarioConfig,
+    load: u64,
+    sessions: u64,
+    state_bytes: usize,
+    poll: Nanos,
+) -> Scenario {
+    let faults = FaultConfig::default();
+    let mut scenario = match config.points(&faults).first() {
+        Some(point) => config.scenario(&faults, point, None, Profile::Quick),
+        None => Scenario::default(),
+    };
+    scenario.load = load as usize;
+    scenario.monitor = backdoor_core::monitor::MonitorConfig::polling_every(poll);
+    scenario.monitor_shares_cpu = true;
+    scenario.workload.sessions = sessions as usize;
+    scenario.workload.state_bytes = Some(state_bytes);
+    scenario
+}
+
+/// Settings of a scenario that a study of real processes takes from elsewhere.
+pub(super) const TAKEN: [&str; 5] = ["load", "sessions", "poll_interval", "monitor_shares_cpu", "state_bytes"];
+/// Where they stand.
+pub(super) const ELSEWHERE: [(&str, &str); 4] =
+    [("load", "load"), ("sessions", "sessions"), ("state_bytes", "state_bytes"), ("poll_interval", "poll")];
 
 fn level(failure: FailureKind) -> Option<FailureLevel> {
     FailureLevel::ALL.into_iter().find(|level| level.name() == failure.level())

@@ -14,6 +14,7 @@
 //! | [`diagnosis`] | how often cause and root of a failure are named rightly, and how soon | simulation |
 //! | [`recovery`] | sessions saved and lost, outage and its parts, bytes read | simulation |
 //! | [`live`] | detection and extraction on this machine, beside what the simulation says of it | real processes |
+//! | [`prediction`] | false positives on this machine, beside what a recording and the simulation say of them | real processes |
 //! | [`cases`] | what people complain about: who is accused wrongly, who is not found | simulation |
 //! | [`scale`] | how many nodes and entities one monitor can watch | real memory on this machine |
 
@@ -26,6 +27,7 @@ pub mod live;
 pub mod modes;
 mod pooled;
 mod precision;
+pub mod prediction;
 pub mod recovery;
 mod row;
 pub mod scale;
@@ -197,6 +199,7 @@ kinds! {
     Detection: detection,
     Recovery: recovery,
     Live: live,
+    Prediction: prediction,
     Modes: modes,
     Scale: scale,
     Detectors: detectors,

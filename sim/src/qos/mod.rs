@@ -24,6 +24,7 @@
 //! | [`replication`] | one independent run: mistakes, then crashes |
 //! | [`rare`] | mistakes too rare to wait for, by importance sampling |
 //! | [`replay`] | the same measures on arrivals that were recorded |
+//! | [`observed`] | the same on the progress that a monitor observed, as that monitor judges |
 //! | [`measures`] | runs to estimates with intervals |
 //! | [`closed`], [`configure`] | exact values where they are known, and NFD-S's parameters from requirements |
 //!
@@ -42,6 +43,7 @@ pub mod configure;
 pub mod delay;
 pub mod integrate;
 pub mod measures;
+pub mod observed;
 pub mod process;
 pub mod rare;
 pub mod replay;

@@ -29,17 +29,27 @@ pub struct Replay {
     warm_up: u64,
     arrivals: u64,
     last: Nanos,
+    batches: Batches,
+}
+
+/// What was measured, in batches of about equal sizes: numbers of arrivals, or time.
+#[derive(Clone, Debug)]
+pub(super) struct Batches {
     batches: Vec<Batch>,
     per_batch: u64,
     in_batch: u64,
-    t_d_max: Nanos,
+    /// Whether the last batch counts as it is.
+    unfinished_counts: bool,
+    pub(super) t_d_max: Nanos,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Batch {
-    totals: Totals,
+pub(super) struct Batch {
+    pub(super) totals: Totals,
     /// Sum over all crash instants of the detection time: seconds squared.
-    detection_s2: f64,
+    pub(super) detection_s2: f64,
+    /// Time of all crash instants that could be noticed, in seconds.
+    pub(super) detectable_s: f64,
 }
 
 /// How a recording is to be watched.
@@ -65,10 +75,7 @@ impl Replay {
             warm_up: (2 * config.detector.window() + 20) as u64,
             arrivals: 1,
             last: first.at,
-            batches: vec![Batch::default()],
-            per_batch: 1,
-            in_batch: 0,
-            t_d_max: Nanos::ZERO,
+            batches: Batches::of(1, false),
         }
     }
 
@@ -99,10 +106,11 @@ impl Replay {
         let changes = self.watch.see(heartbeat);
         let crash = detection(from, heartbeat.at, fresh_until);
         if was_suspected.is_none() && fresh_until != Nanos::MAX && heartbeat.at > from {
-            self.t_d_max = self.t_d_max.max(fresh_until - from);
+            self.batches.t_d_max = self.batches.t_d_max.max(fresh_until - from);
         }
-        let batch = self.batch();
+        let batch = self.batches.next(1);
         batch.totals.time_s += (heartbeat.at - from).as_secs_f64();
+        batch.detectable_s += (heartbeat.at - from).as_secs_f64();
         batch.detection_s2 += crash;
         batch.totals.mistakes += f64::from(u8::from(changes.suspected.is_some()));
         batch.totals.suspected_s += suspected(was_suspected, changes, from, heartbeat.at).as_secs_f64();
@@ -110,21 +118,7 @@ impl Replay {
 
     /// The measures so far; `None` as long as nothing was measured.
     pub fn measures(&self) -> Option<Measures> {
-        let whole = if self.in_batch < self.per_batch && self.batches.len() > 2 {
-            // An unfinished batch is not like the others.
-            &self.batches[..self.batches.len() - 1]
-        } else {
-            &self.batches[..]
-        };
-        let totals: Vec<Totals> = whole.iter().map(|batch| batch.totals).collect();
-        if totals.iter().all(|totals| totals.time_s <= 0.0) {
-            return None;
-        }
-        let mut measures = Measures::of_mistakes(&totals, true);
-        measures.t_d_max_s = Some(self.t_d_max.as_secs_f64());
-        let pairs: Vec<(f64, f64)> = whole.iter().map(|batch| (batch.detection_s2, batch.totals.time_s)).collect();
-        measures.t_d_mean_s = crate::stats::ratio(&pairs).map(|mean| mean.within(0.0, f64::INFINITY));
-        Some(measures)
+        self.batches.measures()
     }
 
     /// Arrivals so far, the first one included.
@@ -136,10 +130,18 @@ impl Replay {
     pub fn warm_up(&self) -> u64 {
         self.warm_up
     }
+}
 
-    /// The batch that the next arrival belongs to.
-    fn batch(&mut self) -> &mut Batch {
-        if self.in_batch == self.per_batch {
+impl Batches {
+    /// The first of them have this size.
+    pub(super) fn of(size: u64, unfinished_counts: bool) -> Self {
+        let batches = vec![Batch::default()];
+        Batches { batches, per_batch: size, in_batch: 0, unfinished_counts, t_d_max: Nanos::ZERO }
+    }
+
+    /// The batch that the next arrival, of this size, belongs to.
+    pub(super) fn next(&mut self, size: u64) -> &mut Batch {
+        if self.in_batch >= self.per_batch {
             if self.batches.len() == MOST_BATCHES {
                 self.batches = self.batches.chunks(2).map(|pair| pair[0].and(&pair[1])).collect();
                 self.per_batch *= 2;
@@ -147,8 +149,33 @@ impl Replay {
             self.batches.push(Batch::default());
             self.in_batch = 0;
         }
-        self.in_batch += 1;
+        self.in_batch += size;
+        self.last()
+    }
+
+    /// The batch of the last arrival.
+    pub(super) fn last(&mut self) -> &mut Batch {
         self.batches.last_mut().expect("there is always one")
+    }
+
+    /// The measures so far; `None` as long as nothing was measured.
+    pub(super) fn measures(&self) -> Option<Measures> {
+        let unfinished = self.in_batch < self.per_batch && !self.unfinished_counts;
+        let whole = if unfinished && self.batches.len() > 2 {
+            // An unfinished batch is not like the others.
+            &self.batches[..self.batches.len() - 1]
+        } else {
+            &self.batches[..]
+        };
+        let totals: Vec<Totals> = whole.iter().map(|batch| batch.totals).collect();
+        if totals.iter().all(|totals| totals.time_s <= 0.0) {
+            return None;
+        }
+        let mut measures = Measures::of_mistakes(&totals, true);
+        measures.t_d_max_s = Some(self.t_d_max.as_secs_f64());
+        let pairs: Vec<(f64, f64)> = whole.iter().map(|batch| (batch.detection_s2, batch.detectable_s)).collect();
+        measures.t_d_mean_s = crate::stats::ratio(&pairs).map(|mean| mean.within(0.0, f64::INFINITY));
+        Some(measures)
     }
 }
 
@@ -162,6 +189,7 @@ impl Batch {
                 suspected_s: a.suspected_s + b.suspected_s,
             },
             detection_s2: self.detection_s2 + other.detection_s2,
+            detectable_s: self.detectable_s + other.detectable_s,
         }
     }
 }
@@ -177,7 +205,7 @@ fn suspected(before: Option<Nanos>, changes: Changes, from: Nanos, to: Nanos) ->
 }
 
 /// ∫ (`fresh_until` − t)⁺ dt over t from `from` to `to`, in seconds squared.
-fn detection(from: Nanos, to: Nanos, fresh_until: Nanos) -> f64 {
+pub(super) fn detection(from: Nanos, to: Nanos, fresh_until: Nanos) -> f64 {
     let last = to.min(fresh_until);
     if last <= from || fresh_until == Nanos::MAX {
         return 0.0;

@@ -14,7 +14,7 @@ use crate::config::Span;
 use crate::interrupt::Interrupt;
 use crate::live::notice::{Notice, Summary, What};
 use crate::live::parts::{Part, PartError, Place, Ready, Role};
-use crate::live::reach::{Offer, Reached, TransportKind, reach};
+use crate::live::reach::{NodeAddress, Offer, Reached, TransportKind, reach};
 use crate::live::stage::connection::StageConnection;
 
 /// How long a part may take for what takes milliseconds on a machine that has time.
@@ -26,35 +26,32 @@ const REMAINS: usize = 24;
 /// Pause between two attempts to reach a stage that is to come back.
 const RETRY_EVERY: Duration = Duration::from_millis(200);
 
-/// Dropping it ends the processes; the monitor first, so that it does not see the others go.
-pub(super) struct Cast {
-    monitor: Part,
+/// The node's side: its agent and its load. Dropping it ends the processes.
+pub(in crate::live) struct NodeParts {
     _load: Vec<Part>,
     _agent: Part,
-    _reached: Reached,
-    /// Where the node's parts are.
-    pub(super) node: Place,
+    reached: Reached,
+    /// Where they are.
+    pub(in crate::live) place: Place,
     /// The agent's socket.
-    pub(super) socket: String,
-    /// Processes of earlier workers; what is said of those is no news.
-    pub(super) past: HashSet<u64>,
+    pub(in crate::live) socket: String,
 }
 
-impl Cast {
-    /// Starts everybody. `None` if somebody asked to stop.
+impl NodeParts {
+    /// Starts them. `None` if somebody asked to stop.
     ///
     /// A stage that comes `again`, after a failure of its machine, is waited for.
-    pub(super) fn assemble(
+    pub(in crate::live) fn start(
         config: &DetectConfig,
         again: bool,
         interrupt: &Interrupt,
     ) -> Result<Option<Self>, DetectError> {
-        let Some(node) = place(config, again, interrupt)? else { return Ok(None) };
+        let Some(place) = place(config, again, interrupt)? else { return Ok(None) };
         let sessions = config.sessions as usize;
-        let mut agent = node.start(Role::Agent {
+        let mut agent = place.start(Role::Agent {
             capacity: 64 + (1 + REMAINS) * (1 + sessions),
             state_words: (1 + REMAINS) * sessions * words_needed(config.state_bytes),
-            os_deadline: Span(config.deadline.max(OS_DEADLINE)),
+            os_deadline: Span(os_deadline(config.deadline)),
             // One worker's at a time: what an earlier one had is let go when it ends.
             queues: sessions + 1,
             retain: Span(config.limit() + Nanos::from_millis(500)),
@@ -63,30 +60,57 @@ impl Cast {
         })?;
         let ready: Ready = agent.expect(PATIENCE)?;
         let host = config.on.map(|stage| stage.ip());
-        let reached = reach(config.transport, &ready, host, node.is_this_machine(), (&config.card, config.retry));
+        let reached = reach(config.transport, &ready, host, place.is_this_machine(), (&config.card, config.retry));
         let reached = reached.map_err(DetectError::Config)?;
         // A generous estimate; it matters only where the kernel fails to end the load with its parent.
         let run = config.healthy + config.limit() + Nanos::from_secs(30);
         let lifetime = Span(run * u64::from(config.runs) + Nanos::from_secs(60));
-        let load = (0..config.load).map(|_| node.start(Role::Load { lifetime }));
+        let load = (0..config.load).map(|_| place.start(Role::Load { lifetime }));
         let load = load.collect::<Result<_, _>>()?;
+        Ok(Some(NodeParts { _load: load, _agent: agent, reached, place, socket: ready.socket }))
+    }
+
+    /// The way there, for a monitor.
+    pub(in crate::live) fn address(&self) -> &NodeAddress {
+        &self.reached.address
+    }
+
+    /// Starts a monitor, on this machine, that has attached when this returns.
+    pub(in crate::live) fn watched(&self, config: &DetectConfig) -> Result<Part, DetectError> {
         let role = Role::Monitor {
-            node: reached.address.clone(),
+            node: self.address().clone(),
             poll: Span(config.poll),
             detector: config.detector,
             spin: config.spin,
         };
-        let monitor = config.here().start(role)?;
-        let socket = ready.socket;
-        let mut cast =
-            Cast { monitor, _load: load, _agent: agent, _reached: reached, node, socket, past: HashSet::new() };
+        let mut monitor = config.here().start(role)?;
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
-            if let Some(Notice { what: What::Attached { .. }, .. }) = cast.notice(PATIENCE)? {
-                return Ok(Some(cast));
+            if let Some(Notice { what: What::Attached { .. }, .. }) = monitor.receive(PATIENCE)? {
+                return Ok(monitor);
             }
         }
         Err(DetectError::Blind { what: "attach", waited: PATIENCE })
+    }
+}
+
+/// Dropping it ends the processes; the monitor first, so that it does not see the others go.
+pub(super) struct Cast {
+    monitor: Part,
+    pub(super) node: NodeParts,
+    /// Processes of earlier workers; what is said of those is no news.
+    pub(super) past: HashSet<u64>,
+}
+
+impl Cast {
+    /// Starts everybody. `None` if somebody asked to stop. See [`NodeParts::start`].
+    pub(super) fn assemble(
+        config: &DetectConfig,
+        again: bool,
+        interrupt: &Interrupt,
+    ) -> Result<Option<Self>, DetectError> {
+        let Some(node) = NodeParts::start(config, again, interrupt)? else { return Ok(None) };
+        Ok(Some(Cast { monitor: node.watched(config)?, node, past: HashSet::new() }))
     }
 
     /// What the monitor says next.
@@ -103,6 +127,11 @@ impl Cast {
             }
         }
     }
+}
+
+/// What the operating system's counters declare if the worker declares `deadline`.
+pub(crate) fn os_deadline(deadline: Nanos) -> Nanos {
+    deadline.max(OS_DEADLINE)
 }
 
 /// The way to where the node's parts are to run.

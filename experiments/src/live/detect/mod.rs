@@ -51,6 +51,7 @@ mod faults;
 mod judge;
 mod one_run;
 mod report;
+mod service;
 mod verify;
 
 pub use failure::FailureKind;
@@ -72,6 +73,10 @@ use super::wakeups;
 use crate::interrupt::Interrupt;
 use cast::Cast;
 use one_run::OneRun;
+
+pub(in crate::live) use cast::NodeParts;
+pub(crate) use cast::os_deadline;
+pub(in crate::live) use service::Service;
 
 /// Largest state of a session; the monitor sends each whole through a pipe.
 pub const MAX_STATE_BYTES: usize = 1 << 20;
@@ -197,7 +202,7 @@ impl DetectConfig {
     }
 
     /// This machine, as a place for parts.
-    fn here(&self) -> Place {
+    pub(in crate::live) fn here(&self) -> Place {
         Place::Here(self.program.clone())
     }
 
@@ -371,7 +376,7 @@ fn root_of(error: DetectError, config: &DetectConfig, cast: &Cast) -> DetectErro
     }
     // Its connection may be found closed a little later than those of its parts.
     std::thread::sleep(Duration::from_millis(100));
-    cast.node.check().map_or_else(DetectError::from, |()| error)
+    cast.node.place.check().map_or_else(DetectError::from, |()| error)
 }
 
 fn streams(seed: u64, run: u64) -> Streams {

@@ -1,24 +1,23 @@
 //! One run: a worker lives, fails, and is read out.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use backdoor_core::Nanos;
 use backdoor_host::clock;
 use backdoor_sim::streams::Streams;
-use rand::{Rng, RngExt};
+use rand::RngExt;
 
 use super::cast::{Cast, PATIENCE};
 use super::clients::Clients;
 use super::faults::Means;
 use super::judge::{Evidence, Fault, Hit, Sign};
 use super::report::DetectRow;
+use super::service::Service;
 use super::verify::{States, verify};
 use super::{DetectConfig, DetectError, FailureKind};
-use crate::config::Span;
 use crate::interrupt::Interrupt;
 use crate::live::notice::{Notice, What};
-use crate::live::parts::{Part, PartSignal, Report, Role};
+use crate::live::parts::{Part, PartSignal, Report};
 
 /// How often a wait looks whether somebody asked to stop.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -48,24 +47,9 @@ impl<'a> OneRun<'a> {
         streams: Streams,
         cast: &'a mut Cast,
     ) -> Result<Self, DetectError> {
-        let means = Means::prepare(config, &cast.node)?;
-        let states = States { seed: streams.stream("states").next_u64(), bytes: config.state_bytes };
+        let means = Means::prepare(config, &cast.node.place)?;
         let began = clock::now();
-        let role = Role::Worker {
-            socket: cast.socket.clone(),
-            deadline: Span(config.deadline),
-            state_bytes: config.state_bytes,
-            seed: states.seed,
-            stuck_spins: config.stuck_spins,
-            queues: config.queues,
-            listen: cast.node.host(),
-        };
-        let mut worker = cast.node.start(role)?;
-        let Report::Ready { port } = worker.expect(PATIENCE)? else {
-            return Err(DetectError::Config("the worker failed before it was told to".into()));
-        };
-        let address = SocketAddr::new(cast.node.host(), port);
-        let clients = Clients::connect(address, config.sessions, &streams).map_err(DetectError::Client)?;
+        let Service { worker, clients, states } = Service::start(config, &cast.node, &streams)?;
         let notices = Vec::new();
         let mut run = OneRun { means, worker, clients, config, number, cast, streams, states, began, notices };
         let joined = |run: &mut Self| {
@@ -94,7 +78,7 @@ impl<'a> OneRun<'a> {
         }
         let client = random.random_range(0..self.config.sessions);
         let fault = match fails {
-            true => Some(self.means.fail(self.config, client, &self.cast.node, &mut self.worker)?),
+            true => Some(self.means.fail(self.config, client, &self.cast.node.place, &mut self.worker)?),
             false => None,
         };
         if let Some(fault) = fault {
@@ -132,7 +116,7 @@ impl<'a> OneRun<'a> {
 
     /// A stage that goes of its own accord takes the worker with it, and that is not the failure to be measured.
     fn check_node(&self) -> Result<(), DetectError> {
-        if self.means.node_has_failed() { Ok(()) } else { Ok(self.cast.node.check()?) }
+        if self.means.node_has_failed() { Ok(()) } else { Ok(self.cast.node.place.check()?) }
     }
 
     fn evidence(&self) -> Evidence<'_> {

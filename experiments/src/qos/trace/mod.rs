@@ -4,10 +4,13 @@
 //! the time. With a head line the columns are found by their names (`arrival…`; `sequence…` or `number…`), and others may
 //! be there. Times never decrease. A heartbeat whose number is not above every earlier one is stale and counts for nothing.
 //!
+//! What `backdoor live record` writes is another kind of trace, with the progress of several entities: see [`progress`].
+//!
 //! A last line without a line end is torn: nobody can tell what is missing of its number.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+mod lines;
+pub mod progress;
+
 use std::path::{Path, PathBuf};
 
 use backdoor_core::Nanos;
@@ -17,10 +20,8 @@ use backdoor_sim::qos::replay::{Replay, ReplayConfig};
 
 use super::report::Report;
 use crate::interrupt::Interrupt;
-use crate::plain;
+use lines::Lines;
 
-/// No line of a trace is longer.
-const LONGEST_LINE: u64 = 4096;
 /// Lines between two looks at whether to stop.
 const PATIENCE: u64 = 1 << 16;
 
@@ -58,69 +59,47 @@ struct Columns {
 const ARRIVALS: Columns = Columns { optional: &["seq", "number"], required: &["arrival"], what: "arrival" };
 const DELAYS: Columns = Columns { optional: &[], required: &["delay"], what: "delay" };
 
-struct Lines<'p> {
-    path: &'p Path,
-    reader: BufReader<File>,
-    line: String,
-    number: u64,
+/// The numbers in the lines of a file.
+struct Numbers<'p> {
+    lines: Lines<'p>,
     columns: Columns,
     /// Places of the optional and of the required column, once known.
     places: Option<(Option<usize>, usize)>,
-    torn: bool,
 }
 
-impl<'p> Lines<'p> {
+impl<'p> Numbers<'p> {
     fn open(path: &'p Path, columns: Columns) -> Result<Self, TraceError> {
-        let io = |error: std::io::Error| TraceError::Io { path: path.into(), reason: plain(&error) };
-        let file = File::open(path).map_err(io)?;
-        if file.metadata().map_err(io)?.is_dir() {
-            return Err(TraceError::Io { path: path.into(), reason: "it is a directory".into() });
-        }
-        let reader = BufReader::with_capacity(1 << 16, file);
-        Ok(Lines { path, reader, line: String::new(), number: 0, columns, places: None, torn: false })
+        Ok(Numbers { lines: Lines::open(path)?, columns, places: None })
     }
 
     fn wrong(&self, reason: impl std::fmt::Display) -> TraceError {
-        TraceError::Content { path: self.path.into(), reason: format!("line {}: {reason}", self.number) }
+        self.lines.wrong(reason)
     }
 
     /// The next line's optional and required number; `None` at the end, also at a torn last line.
     fn next(&mut self) -> Result<Option<(Option<u64>, u64)>, TraceError> {
         loop {
-            self.line.clear();
-            self.number += 1;
-            let mut bytes = std::mem::take(&mut self.line).into_bytes();
-            let read = (&mut self.reader).take(LONGEST_LINE).read_until(b'\n', &mut bytes);
-            read.map_err(|error| TraceError::Io { path: self.path.into(), reason: plain(&error) })?;
-            self.line = String::from_utf8(bytes).map_err(|_| self.wrong("is no text"))?;
-            if self.line.is_empty() {
-                return Ok(None);
-            }
-            if !self.line.ends_with('\n') {
-                if self.line.len() as u64 == LONGEST_LINE {
-                    return Err(self.wrong(format_args!("is longer than {LONGEST_LINE} bytes")));
+            let Some(line) = self.lines.next()? else { return Ok(None) };
+            let places = match self.places {
+                Some(places) => places,
+                None => {
+                    let cells = line.split(',').any(|cell| cell.trim().parse::<u64>().is_err());
+                    if self.lines.number == 1 && cells && named(&line) {
+                        self.places = Some(self.places_by_name(&line)?);
+                        continue;
+                    }
+                    *self.places.insert(self.places_by_count(&line)?)
                 }
-                self.torn = true;
-                return Ok(None);
-            }
-            let line = self.line.trim_end().trim_start_matches('\u{feff}');
-            if line.is_empty() {
-                continue;
-            }
-            let Some((optional, required)) = self.places else {
-                if self.number == 1 && line.split(',').any(|cell| cell.trim().parse::<u64>().is_err()) && named(line) {
-                    self.places = Some(self.places_by_name(line)?);
-                    continue;
-                }
-                self.places = Some(self.places_by_count(line)?);
-                return self.numbers(self.places.unwrap_or((None, 0))).map(Some);
             };
-            return self.numbers((optional, required)).map(Some);
+            return self.numbers(&line, places).map(Some);
         }
     }
 
-    fn numbers(&self, (optional, required): (Option<usize>, usize)) -> Result<(Option<u64>, u64), TraceError> {
-        let line = self.line.trim_end().trim_start_matches('\u{feff}');
+    fn numbers(
+        &self,
+        line: &str,
+        (optional, required): (Option<usize>, usize),
+    ) -> Result<(Option<u64>, u64), TraceError> {
         let cell = |place: usize| {
             let text = line.split(',').nth(place).ok_or_else(|| self.wrong("has too few columns"))?.trim();
             text.parse().map_err(|_| {
@@ -154,18 +133,6 @@ impl<'p> Lines<'p> {
             ))),
         }
     }
-
-    /// What is to be said at the end.
-    fn finish(&self, allow_torn: bool) -> Result<Option<String>, TraceError> {
-        if !self.torn {
-            return Ok(None);
-        }
-        let text = format!("line {} has no line end and may be torn", self.number);
-        if allow_torn {
-            return Ok(Some(format!("{text}; it was left out")));
-        }
-        Err(TraceError::Content { path: self.path.into(), reason: format!("{text}; --allow-torn uses the rest") })
-    }
 }
 
 /// Whether a first line holds names: some cell begins with a letter.
@@ -173,17 +140,25 @@ fn named(line: &str) -> bool {
     line.split(',').any(|cell| cell.trim().trim_matches('"').starts_with(char::is_alphabetic))
 }
 
-/// Reads a trace through a detector.
+/// Reads a trace of either kind through a detector; `entity` is for those with several entities.
 ///
 /// # Errors
 /// See [`TraceError`].
 pub fn replay(
     path: &Path,
     allow_torn: bool,
+    entity: Option<&str>,
     config: &ReplayConfig,
     interrupt: &Interrupt,
 ) -> Result<Report, TraceError> {
-    let mut lines = Lines::open(path, ARRIVALS)?;
+    if progress::Rows::open(path)?.is_some() {
+        return progress::replay(path, allow_torn, entity, config, interrupt);
+    }
+    if entity.is_some() {
+        let reason = "names no entities; --entity is for traces recorded by 'backdoor live record'";
+        return Err(TraceError::Content { path: path.into(), reason: reason.into() });
+    }
+    let mut lines = Numbers::open(path, ARRIVALS)?;
     let mut replay: Option<Replay> = None;
     let (mut newest, mut stale, mut last) = (Newest::default(), 0u64, Nanos::ZERO);
     let mut count = 0;
@@ -211,7 +186,7 @@ pub fn replay(
             return Err(TraceError::Interrupted);
         }
     }
-    let mut notes: Vec<String> = lines.finish(allow_torn)?.into_iter().collect();
+    let mut notes: Vec<String> = lines.lines.finish(allow_torn)?.into_iter().collect();
     let content = |reason: String| TraceError::Content { path: path.into(), reason };
     let Some(replay) = replay else { return Err(content("there are no arrivals in it".into())) };
     let Some(measures) = replay.measures() else {
@@ -239,7 +214,7 @@ pub fn replay(
 /// # Errors
 /// See [`TraceError`].
 pub fn delays(path: &Path, allow_torn: bool) -> Result<(Delay, Option<String>), TraceError> {
-    let mut lines = Lines::open(path, DELAYS)?;
+    let mut lines = Numbers::open(path, DELAYS)?;
     let mut delays = Vec::new();
     while let Some((_, delay)) = lines.next()? {
         if delays.len() == MOST_RECORDED {
@@ -247,7 +222,7 @@ pub fn delays(path: &Path, allow_torn: bool) -> Result<(Delay, Option<String>), 
         }
         delays.push(Nanos(delay));
     }
-    let note = lines.finish(allow_torn)?;
+    let note = lines.lines.finish(allow_torn)?;
     let none = || TraceError::Content { path: path.into(), reason: "there are no delays in it".into() };
     Ok((Delay::Recorded(Recorded::new(delays).ok_or_else(none)?), note))
 }
