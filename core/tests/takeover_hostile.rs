@@ -57,8 +57,12 @@ fn any_error() -> impl Strategy<Value = TransportError> {
 
 fn any_box() -> impl Strategy<Value = Result<Seen, BoxError>> {
     let torn = StateError::StateBox(StateBoxError::NoWholeVersion { commit: 1 });
-    let seen = (6u64..9, 1u64..3, any_word(), 4u64..7)
-        .prop_map(|(session, incarnation, unclaimed, sequence)| Seen { session, incarnation, unclaimed, sequence });
+    let seen = (6u64..9, 1u64..3, any_word(), 4u64..7).prop_map(|(session, incarnation, unclaimed, sequence)| Seen {
+        session,
+        incarnation,
+        unclaimed,
+        sequence,
+    });
     prop_oneof![
         seen.prop_map(Ok),
         any_error().prop_map(|error| Err(BoxError::State(StateError::Transport(error)))),
@@ -286,10 +290,9 @@ fn trust_before_the_fence_gives_back_and_after_it_changes_nothing() {
 #[test]
 fn an_older_version_or_no_state_after_the_fence_ends_it_and_says_so() {
     let older = BoxError::OlderThanBefore { before: 5, found: 4 };
-    for (result, why) in [
-        (Ok(Seen { sequence: 4, ..SEEN }), older),
-        (Err(BoxError::Channels("gap")), BoxError::Channels("gap")),
-    ] {
+    for (result, why) in
+        [(Ok(Seen { sequence: 4, ..SEEN }), older), (Err(BoxError::Channels("gap")), BoxError::Channels("gap"))]
+    {
         let (takeover, actions) = drive(|step| step == Step::Extracting);
         let Some(Action::ReadBox(look)) = actions.last() else { panic!("{actions:?}") };
         let (takeover, _) = told(takeover, &[Input::BoxRead { look: *look, result }]);

@@ -195,7 +195,10 @@ impl Swap {
     pub fn request(self, id: WorkId, claims: RemoteSlice, index: u32) -> Option<WorkRequest> {
         let word = claims.part(u64::from(index), 1)?;
         let Swap { expected, new } = self;
-        Some(WorkRequest { id, operation: Operation::CompareSwap { key: word.key, offset: word.offset, expected, new } })
+        Some(WorkRequest {
+            id,
+            operation: Operation::CompareSwap { key: word.key, offset: word.offset, expected, new },
+        })
     }
 }
 

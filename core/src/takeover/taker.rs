@@ -341,7 +341,11 @@ impl Takeover {
         let next = match self.step {
             Step::Claiming if done => self.claimed(),
             Step::Superseding { word } if done => {
-                if self.is_fencing(word) { Step::Fencing } else { self.claimed() }
+                if self.is_fencing(word) {
+                    Step::Fencing
+                } else {
+                    self.claimed()
+                }
             }
             Step::Committing if done => Step::Fencing,
             Step::GivingBack(None) if done && self.trusted => Step::Over(Outcome::GivenBack),

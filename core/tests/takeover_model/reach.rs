@@ -115,7 +115,8 @@ impl Graph {
         let mut world = worlds.find(|world| self.numbers[&fingerprint(world)] == first).expect("a state at the start");
         let mut way = Vec::new();
         while let Some(next) = states.pop() {
-            let step = model.next_steps(&world).into_iter().find(|(_, world)| self.numbers[&fingerprint(world)] == next);
+            let step =
+                model.next_steps(&world).into_iter().find(|(_, world)| self.numbers[&fingerprint(world)] == next);
             let (event, after) = step.expect("it was reached from there");
             way.push(event);
             world = after;

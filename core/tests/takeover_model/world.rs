@@ -274,10 +274,10 @@ impl World {
         let owner_is_silent = !self.owner_can_serve() || self.fenced;
         let Some(machine) = &taker.machine else {
             // Whoever has found the memory gone has nothing more to try.
-            if !self.memory_gone || taker.ended.is_none() {
-                if !self.is_moved() && (!self.wrongly_suspected(index) || self.wrong_suspicions_left > 0) {
-                    add(Kind::Suspected(index), false);
-                }
+            let may_try = !self.memory_gone || taker.ended.is_none();
+            let may_suspect = !self.wrongly_suspected(index) || self.wrong_suspicions_left > 0;
+            if may_try && may_suspect && !self.is_moved() {
+                add(Kind::Suspected(index), false);
             }
             return;
         };
@@ -295,9 +295,12 @@ impl World {
             other != index && step.is_some_and(|step| !matches!(step, Step::Waiting { .. }))
         });
         let expected = self.net.iter().any(|message| message.taker() == Some(index));
-        let preparing = self.targets.iter().filter(|target| target.alive).flat_map(|target| &target.offers).any(|offer| {
-            offer.offer().by == machine.taker() && offer.offer().epoch == machine.epoch() && offer.stage() == Stage::Taking
-        });
+        let preparing =
+            self.targets.iter().filter(|target| target.alive).flat_map(|target| &target.offers).any(|offer| {
+                offer.offer().by == machine.taker()
+                    && offer.offer().epoch == machine.epoch()
+                    && offer.stage() == Stage::Taking
+            });
         let early = match machine.step() {
             Step::Waiting { .. } => others_move,
             _ => expected || preparing && !self.memory_gone,
@@ -427,7 +430,8 @@ impl World {
             let message = match action {
                 Action::ReadBox(look) => {
                     let early = bounds.flaw == Some(Flaw::EarlierRead) && look.purpose == Purpose::Extract;
-                    let sequence = self.takers[index].machine.as_ref().and_then(Takeover::seen).map(|seen| seen.sequence);
+                    let sequence =
+                        self.takers[index].machine.as_ref().and_then(Takeover::seen).map(|seen| seen.sequence);
                     Message::Read(index, look, sequence.filter(|_| early))
                 }
                 Action::Swap(swap) => Message::Swap(Poster::Taker(index), swap),
@@ -566,7 +570,13 @@ impl Message {
             Message::Read(taker, ..) | Message::Fenced(taker) => Some(taker),
             Message::Answer(taker, ..) => Some(taker),
             Message::Offer(_, offer) => Some((offer.by.number() - taker_id(0).number()) as usize),
-            _ => if let Poster::Taker(taker) = self.poster() { Some(taker) } else { None },
+            _ => {
+                if let Poster::Taker(taker) = self.poster() {
+                    Some(taker)
+                } else {
+                    None
+                }
+            }
         }
     }
 }
