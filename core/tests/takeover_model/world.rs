@@ -282,7 +282,7 @@ impl World {
             return;
         };
         if matches!(self.claim(), Claim::Fencing { .. } | Claim::Moved { .. }) {
-            // What monitors think of the old owner matters no more.
+            // What monitors think of the old owner matters no more: takers ignore it, which `takeover_hostile` tests.
         } else if taker.trusts {
             if owner_is_silent {
                 add(Kind::Suspected(index), false);
