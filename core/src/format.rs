@@ -4,7 +4,7 @@ use crate::words::{pack, unpack};
 
 /// Why memory was refused by a reader. Memory of another machine may be corrupt, torn or forged: every one of these is
 /// an ordinary answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum FormatError {
     /// The memory ends before the structure does.
     #[error("{what}: {have} words of memory, at least {need} needed")]

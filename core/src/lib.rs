@@ -29,6 +29,7 @@
 //! * **[Diagnosis](diagnosis).** Many counters fall silent by one failure: which is it, and is that answer
 //!   [for good](diagnosis::settles_by) already?
 //! * **[Recovery](recovery).** What to do about it, and the READs that get the state out.
+//! * **[Takeover](takeover).** Whose a session is, whoever fails or is late: claim, fence, extract, reinstate.
 //!
 //! Nothing in here does I/O, starts a thread, or asks a clock: time is an argument, in [`Nanos`] since an origin of the
 //! caller's choice. So the same code runs in virtual time and in real time, and every decision can be tested by itself.
@@ -137,6 +138,7 @@ pub mod monitor;
 pub mod progress_box;
 pub mod recovery;
 pub mod state_box;
+pub mod takeover;
 pub mod transport;
 mod units;
 pub mod words;

@@ -211,7 +211,7 @@ pub struct Completion {
 }
 
 /// Why work was not taken. Nothing of the batch was posted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum PostError {
     /// More work under way than the transport holds; poll first.
     #[error("the queue of {depth} operations is full")]

@@ -33,7 +33,7 @@ impl Default for ExtractionConfig {
 }
 
 /// Why a session's state could not be had. The other sessions are not affected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum StateError {
     /// The State Box is empty, corrupt, or kept being written.
     #[error(transparent)]

@@ -5,7 +5,7 @@ use crate::format::FormatError;
 use crate::words::{as_bytes, crc32_of};
 
 /// Why a State Box gave no state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum StateBoxError {
     /// The memory is no State Box, or its header is corrupt.
     #[error(transparent)]
