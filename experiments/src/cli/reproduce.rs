@@ -24,17 +24,21 @@ pub(super) struct Arguments {
 }
 
 /// The configs, in the order in which they are run. Live first: while the machine is cool and quiet.
-const CONFIGS: [(&str, &str); 6] = [
+const CONFIGS: [(&str, &str); 10] = [
     ("live", include_str!("../../configs/live.toml")),
     ("prediction", include_str!("../../configs/prediction.toml")),
+    ("scale", include_str!("../../configs/scale.toml")),
     ("false-positives", include_str!("../../configs/false-positives.toml")),
     ("accuracy", include_str!("../../configs/accuracy.toml")),
     ("detectors", include_str!("../../configs/detectors.toml")),
+    ("modes", include_str!("../../configs/modes.toml")),
+    ("cases", include_str!("../../configs/cases.toml")),
+    ("diagnosis", include_str!("../../configs/diagnosis.toml")),
     ("recovery", include_str!("../../configs/recovery.toml")),
 ];
 
-/// Those with real processes.
-const LIVE: [&str; 2] = ["live", "prediction"];
+/// Those that measure this machine.
+const LIVE: [&str; 3] = ["live", "prediction", "scale"];
 
 pub(super) const TITLE: &str = "Back-Doors: results";
 

@@ -22,6 +22,9 @@ pub struct Heatmap {
     pub log: bool,
 }
 
+/// Smallest size of a column's name, in points.
+const LEAST_LABEL: f64 = 6.5;
+
 const PALE: RGBColor = RGBColor(0xf1, 0xf6, 0xfb);
 const MIDDLE: RGBColor = RGBColor(0x6b, 0xae, 0xd6);
 const DARK: RGBColor = RGBColor(0x08, 0x30, 0x6b);
@@ -101,10 +104,15 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, map: &Heatmap, frame: Frame) {
     let outline = [&corners[..], &[(frame.left, frame.bottom), corners[0], corners[1]]].concat();
     canvas.line(&outline, 0.6, GREY.to_rgba(), &[]);
     let widest = map.columns.iter().map(|name| canvas::text_width(name, TICK_SIZE)).fold(0.0, f64::max);
-    let every = ((widest + 5.0) / width).ceil().max(1.0) as usize;
+    // Set a little smaller, or else some are left out.
+    let fitting = TICK_SIZE * ((width - 3.0) / widest.max(1.0)).min(1.0);
+    let (size, every) = match fitting {
+        size if size >= LEAST_LABEL => (size, 1),
+        _ => (TICK_SIZE, ((widest + 5.0) / width).ceil().max(1.0) as usize),
+    };
     for (column, name) in map.columns.iter().enumerate().step_by(every) {
         let at = (frame.left + width * (column as f64 + 0.5), frame.bottom + 4.0 + TICK_SIZE / 2.0);
-        canvas.text(name, at, TICK_SIZE, BLACK, Align::Center);
+        canvas.text(name, at, size, BLACK, Align::Center);
     }
 }
 

@@ -85,7 +85,7 @@ impl Contender {
             Contender::PhiExponential => "φ exp.",
             Contender::Satzger => "Satzger",
             Contender::PullScore => "score",
-            Contender::Watchdog => "watchd.",
+            Contender::Watchdog => "watch",
         }
     }
 
