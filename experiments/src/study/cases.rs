@@ -1,7 +1,7 @@
 //! What people who run failure detectors complain about, case by case, in simulation: our detector beside the others as
 //! they are used.
 //!
-//! Cases are in [`trouble`], contenders in [`contenders`]. A row of the table is one case and one contender. All watch the
+//! Cases are in `trouble.rs`, contenders in `contenders.rs`. A row of the table is one case and one contender. All watch the
 //! same node, workload, faults and random numbers.
 
 mod contenders;

@@ -69,8 +69,9 @@ pub(super) struct Evidence<'a> {
 
 impl<'a> Evidence<'a> {
     /// When the monitor came to the verdict that lasts, and what it rests on. For a worker or a session it is a
-    /// suspicion; for a service, the first of one of its sessions. A node is found out by a suspicion of its operating system (its counters stand still, and its memory
-    /// can be read), or by being unreachable; a broken link by a broken channel.
+    /// suspicion; for a service, the first of one of its sessions. A node is found out by a suspicion of its operating
+    /// system (its counters stand still, and its memory can be read), or by being unreachable; a broken link by a broken
+    /// channel.
     pub(super) fn detection(&self, fault: Fault) -> Option<(Nanos, Sign)> {
         let mut since = None;
         let mut suspected = HashSet::new();
@@ -248,7 +249,7 @@ mod tests {
         let worker = entity(1, FailureLevel::Application, "worker");
         let after = [suspected(session()), suspected(worker.clone())];
         let judged = judged(Hit::Service, &[suspected(session())], &after);
-        assert_eq!(judged, (Some((20, Sign::Suspicion)), [0, 1, 1]), "the worker itself goes on");
+        assert_eq!(judged, (Some((10, Sign::Suspicion)), [0, 1, 1]), "the worker itself goes on");
         let diagnosed = |root: Entity| {
             let (cause, action) = ("c".into(), "none".into());
             let failure =
