@@ -153,7 +153,7 @@ fn a_failed_case_is_named_and_the_rest_is_shown() {
     assert!(!good && html.contains("it hung") && html.contains("read_8B_ratio"), "{html}");
     assert_eq!(
         line,
-        "Soft-RoCE: failed: 20-detect: it hung; 20-detect: detect.csv is left out: line 2: 18 cells instead of 24; \
+        "Soft-RoCE: failed: 20-detect: it hung; 20-detect: detect.csv is left out: line 2: 21 cells instead of 26; \
          21-detect-node: it has no result"
     );
 }

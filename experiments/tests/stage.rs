@@ -111,7 +111,7 @@ fn the_csv_has_the_same_columns() {
     assert_eq!((lines[0], lines.len()), (HEADER, 3), "{text}");
     assert!(lines[1].starts_with("0,sigkill,application,shm,100.0,1.0,0,true,"), "{text}");
     // One machine, one clock.
-    assert!(lines[1..].iter().all(|line| line.ends_with(",0.0")), "{text}");
+    assert!(lines[1..].iter().all(|line| line.ends_with(",0.0,duty,true")), "{text}");
     on.ends_and_leaves_nothing(&place);
 }
 
@@ -305,7 +305,7 @@ fn a_stage_minds_nothing_that_comes_to_its_port() {
         let heard = conversation(on.address, says.as_bytes());
         // The end of what was said may be lost where much was left unread.
         assert!(heard.lines().count() >= lines, "{} bytes: {heard}", says.len());
-        assert!(heard.starts_with("{\"backdoor_stage\":1,"), "{heard}");
+        assert!(heard.starts_with("{\"backdoor_stage\":2,"), "{heard}");
     }
     // Many who say nothing, one who left at once.
     let silent: Vec<TcpStream> = (0..5).map(|_| TcpStream::connect(on.address).unwrap()).collect();

@@ -18,6 +18,8 @@ pub(super) struct Lines<'p> {
     /// Of the line that was read last, from 1.
     pub(super) number: u64,
     torn: bool,
+    /// What [`peek`](Self::peek) has read already.
+    peeked: Option<Option<String>>,
 }
 
 impl<'p> Lines<'p> {
@@ -27,7 +29,8 @@ impl<'p> Lines<'p> {
         if file.metadata().map_err(io)?.is_dir() {
             return Err(TraceError::Io { path: path.into(), reason: "it is a directory".into() });
         }
-        Ok(Lines { path, reader: BufReader::with_capacity(1 << 16, file), bytes: Vec::new(), number: 0, torn: false })
+        let reader = BufReader::with_capacity(1 << 16, file);
+        Ok(Lines { path, reader, bytes: Vec::new(), number: 0, torn: false, peeked: None })
     }
 
     /// An error in the line that was read last.
@@ -37,6 +40,9 @@ impl<'p> Lines<'p> {
 
     /// The next line that is not empty, without its end; `None` at the end, also at a torn last line.
     pub(super) fn next(&mut self) -> Result<Option<String>, TraceError> {
+        if let Some(line) = self.peeked.take() {
+            return Ok(line);
+        }
         loop {
             self.bytes.clear();
             self.number += 1;
@@ -58,6 +64,12 @@ impl<'p> Lines<'p> {
                 return Ok(Some(line.to_owned()));
             }
         }
+    }
+
+    /// The line that is next, which stays to be read: what comes through a pipe can't be opened twice.
+    pub(super) fn peek(&mut self) -> Result<Option<&str>, TraceError> {
+        let line = self.next()?;
+        Ok(self.peeked.insert(line).as_deref())
     }
 
     /// What is to be said at the end.

@@ -68,8 +68,8 @@ struct Numbers<'p> {
 }
 
 impl<'p> Numbers<'p> {
-    fn open(path: &'p Path, columns: Columns) -> Result<Self, TraceError> {
-        Ok(Numbers { lines: Lines::open(path)?, columns, places: None })
+    fn of(lines: Lines<'p>, columns: Columns) -> Self {
+        Numbers { lines, columns, places: None }
     }
 
     fn wrong(&self, reason: impl std::fmt::Display) -> TraceError {
@@ -151,14 +151,15 @@ pub fn replay(
     config: &ReplayConfig,
     interrupt: &Interrupt,
 ) -> Result<Report, TraceError> {
-    if progress::Rows::open(path)?.is_some() {
+    let mut file = Lines::open(path)?;
+    if file.peek()?.is_some_and(progress::is_head) {
         return progress::replay(path, allow_torn, entity, config, interrupt);
     }
     if entity.is_some() {
         let reason = "names no entities; --entity is for traces recorded by 'backdoor live record'";
         return Err(TraceError::Content { path: path.into(), reason: reason.into() });
     }
-    let mut lines = Numbers::open(path, ARRIVALS)?;
+    let mut lines = Numbers::of(file, ARRIVALS);
     let mut replay: Option<Replay> = None;
     let (mut newest, mut stale, mut last) = (Newest::default(), 0u64, Nanos::ZERO);
     let mut count = 0;
@@ -214,7 +215,7 @@ pub fn replay(
 /// # Errors
 /// See [`TraceError`].
 pub fn delays(path: &Path, allow_torn: bool) -> Result<(Delay, Option<String>), TraceError> {
-    let mut lines = Numbers::open(path, DELAYS)?;
+    let mut lines = Numbers::of(Lines::open(path)?, DELAYS);
     let mut delays = Vec::new();
     while let Some((_, delay)) = lines.next()? {
         if delays.len() == MOST_RECORDED {

@@ -74,6 +74,11 @@ impl<'p> Rows<'p> {
     }
 }
 
+/// Whether a file that begins with this line is a trace of progress.
+pub(super) fn is_head(line: &str) -> bool {
+    Places::find(line).is_some()
+}
+
 /// Whom to look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Who {
