@@ -3,6 +3,8 @@
 //! Lines are handed, some times a second and in blocks, to a thread that writes them: a disk that is slow for a moment
 //! holds up no poll. If it is slow for longer, the recorder waits, and the trace says by its gaps that it did. A block is
 //! written by one call, so that a recorder that is killed leaves whole lines, and at most its last one torn.
+//!
+//! Nothing waits until it lies on the disk: behind what others write, that may take a minute, and the system has it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -67,11 +69,7 @@ impl TraceFile {
                 }
                 whole += block.len() as u64;
             }
-            // Pipes and devices have nothing to sync.
-            match file.sync_all() {
-                Err(error) if error.kind() != ErrorKind::InvalidInput => Err(error),
-                _ => Ok(()),
-            }
+            Ok(())
         };
         let writer = std::thread::Builder::new().name("trace".into()).spawn(write_all);
         let writer = Some(writer.map_err(RecordError::write(path))?);
@@ -110,7 +108,7 @@ impl TraceFile {
         }
     }
 
-    /// Writes what is left, and waits until it lies on the disk. Answers the number of lines.
+    /// Writes what is left. Answers the number of lines.
     ///
     /// # Errors
     /// [`RecordError::Write`].
