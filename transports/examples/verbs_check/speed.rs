@@ -1,6 +1,8 @@
 //! READ latency and throughput, against `perftest` on the same device in the same run.
 //!
-//! The two take turns, so that what else the machine does hits both; ratios are of medians over the rounds.
+//! The two take turns, so that what else the machine does hits both. Of each, the quietest round counts: what a host of
+//! virtual machines adds to a round may last for seconds and hit one of the two alone, and it only ever adds. A round's own
+//! figure is the median of its READs.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,7 +13,7 @@ use backdoor_transports::verbs::{Device, VerbsConfig, VerbsTransport};
 use super::Outcome;
 use super::node::{Node, key};
 
-/// Rounds of a size. The smallest READs are over before a disturbance is, so whole rounds of them are slow or quick.
+/// Rounds of a size. The smallest READs are over before a disturbance is, so it takes more rounds to find a quiet one.
 const fn rounds(bytes: usize) -> usize {
     if bytes <= 8 { 13 } else { 3 }
 }
@@ -31,7 +33,7 @@ pub(crate) fn check(device: &Device) -> Outcome {
             ours.push(latency(device, bytes)?);
             theirs.push(perftest(device, "ib_read_lat", bytes, &[])?);
         }
-        let (ours, theirs) = (median(&mut ours), median(&mut theirs));
+        let (ours, theirs) = (least(&ours), least(&theirs));
         println!("read_{bytes}B {ours:.2} us");
         println!("ib_read_lat_{bytes}B {theirs:.2} us");
         println!("read_{bytes}B_ratio {:.3} ours/perftest", ours / theirs);
@@ -41,7 +43,7 @@ pub(crate) fn check(device: &Device) -> Outcome {
         ours.push(throughput(device)?);
         theirs.push(perftest(device, "ib_read_bw", 8, &["-t", &DEPTH.to_string()])?);
     }
-    let (ours, theirs) = (median(&mut ours), median(&mut theirs));
+    let (ours, theirs) = (most(&ours), most(&theirs));
     println!("read_8B_rate {:.0} READs/s", ours * 1e6);
     println!("ib_read_bw_8B_rate {:.0} READs/s", theirs * 1e6);
     println!("read_8B_time_ratio {:.3} ours/perftest", theirs / ours);
@@ -139,6 +141,14 @@ fn perftest(device: &Device, tool: &str, bytes: usize, more: &[&str]) -> Result<
         (columns.next()?.parse() == Ok(bytes)).then(|| columns.nth(3))??.parse().ok()
     };
     answer.lines().find_map(column).ok_or_else(|| format!("{tool} printed no figures for {bytes} bytes").into())
+}
+
+fn least(values: &[f64]) -> f64 {
+    values.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
+fn most(values: &[f64]) -> f64 {
+    values.iter().copied().fold(0.0, f64::max)
 }
 
 fn median(values: &mut [f64]) -> f64 {
