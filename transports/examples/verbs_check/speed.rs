@@ -15,7 +15,7 @@ use super::node::{Node, key};
 
 /// Rounds of a size. The smallest READs are over before a disturbance is, so it takes more rounds to find a quiet one.
 const fn rounds(bytes: usize) -> usize {
-    if bytes <= 8 { 13 } else { 3 }
+    if bytes <= 8 { 21 } else { 3 }
 }
 const WARM_UP: usize = 100;
 const DEPTH: usize = 128;
