@@ -115,7 +115,7 @@ impl Case {
             Case::Observer => {
                 scenario.observer_stalls = Some(Pauses { interval: exponential(900), length: exponential(100) });
             }
-            Case::Idle => work_every(&mut scenario, exponential(200)),
+            Case::Idle => scenario.workload.request_interval = exponential(200),
             Case::Livelock => scenario.faults.application = ApplicationFault::Livelock,
             Case::Pauses => {
                 let length = Dist::constant(millis(40));
@@ -137,8 +137,4 @@ impl Case {
                 _ => true,
             }
     }
-}
-
-fn work_every(scenario: &mut Scenario, interval: Dist) {
-    scenario.workload.request_interval = interval;
 }
