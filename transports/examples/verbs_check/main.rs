@@ -44,6 +44,12 @@ enum Check {
     Torn,
     /// READ latency and throughput, next to ib_read_lat and ib_read_bw in the same run.
     Speed,
+    /// READ latency of one size, for one round.
+    Latency {
+        /// A multiple of 8.
+        #[arg(value_name = "BYTES")]
+        bytes: usize,
+    },
 }
 
 fn main() -> ExitCode {
@@ -55,6 +61,7 @@ fn main() -> ExitCode {
             Check::Revocation => revocation::check(&device),
             Check::Torn => torn::check(&device),
             Check::Speed => speed::check(&device),
+            Check::Latency { bytes } => speed::check_latency(&device, bytes),
         }
     });
     match outcome {
