@@ -25,7 +25,7 @@ const GOOD: &str = "case,metric,value,unit,bound,ok\n\
     13-speed,read_8B_ratio,1.075,ours/perftest,<=1.15,yes\n\
     13-speed,duration,23.9,s,,\n\
     20-detect,runs,1,runs,=1,yes\n\
-    21-detect-node,runs,4,runs,=4,yes\n";
+    40-detect-node,runs,4,runs,=4,yes\n";
 
 /// A checkout with a script, a build beside it, and a results directory to be filled.
 struct Place(tempfile::TempDir);
@@ -111,8 +111,8 @@ fn a_run_is_shown_and_drawn_again_from_its_tables() {
     let plan = place.plan();
     assert_eq!(plan.cases(), 3);
     let (line, good, html) = place.reproduce(plan);
-    assert_eq!((line.as_str(), good), ("Soft-RoCE: 3 cases held: 13-speed, 20-detect, 21-detect-node", true));
-    assert_eq!(place.read("results/soft-roce/asked"), "13-speed 20-detect 21-detect-node\n");
+    assert_eq!((line.as_str(), good), ("Soft-RoCE: 3 cases held: 13-speed, 20-detect, 40-detect-node", true));
+    assert_eq!(place.read("results/soft-roce/asked"), "13-speed 20-detect 40-detect-node\n");
     assert!(place.read("results/soft-roce/run.log").contains("soft-roce: 20-detect\n"));
     assert_eq!(
         (place.read("results/soft_roce.csv").as_str(), place.read("results/live_verbs.csv").as_str()),
@@ -139,13 +139,13 @@ fn a_run_is_shown_and_drawn_again_from_its_tables() {
 fn the_full_profile_runs_every_case() {
     let place = Place::new("");
     let Plan::Run(_, cases) = Plan::make(&Source::Auto, &place.here(), Profile::Full).unwrap() else { panic!() };
-    assert_eq!(cases, ["00-device", "13-speed", "20-detect", "21-detect-node"]);
+    assert_eq!(cases, ["00-device", "13-speed", "20-detect", "40-detect-node"]);
 }
 
 #[test]
 fn a_failed_case_is_named_and_the_rest_is_shown() {
     let failed = GOOD.replace("20-detect,runs,1,runs,=1,yes", "20-detect,failure,it hung,,,no");
-    let failed = failed.replace("21-detect-node,runs,4,runs,=4,yes\n", "");
+    let failed = failed.replace("40-detect-node,runs,4,runs,=4,yes\n", "");
     // And left half a table, which does not take the rest with it.
     let half = format!("{}truncate -s -20 $out/cases/20-detect/detect.csv; exit 1", leaves(&failed));
     let place = Place::new(&half);
@@ -154,7 +154,7 @@ fn a_failed_case_is_named_and_the_rest_is_shown() {
     assert_eq!(
         line,
         "Soft-RoCE: failed: 20-detect: it hung; 20-detect: detect.csv is left out: line 2: 21 cells instead of 26; \
-         21-detect-node: it has no result"
+         40-detect-node: it has no result"
     );
 }
 

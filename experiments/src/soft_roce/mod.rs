@@ -31,7 +31,7 @@ use std::{fs, io};
 use tables::Tables;
 
 /// The cases of the quick profile; the full one runs all that there are.
-pub const QUICK_CASES: [&str; 3] = ["13-speed", "20-detect", "21-detect-node"];
+pub const QUICK_CASES: [&str; 3] = ["13-speed", "20-detect", "40-detect-node"];
 
 /// Below the results directory: where the script writes, and its own words.
 const OUT: &str = "soft-roce";

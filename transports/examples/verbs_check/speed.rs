@@ -17,7 +17,7 @@ use super::node::{Node, key};
 /// Rounds of a size. The smallest READs are over before a disturbance is, and depend most on where a process lies, so it
 /// takes more rounds to find a quiet one.
 const fn rounds(bytes: usize) -> usize {
-    if bytes <= 8 { 21 } else { 6 }
+    if bytes <= 8 { 15 } else { 4 }
 }
 const WARM_UP: usize = 100;
 const DEPTH: usize = 128;
@@ -26,7 +26,7 @@ const fn reads(bytes: usize) -> usize {
     if bytes <= 4 << 10 { 1000 } else { 300 }
 }
 
-const SIZES: [usize; 4] = [8, 4 << 10, 32 << 10, 64 << 10];
+const SIZES: [usize; 3] = [8, 4 << 10, 64 << 10];
 
 pub(crate) fn check(device: &Device) -> Outcome {
     for bytes in SIZES {
