@@ -21,6 +21,8 @@ use backdoor_host::app::{App, Node, Session};
 
 /// Silence longer than this, while there is work, is a failure.
 const DEADLINE: Nanos = Nanos::from_millis(500);
+/// How long monitors wait for each other when they take over a session.
+const PATIENCE: Nanos = Nanos::from_secs(2);
 /// Longest request; a client that sends more is disconnected.
 const MAX_LINE_BYTES: u64 = 64;
 
@@ -100,8 +102,9 @@ fn serve_client(mut session: Session, mut stream: TcpStream) -> Result<(), Box<d
                 continue;
             }
         }
-        // Fails if somebody took the session over: then the client is theirs, and gets no answer from here.
-        session.commit(&counter.to_le_bytes())?;
+        // Waits while a monitor makes sure that this session has failed. Fails if somebody took it over: then the client
+        // is theirs, and gets no answer from here.
+        session.commit_or_wait(&counter.to_le_bytes(), PATIENCE)?;
         writeln!(stream, "{counter}")?;
     }
 }

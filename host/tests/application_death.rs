@@ -8,11 +8,12 @@ use std::time::Duration;
 use backdoor_core::Nanos;
 use backdoor_core::progress_box::EntityState;
 use backdoor_core::state_box::CommitError;
+use backdoor_core::takeover::{Claim, Doubt, Duty, Epoch, Ownership, PartyId};
 use backdoor_core::transport::Done;
 use backdoor_host::app::{AppError, Node};
 use backdoor_host::protocol::Reason;
 use backdoor_host::wire::ConnectionError;
-use common::{RELAXED, TestNode, socket_of_parent, wait_for};
+use common::{Monitor, RELAXED, TestNode, socket_of_parent, wait_for};
 
 fn state_of(client: usize) -> Vec<u8> {
     (0..1000 + client).map(|i| (i * 31 + client * 7) as u8).collect()
@@ -116,13 +117,55 @@ fn a_session_taken_over_is_kept_for_its_heir() {
     session.commit(b"mine").unwrap();
     let entity = monitor.find("client").unwrap();
     let claim = entity.record.state_box.unwrap().claim;
-    assert!(!session.is_claimed());
-    assert_eq!(monitor.claim(claim, 0, 77), Ok(Done::CompareSwapped { previous: 0 }));
-    assert!(session.is_claimed());
-    assert_eq!(session.commit(b"not mine"), Err(CommitError::Claimed { claim: 77 }));
+    let [claimed, fencing] = [claimed(), fencing()].map(|claim| claim.word(0));
+    assert_eq!(monitor.claim(claim, 0, claimed), Ok(Done::CompareSwapped { previous: 0 }));
+    assert_eq!(session.ownership(), Ownership::InDoubt);
+    assert_eq!(session.commit(b"perhaps mine"), Err(CommitError::InDoubt { claim: claimed }));
+    assert_eq!(monitor.claim(claim, claimed, fencing), Ok(Done::CompareSwapped { previous: claimed }));
+    assert_eq!(session.ownership(), Ownership::Lost);
+    assert_eq!(session.commit(b"not mine"), Err(CommitError::Lost { claim: fencing }));
     drop((session, app));
     wait_for("the departure arrives", || node.status().unwrap().orphans == 2);
     assert_eq!(monitor.state(&entity), Ok((1, b"mine".to_vec())));
+}
+
+fn claimed() -> Claim {
+    Claim::Claimed { by: PartyId::new(1).unwrap(), epoch: Epoch(1) }
+}
+
+fn fencing() -> Claim {
+    Claim::Fencing { by: PartyId::new(1).unwrap(), epoch: Epoch(1) }
+}
+
+#[test]
+fn a_session_in_doubt_shows_life_for_the_takers_patience_and_is_served_on_when_given_back() {
+    let test = TestNode::start(|_| ());
+    let mut monitor = test.attach();
+    let node = Node::connect(test.socket()).unwrap();
+    let app = node.register("kv", RELAXED).unwrap();
+    let mut session = app.open_session("client", RELAXED, 100).unwrap();
+    session.commit(b"one").unwrap();
+    let claim = monitor.find("client").unwrap().record.state_box.unwrap().claim;
+    let word = claimed().word(0);
+    monitor.claim(claim, 0, word).unwrap();
+
+    let count = |monitor: &mut Monitor| monitor.find("client").unwrap().liveness.count();
+    let before = count(&mut monitor);
+    assert_eq!(session.duty(&mut Doubt::new(Nanos::ZERO)), Duty::FallSilent);
+    assert_eq!(count(&mut monitor), before);
+    assert_eq!(session.duty(&mut Doubt::new(RELAXED)), Duty::ShowLife);
+    assert_eq!(count(&mut monitor), before + 1);
+
+    let waiter = std::thread::spawn(move || (session.commit_or_wait(b"two", RELAXED), session));
+    wait_for("it shows life", || count(&mut monitor) > before + 2);
+    monitor.claim(claim, word, 0).unwrap();
+    let (committed, mut session) = waiter.join().unwrap();
+    assert_eq!(committed, Ok(2));
+    assert_eq!(session.duty(&mut Doubt::new(RELAXED)), Duty::Serve);
+
+    let word = fencing().word(0);
+    monitor.claim(claim, 0, word).unwrap();
+    assert_eq!(session.commit_or_wait(b"three", RELAXED), Err(CommitError::Lost { claim: word }));
 }
 
 /// Fills the node with the sessions of an application that then dies.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use backdoor_core::Nanos;
 use backdoor_core::hook_table::HookTable;
 use backdoor_core::progress_box::Header;
+use backdoor_core::takeover::Ownership;
 use backdoor_core::transport::{
     ChannelState, Completion, Done, LocalSlice, Operation, RegionKey, RemoteSlice, Transport, TransportError, WorkId,
     WorkRequest,
@@ -136,7 +137,7 @@ fn a_monitor_reaches_what_it_may_and_nothing_else() {
 
     let claim = Operation::CompareSwap { key: CLAIMS, offset: 0, expected: 0, new: 99 };
     assert_eq!(monitor.run(claim), Ok(Done::CompareSwapped { previous: 0 }));
-    assert!(session.is_claimed(), "the service sees what the card has changed");
+    assert_eq!(session.ownership(), Ownership::Lost, "the service sees what the card has changed");
 
     for key in [HOOK_TABLE, PROGRESS_BOX, STATE_BOXES, CLAIMS] {
         let from = LocalSlice::start_of(monitor.transport.allocate(1).unwrap());

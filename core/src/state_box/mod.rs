@@ -13,8 +13,10 @@
 //!
 //! Who owns the session is decided in a *claim word*, which is changed by remote compare-and-swap only and lies in a
 //! region of its own: rights are granted by page or by registration, and that way neither the service can write claims,
-//! nor a taker state. The header keeps the claim word's value at the time the session was opened; any other value means
-//! that somebody took the session over. That is how a used claim word serves again without the node writing to it.
+//! nor a taker state. The header keeps the claim word's value at the time the session was opened; any other value is
+//! [somebody's claim](crate::takeover::Claim). That is how a used claim word serves again without the node writing to it.
+//! A writer commits while the word has that value, [waits](CommitError::InDoubt) while the session may be given back to
+//! it, and [stops](CommitError::Lost) when it is lost.
 //!
 //! A claim word does not say which session it belongs to. A taker that was slow may swap it after the session it read
 //! has ended and another has opened with the same unclaimed value; so after a successful swap a taker reads session and

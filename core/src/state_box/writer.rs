@@ -6,16 +6,25 @@ use super::layout::{
     self, IDENTITY, MAX_SEQUENCE, SLOT_HEADER_WORDS, STATE_BOX_HEADER_WORDS, capacity_bytes, header, slot, slot_range,
 };
 use super::reader::{StateBoxError, StateBoxView};
+use crate::Nanos;
 use crate::format::FormatError;
+use crate::takeover::{Doubt, Duty, Ownership};
 use crate::words::{AtomicU64, Ordering, WORD_BYTES, copy_of, crc32_of, fence, store_bytes};
 
 /// Why a commit did not happen. The last committed version stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
-    /// Somebody took the session over: stop serving it. To see no claim is no proof of ownership, for it may come a
-    /// moment later; a taker fences the node before it trusts what it read.
-    #[error("the session was taken over (claim word {claim:#x}): stop serving it")]
-    Claimed {
+    /// Somebody has claimed the session, and may give it back: say nothing to anybody, and try again. What to do
+    /// meanwhile says [`StateBox::duty`].
+    #[error("somebody claims the session (claim word {claim:#018x}): wait, it may be given back")]
+    InDoubt {
+        /// Value of the claim word.
+        claim: u64,
+    },
+    /// The session is lost to this owner, for good. To be told nothing of the kind is no proof of ownership: a claim may
+    /// come a moment later, and a taker fences the node before it trusts what it read.
+    #[error("the session was taken over (claim word {claim:#018x}): stop serving it, without a word to its client")]
+    Lost {
         /// Value of the claim word.
         claim: u64,
     },
@@ -128,11 +137,16 @@ where
         Ok(StateBox { memory, claim, session, incarnation, unclaimed, slot_words, sequence })
     }
 
-    /// Makes `payload` the session's committed state.
+    /// Makes `payload` the session's committed state; answers its number.
+    ///
+    /// # Errors
+    /// The session is not this owner's, or may not be; the payload is too large; the numbers are used up.
     pub fn commit(&mut self, payload: &[u8]) -> Result<u64, CommitError> {
         let claim = self.claim.load();
-        if claim != self.unclaimed {
-            return Err(CommitError::Claimed { claim });
+        match Ownership::of(claim, self.unclaimed) {
+            Ownership::Mine => {}
+            Ownership::InDoubt => return Err(CommitError::InDoubt { claim }),
+            Ownership::Lost => return Err(CommitError::Lost { claim }),
         }
         if payload.len() > self.capacity() {
             return Err(CommitError::TooLarge { bytes: payload.len(), capacity: self.capacity() });
@@ -156,9 +170,14 @@ where
         Ok(sequence)
     }
 
-    /// Whether somebody took the session over.
-    pub fn is_claimed(&self) -> bool {
-        self.claim.load() != self.unclaimed
+    /// Whose the session is.
+    pub fn ownership(&self) -> Ownership {
+        Ownership::of(self.claim.load(), self.unclaimed)
+    }
+
+    /// What its owner is to do at `now`, having waited as `doubt` knows.
+    pub fn duty(&self, doubt: &mut Doubt, now: Nanos) -> Duty {
+        doubt.duty(now, self.claim.load(), self.unclaimed)
     }
 
     /// Number of commits so far.
@@ -181,6 +200,7 @@ where
 mod tests {
     use super::*;
     use crate::state_box::words_needed;
+    use crate::takeover::{Claim, Epoch, PartyId};
     use crate::words::zeroed;
 
     #[test]
@@ -199,15 +219,27 @@ mod tests {
     }
 
     #[test]
-    fn a_claimed_session_is_not_written_any_more() {
-        let claim = AtomicU64::new(17);
+    fn a_claimed_session_is_not_written_until_it_is_given_back_and_a_lost_one_never() {
+        const UNCLAIMED: u64 = 17;
+        let claim = AtomicU64::new(UNCLAIMED);
         let mut state_box = StateBox::format(zeroed(words_needed(8)), &claim, 1, 1).unwrap();
-        state_box.commit(b"mine").unwrap();
-        claim.store(18, Ordering::Release);
-        assert_eq!(state_box.commit(b"no"), Err(CommitError::Claimed { claim: 18 }));
-        assert!(state_box.is_claimed());
+        let (by, epoch) = (PartyId::new(1).unwrap(), Epoch(1));
+        let [claimed, fencing] =
+            [Claim::Claimed { by, epoch }, Claim::Fencing { by, epoch }].map(|c| c.word(UNCLAIMED));
+        let steps = [
+            (UNCLAIMED, Ownership::Mine, Ok(1)),
+            (claimed, Ownership::InDoubt, Err(CommitError::InDoubt { claim: claimed })),
+            (UNCLAIMED, Ownership::Mine, Ok(2)),
+            (fencing, Ownership::Lost, Err(CommitError::Lost { claim: fencing })),
+        ];
+        for (step, (word, ownership, result)) in steps.into_iter().enumerate() {
+            claim.store(word, Ordering::Release);
+            assert_eq!(state_box.ownership(), ownership);
+            assert_eq!(state_box.commit(&[step as u8]), result);
+        }
         let copy = copy_of(state_box.memory());
-        assert_eq!(StateBoxView::read(&copy).unwrap().committed().unwrap().payload, b"mine");
+        assert_eq!(StateBoxView::read(&copy).unwrap().committed().unwrap().payload, [2]);
+        assert_eq!(state_box.duty(&mut Doubt::new(Nanos(1)), Nanos::ZERO), Duty::Stop);
     }
 
     #[test]

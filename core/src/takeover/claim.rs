@@ -153,33 +153,6 @@ const fn with_check(word: u64) -> u64 {
     body | check << CHECK_SHIFT
 }
 
-/// What a session's owner may do, by its claim word. To be asked before every step that others can see.
-///
-/// The answer may be out of date when it is acted upon, so it is courtesy, and no fence: it saves work that nobody will
-/// see, and lets an owner that was suspected wrongly serve on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Ownership {
-    /// Serve.
-    Mine,
-    /// Do nothing that others can see, and ask again: the claim may be given back. Advance the session's progress counter
-    /// meanwhile, so that a monitor that was wrong sees it, but not for longer than takers' patience: if the taker has
-    /// died, then silence is what brings another.
-    InDoubt,
-    /// Stop, and close what was the session's without a word to its client.
-    Lost,
-}
-
-impl Ownership {
-    /// By the claim word's value now, and its value while unclaimed.
-    pub const fn of(word: u64, unclaimed: u64) -> Self {
-        match Claim::of_word(word, unclaimed) {
-            Ok(Claim::Unclaimed) => Ownership::Mine,
-            Ok(Claim::Claimed { .. }) => Ownership::InDoubt,
-            Ok(Claim::Fencing { .. } | Claim::Moved { .. }) | Err(_) => Ownership::Lost,
-        }
-    }
-}
-
 /// A compare-and-swap on a session's claim word. It names itself: a completion belongs to every swap of the same values,
 /// because what it says of the word is true whichever of them brought it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -233,7 +206,6 @@ mod tests {
                 Ok(claim) => prop_assert_eq!(claim.word(unclaimed), word),
                 Err(damaged) => prop_assert_eq!(damaged.word, word),
             }
-            prop_assert_eq!(Ownership::of(word, unclaimed) == Ownership::Mine, word == unclaimed);
         }
 
         /// Six bits of check notice 63 of 64 changes; of single flipped bits they notice most.

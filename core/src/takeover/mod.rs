@@ -55,7 +55,7 @@
 //!
 //! Giving back the very value that the State Box's header names keeps owner and agent unaware, and brings a value a second
 //! time. A claim that was given up may therefore land late, on a session that nobody is taking over. Its owner then
-//! waits, and falls silent after a while as [`Ownership::InDoubt`] asks; any monitor finds the claim unmoved for its
+//! waits, and falls silent after a while as [`Doubt`] asks; any monitor finds the claim unmoved for its
 //! patience, supersedes it, and gives it back or goes on. It can't do more harm, for only its taker leads from a claim to
 //! *fencing*, after having verified what it claimed.
 //!
@@ -97,13 +97,15 @@
 mod claim;
 mod config;
 mod exchange;
+mod owner;
 mod seen;
 mod taker;
 mod target;
 
-pub use claim::{Claim, DamagedClaim, Epoch, Ownership, PartyId, Swap};
+pub use claim::{Claim, DamagedClaim, Epoch, PartyId, Swap};
 pub use config::TakeoverConfig;
 pub use exchange::{Action, Answer, Input, Look, Offer, Outcome, Purpose, Reason, TargetAction, TargetInput};
+pub use owner::{Doubt, Duty, Ownership};
 pub use seen::{BoxError, Provenance, Seen};
 pub use taker::{Offering, Step, Takeover};
 pub use target::{Reinstatement, Stage};

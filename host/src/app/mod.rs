@@ -13,13 +13,18 @@ use std::sync::Arc;
 use backdoor_core::Nanos;
 use backdoor_core::progress_box::{Counter, Slot};
 use backdoor_core::state_box::{CommitError, StateBox, StateBoxError};
+use backdoor_core::takeover::{Doubt, Duty, Ownership};
 use backdoor_core::transport::RegionKey;
 use backdoor_transports::shm::{MapError, ReadOnlyWords, SharedWord, SharedWords};
 
+use crate::clock;
 use crate::protocol::{Answer, CLAIMS, PROGRESS_BOX, Request, STATE_BOXES, Status};
 use crate::regions::Received;
 use crate::wire::{Connection, ConnectionError};
 use claim::ReadOnlyClaim;
+
+/// Time between two looks at the claim word of a session in doubt.
+const LOOK_AGAIN: Nanos = Nanos::from_micros(500);
 
 /// Why a service could not do what it asked for.
 #[derive(Debug, thiserror::Error)]
@@ -230,15 +235,46 @@ impl Session {
         self.shared.watch_queue(self.slot, socket.as_fd())
     }
 
-    /// Makes `state` what a heir will find. Answers how many commits there were. If the session was taken over, then
-    /// whoever did serves the client now: stop serving.
+    /// Makes `state` what a heir will find. Answers how many commits there were.
+    ///
+    /// # Errors
+    /// [`InDoubt`](CommitError::InDoubt): somebody claims the session; answer nobody, and wait as [`duty`](Self::duty)
+    /// says. [`Lost`](CommitError::Lost): it is another's; close the connection without a word. Or the state is too large.
     pub fn commit(&mut self, state: &[u8]) -> Result<u64, CommitError> {
         self.state.commit(state)
     }
 
-    /// Whether somebody took it over.
-    pub fn is_claimed(&self) -> bool {
-        self.state.is_claimed()
+    /// The same, but waits while the session is in doubt: for services with a thread for each session. `patience` is
+    /// that of the cluster's takers.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit), without `InDoubt`.
+    pub fn commit_or_wait(&mut self, state: &[u8], patience: Nanos) -> Result<u64, CommitError> {
+        let mut doubt = Doubt::new(patience);
+        loop {
+            match self.state.commit(state) {
+                Err(CommitError::InDoubt { .. }) => {
+                    self.duty(&mut doubt);
+                    clock::sleep_until(clock::now() + LOOK_AGAIN);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Whose it is. To be asked before every step that others can see and no commit comes before.
+    pub fn ownership(&self) -> Ownership {
+        self.state.ownership()
+    }
+
+    /// What is to be done now; advances the progress counter if that is to [show life](Duty::ShowLife). To be called
+    /// while the session is in doubt, at intervals shorter than its deadline, with the same `doubt`.
+    pub fn duty(&mut self, doubt: &mut Doubt) -> Duty {
+        let duty = self.state.duty(doubt, clock::now());
+        if duty == Duty::ShowLife {
+            self.counter.advance();
+        }
+        duty
     }
 
     /// Its number, unique on the node.

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backdoor_core::Nanos;
+use backdoor_core::takeover::TakeoverConfig;
 use backdoor_host::app::{App, Node, Session};
 use backdoor_host::clock;
 use serde::{Deserialize, Serialize};
@@ -211,6 +212,7 @@ fn welcome(app: &App, client: u64, stream: TcpStream, shared: &Arc<Shared>) -> R
 /// Request and answer are the number of the request, 8 bytes; the first answer, unasked for, is the client's number.
 fn serve(mut session: Session, client: u64, mut stream: TcpStream, shared: &Shared) -> Result<(), Box<dyn Error>> {
     let Settings { state_bytes, seed, stuck_spins, .. } = shared.settings;
+    let patience = TakeoverConfig::default().patience;
     session.commit(&content(seed, client, 0, state_bytes))?;
     stream.write_all(&client.to_le_bytes())?;
     let mut done = 0;
@@ -238,7 +240,7 @@ fn serve(mut session: Session, client: u64, mut stream: TcpStream, shared: &Shar
             return Err("the requests are not in order".into());
         }
         *lock(&shared.requests) += 1;
-        session.commit(&content(seed, client, request, state_bytes))?;
+        session.commit_or_wait(&content(seed, client, request, state_bytes), patience)?;
         stream.write_all(&request.to_le_bytes())?;
         done = request;
     }
