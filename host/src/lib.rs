@@ -29,6 +29,8 @@
 //! * With the feature `verbs`, it may be on another machine: the agent registers the same memory with a network card,
 //!   which keeps the same rights, and the monitor gets a `VerbsTransport`. How they meet, and what the key between them
 //!   protects, is in `remote`.
+//! * What moving a connection to another node does to the [network](net): links are cut, addresses move, neighbours are
+//!   told.
 //! * The **[protocol]** is what they say to each other over the socket, and [`clock`] is the time they share.
 //!
 //! Everybody who may connect to the socket is the same user: processes are kept from each other's mistakes here, not
@@ -66,7 +68,7 @@
 //! assert_eq!(table.incarnation, agent.incarnation());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![warn(missing_docs)]
 
 #[cfg(not(target_os = "linux"))]
@@ -76,6 +78,7 @@ pub mod agent;
 pub mod app;
 pub mod attach;
 pub mod clock;
+pub mod net;
 pub mod protocol;
 mod regions;
 #[cfg(feature = "verbs")]
