@@ -31,9 +31,9 @@ impl Announcer {
     pub fn open(namespace: &NetworkNamespace, link: &str) -> Result<Self, NetError> {
         let opened = namespace.enter(|| {
             let found = Links::here()?.find(link).and_then(|found| Ok((found.index, found.ethernet(link)?)));
-            found.and_then(|(index, hardware)| Self::on(link, index, hardware)).map_err(|cause| {
-                NetError::new(format_args!("open a packet socket on link {link}"), cause)
-            })
+            found
+                .and_then(|(index, hardware)| Self::on(link, index, hardware))
+                .map_err(|cause| NetError::new(format_args!("open a packet socket on link {link}"), cause))
         });
         opened?
     }

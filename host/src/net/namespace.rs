@@ -71,7 +71,8 @@ impl NetworkNamespace {
 
     /// Whether the calling thread is in it.
     fn is_current(&self) -> Result<bool, NetError> {
-        let failed = |errno: rustix::io::Errno| NetError::new("compare network namespaces", Cause::System(errno.into()));
+        let failed =
+            |errno: rustix::io::Errno| NetError::new("compare network namespaces", Cause::System(errno.into()));
         let here = rustix::fs::stat(OF_THIS_THREAD).map_err(failed)?;
         let there = rustix::fs::fstat(&self.file).map_err(failed)?;
         Ok((here.st_dev, here.st_ino) == (there.st_dev, there.st_ino))

@@ -75,7 +75,8 @@ impl RouteSocket {
             let received =
                 retry_on_intr(|| rustix::net::recv(&self.socket, self.answer.as_mut_slice(), RecvFlags::TRUNC));
             let (_, length) = received?;
-            let datagram = self.answer.get(..length).ok_or_else(|| Refusal::Answer(format!("it has {length} bytes")))?;
+            let datagram =
+                self.answer.get(..length).ok_or_else(|| Refusal::Answer(format!("it has {length} bytes")))?;
             if take_in(datagram, self.sequence, &mut told)? {
                 return Ok(told);
             }

@@ -1,6 +1,8 @@
 //! What the tests share: a small agent in a directory of its own, a monitor's eyes, and processes to kill.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses some of it")]
 
+pub mod lan;
+
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
