@@ -21,6 +21,7 @@
 //!   count. Who is active must advance within its deadline; who is idle or has departed may be silent.
 //! * **[State Box](state_box).** A session's state in two slots and a commit word: whenever its writer dies, the last
 //!   committed version is whole.
+//! * **[Channels](channels).** What a session's state says of its connections, so that they can be carried on, too.
 //! * **[Hook table](hook_table).** Where all that lies, and with which rights.
 //! * **[Transport](transport).** Posted work and polled completions, as with verbs; the monitor needs no more of a
 //!   substrate. Simulated, shared and real memory are in `backdoor-transports`.
@@ -130,6 +131,7 @@
 #[cfg(not(target_endian = "little"))]
 compile_error!("the formats are little-endian words; a big-endian machine would need byte swaps at every access");
 
+pub mod channels;
 pub mod detector;
 pub mod diagnosis;
 mod format;
