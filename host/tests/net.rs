@@ -370,3 +370,20 @@ fn what_fencing_and_announcing_cost() {
     report("enter", times(ROUNDS, &mut || lan.b.namespace.enter(|| ()).unwrap()));
     report("NetworkNamespace::new", times(50, &mut || drop(NetworkNamespace::new().unwrap())));
 }
+
+#[test]
+fn a_thread_goes_there_and_back() {
+    if !able() {
+        return;
+    }
+    let lan = Lan::new();
+    let inode = || std::fs::metadata("/proc/thread-self/ns/net").map(|file| std::os::unix::fs::MetadataExt::ino(&file));
+    let home = inode().unwrap();
+    let there = lan.client.namespace.enter_here(inode).unwrap().unwrap();
+    assert_ne!(there, home);
+    assert_eq!(there, lan.client.namespace.enter(inode).unwrap().unwrap());
+    assert_eq!(inode().unwrap(), home, "back");
+    let panicked = catch_unwind(AssertUnwindSafe(|| lan.client.namespace.enter_here(|| panic!("on purpose"))));
+    assert!(panicked.is_err());
+    assert_eq!(inode().unwrap(), home, "back, also by a panic");
+}

@@ -60,13 +60,44 @@ impl NetworkNamespace {
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NetError> {
         let done = on_a_thread(|| {
             if !self.is_current()? {
-                let moved = move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network));
-                let failed = |errno| NetError::new("enter a network namespace", Cause::of_call(errno, "CAP_SYS_ADMIN"));
-                moved.map_err(failed)?;
+                self.move_here("enter a network namespace")?;
             }
             Ok(work())
         });
         done?
+    }
+
+    /// The same on the calling thread, which moves there and back: for what must not outlive the thread that begins it,
+    /// such as a process that the kernel ends with that thread (`PR_SET_PDEATHSIG`).
+    ///
+    /// # Errors
+    ///
+    /// As [`enter`](Self::enter). If the thread can't go back, `work` was done all the same, and its result is dropped.
+    pub fn enter_here<T>(&self, work: impl FnOnce() -> T) -> Result<T, NetError> {
+        /// Goes back however `work` ends.
+        struct Home(Option<NetworkNamespace>);
+        impl Home {
+            fn go(&mut self) -> Result<(), NetError> {
+                self.0.take().map_or(Ok(()), |home| home.move_here("go back to a network namespace"))
+            }
+        }
+        impl Drop for Home {
+            fn drop(&mut self) {
+                let _ = self.go();
+            }
+        }
+        if self.is_current()? {
+            return Ok(work());
+        }
+        let mut home = Home(Some(Self::current()?));
+        self.move_here("enter a network namespace")?;
+        let result = work();
+        home.go().map(|()| result)
+    }
+
+    fn move_here(&self, attempt: &'static str) -> Result<(), NetError> {
+        let moved = move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network));
+        moved.map_err(|errno| NetError::new(attempt, Cause::of_call(errno, "CAP_SYS_ADMIN")))
     }
 
     /// Whether the calling thread is in it.
