@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use backdoor_host::net::{Announcer, Cause, Links, NetError, NetworkNamespace};
-use common::lan::{A_PORT, B_PORT, LINK, Lan, Member, SERVICE, able};
+use common::lan::{A_PORT, B_PORT, LINK, Lan, Member, SERVICE, able, apart};
 use common::wait_for;
 use rustix::thread::CapabilitySet;
 
@@ -151,7 +151,7 @@ fn what_can_not_be_done_is_named() {
     if !able() {
         return;
     }
-    let [here, there] = [(); 2].map(|()| NetworkNamespace::new().unwrap());
+    let [here, there] = [(); 2].map(|()| apart());
     let mut links = Links::of(&here).unwrap();
     let address = Ipv4Addr::new(10, 77, 0, 9);
     links.add_bridge("bridge").unwrap();
@@ -219,9 +219,10 @@ fn a_missing_privilege_is_named() {
     if !able() {
         return;
     }
-    let namespace = NetworkNamespace::new().unwrap();
+    let namespace = apart();
     // Privileges are a thread's, and those that it begins get them from it.
-    let without = |privilege: CapabilitySet, attempt: &(dyn Fn() -> Result<(), NetError> + Sync)| {
+    type Attempt<'a> = &'a (dyn Fn() -> Result<(), NetError> + Sync);
+    let without = |privilege: CapabilitySet, attempt: Attempt| {
         std::thread::scope(|scope| {
             let attempt = scope.spawn(move || {
                 let mut sets = rustix::thread::capabilities(None).unwrap();
@@ -232,7 +233,7 @@ fn a_missing_privilege_is_named() {
             attempt.join().unwrap()
         })
     };
-    let cases: [(CapabilitySet, &str, &(dyn Fn() -> Result<(), NetError> + Sync)); 5] = [
+    let cases: [(CapabilitySet, &str, Attempt); 5] = [
         (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN", &|| NetworkNamespace::new().map(drop)),
         (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN", &|| NetworkNamespace::new().map(drop)),
         (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN", &|| namespace.enter(|| panic!("not begun"))),
@@ -258,7 +259,7 @@ fn what_begins_inside_is_inside() {
         return;
     }
     let which = || std::fs::read_link("/proc/thread-self/ns/net").unwrap();
-    let namespace = NetworkNamespace::new().unwrap();
+    let namespace = apart();
     let inside = namespace.enter(which).unwrap();
     assert_ne!(inside, which());
     assert_eq!(NetworkNamespace::current().unwrap().enter(which).unwrap(), which());
@@ -267,7 +268,7 @@ fn what_begins_inside_is_inside() {
     assert_eq!(String::from_utf8(child).unwrap().trim(), inside.to_str().unwrap());
     // Its loopback is up, and its ports are its own.
     let loopback = || TcpListener::bind((Ipv4Addr::LOCALHOST, PORT)).unwrap();
-    let [one, _two] = [namespace.enter(loopback).unwrap(), NetworkNamespace::new().unwrap().enter(loopback).unwrap()];
+    let [one, _two] = [namespace.enter(loopback).unwrap(), apart().enter(loopback).unwrap()];
     namespace.enter(|| TcpStream::connect(one.local_addr().unwrap()).unwrap()).unwrap();
 }
 
@@ -276,7 +277,7 @@ fn a_panic_inside_is_a_panic_outside() {
     if !able() {
         return;
     }
-    let namespace = NetworkNamespace::new().unwrap();
+    let namespace = apart();
     let panic = catch_unwind(AssertUnwindSafe(|| namespace.enter(|| panic!("in there")))).unwrap_err();
     assert_eq!(panic.downcast_ref(), Some(&"in there"));
     assert_eq!(namespace.enter(|| 7).unwrap(), 7);
@@ -287,7 +288,7 @@ fn a_namespace_ends_with_its_last_user() {
     if !able() {
         return;
     }
-    let outside = NetworkNamespace::new().unwrap();
+    let outside = apart();
     let mut links = Links::of(&outside).unwrap();
     // The other end of a link in a namespace is there as long as that is.
     let ended = |links: &mut Links| {
@@ -295,7 +296,7 @@ fn a_namespace_ends_with_its_last_user() {
         if error == "could not look at link end: there is no link end")
     };
     let inside = |links: &mut Links| {
-        let namespace = NetworkNamespace::new().unwrap();
+        let namespace = apart();
         links.add_veth("end", LINK, &namespace).unwrap();
         namespace
     };
@@ -304,7 +305,7 @@ fn a_namespace_ends_with_its_last_user() {
     let socket = namespace.enter(|| TcpListener::bind((Ipv4Addr::LOCALHOST, PORT)).unwrap()).unwrap();
     drop(namespace);
     // Long enough for one without users to end.
-    let unused = NetworkNamespace::new().unwrap();
+    let unused = apart();
     links.add_veth("witness", LINK, &unused).unwrap();
     drop(unused);
     wait_for("the unused one ends", || links.is_up("witness").is_err());

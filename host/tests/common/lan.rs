@@ -32,7 +32,7 @@ pub struct Member {
 
 impl Lan {
     pub fn new() -> Self {
-        let switch = NetworkNamespace::new().unwrap();
+        let switch = apart();
         let mut ports = Links::of(&switch).unwrap();
         ports.add_bridge("bridge").unwrap();
         ports.set_up("bridge").unwrap();
@@ -44,7 +44,7 @@ impl Lan {
 
 impl Member {
     fn join(ports: &mut Links, port: &str, address: Ipv4Addr) -> Self {
-        let namespace = NetworkNamespace::new().unwrap();
+        let namespace = apart();
         let mut links = Links::of(&namespace).unwrap();
         ports.add_veth(port, LINK, &namespace).unwrap();
         ports.attach(port, "bridge").unwrap();
@@ -65,6 +65,14 @@ impl Member {
         let mut known = lines.filter(|fields| fields[0] == address.to_string() && fields[2] != "0x0");
         known.next().map(|fields| fields[3].to_owned())
     }
+}
+
+/// A new namespace, in which nothing that a test does happens to the machine.
+pub fn apart() -> NetworkNamespace {
+    let which = || std::fs::read_link("/proc/thread-self/ns/net").unwrap();
+    let namespace = NetworkNamespace::new().unwrap();
+    assert_ne!(namespace.enter(which).unwrap(), which(), "the machine's own namespace would be changed");
+    namespace
 }
 
 /// Whether this process may make namespaces. Says so if not; but root must be able to, so its tests fail instead.
