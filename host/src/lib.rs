@@ -83,4 +83,6 @@ pub mod protocol;
 mod regions;
 #[cfg(feature = "verbs")]
 pub mod remote;
+pub mod serve;
+pub mod tcp;
 pub mod wire;

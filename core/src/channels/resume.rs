@@ -198,10 +198,11 @@ mod tests {
     #[test]
     fn a_socket_of_another_connection_is_refused() {
         let state = state(5_000, 70, 1_200);
+        let backwards = Range { start: 4_001, end: 4_000 };
         for (output, received, unread) in [
             (4_000..5_001, 70, &b""[..]),
             (1_199..4_000, 70, b""),
-            (4_001..4_000, 70, b""),
+            (backwards, 70, b""),
             (4_000..4_000, 69, b""),
             (4_000..4_000, 70, &[0; 71]),
         ] {

@@ -1,0 +1,125 @@
+//! TCP connections that are carried on elsewhere: reading one out of the kernel, making it anew in another, and letting
+//! go of it in silence. All of it by Linux' repair mode (`TCP_REPAIR`, made for checkpoints of containers), which needs
+//! the capability `CAP_NET_ADMIN` and nothing of the peer, who notices a pause at most.
+//!
+//! ```text
+//!   the node that fails                                        the heir
+//!   accept ── birth ──> State Box ═══════ READ ═════════════> resume (core)
+//!                                                                │
+//!   held socket ── queues ─────── over the agent's socket ──────>│
+//!               └─ silence                                    recreate ── SilentSocket ── speak
+//! ```
+//!
+//! * [`birth`] right after accept, once: what can't be known later. About 50 µs.
+//! * [`queues`] of a connection whose process is stopped or dead, by anybody who holds its socket.
+//! * [`recreate`] in the calling thread's network namespace. Nothing is sent before [`SilentSocket::speak`], nor ever if it
+//!   is dropped.
+//! * [`silence`] closes a connection that is another's now: without FIN or RST, which its client would take for the end.
+//!
+//! What is decided, and why that is right, is in [`backdoor_core::channels`].
+
+mod birth;
+#[allow(unsafe_code)]
+mod options;
+mod queues;
+mod recreate;
+mod repair;
+
+use std::io;
+use std::net::SocketAddrV4;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::io::Errno;
+
+pub use birth::birth;
+pub use queues::{Queues, queues};
+pub use recreate::{MAX_REFILL_BYTES, SilentSocket, recreate};
+
+use options::{Amount, Number};
+use repair::Repair;
+
+/// Why a connection could not be read, or made anew.
+#[derive(Debug, thiserror::Error)]
+pub enum TcpError {
+    /// Repair mode is a privilege.
+    #[error("carrying TCP connections on needs the capability CAP_NET_ADMIN: start the service as root, or grant it")]
+    NotPermitted,
+    /// No TCP connection over IPv4.
+    #[error("the socket is no TCP connection over IPv4")]
+    NotTcp,
+    /// Closed, closing, or not yet open.
+    #[error("the connection is not established (TCP state {state} of the kernel)")]
+    NotEstablished {
+        /// The kernel's number of its state.
+        state: u8,
+    },
+    /// Bytes went over it already, so that nobody can tell how it began.
+    #[error("the connection is not new: bytes were sent or read already")]
+    NotNew,
+    /// Bytes came or went while the queues were read.
+    #[error("the connection goes on: cut its node off before its queues are read")]
+    NotCutOff,
+    /// Numbers that the kernel would not take.
+    #[error("this is the birth of no connection: {0}")]
+    Nonsense(String),
+    /// The service's address is on another machine.
+    #[error("{address} is not an address of this machine, or of this network namespace: move it here first")]
+    AddressNotHere {
+        /// The address.
+        address: SocketAddrV4,
+    },
+    /// The kernel has that connection already.
+    #[error("there is a connection from {peer} to {local} here already")]
+    InUse {
+        /// This side's address.
+        local: SocketAddrV4,
+        /// The client's.
+        peer: SocketAddrV4,
+    },
+    /// Not the output that was asked for.
+    #[error("{found} bytes of output to play again, {needed} are needed")]
+    WrongReplay {
+        /// Bytes that were asked for.
+        needed: u64,
+        /// Bytes that came.
+        found: usize,
+    },
+    /// More than the kernel is asked to hold.
+    #[error("{bytes} bytes for a queue of the kernel: at most {MAX_REFILL_BYTES} are put there")]
+    TooMuch {
+        /// How many.
+        bytes: u64,
+    },
+    /// The system failed.
+    #[error("can't {doing}: {source}")]
+    System {
+        /// What was tried.
+        doing: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl TcpError {
+    /// For an error that means no more than it says.
+    fn while_doing(doing: &'static str) -> impl Fn(Errno) -> TcpError {
+        move |errno| TcpError::System { doing, source: errno.into() }
+    }
+}
+
+/// Closes a connection without a word to the peer. Other descriptors of the same socket keep it open, and in repair mode,
+/// in which it sends nothing of its own accord either; it does answer what comes.
+pub fn silence(socket: impl Into<OwnedFd>) -> Result<(), TcpError> {
+    let socket = socket.into();
+    Repair::enter(socket.as_fd()).map(Repair::for_good).map(drop)
+}
+
+/// Bytes that were written to the connection and that the peer has not acknowledged. Needs no privilege.
+pub(crate) fn unacknowledged(socket: impl AsFd) -> io::Result<u32> {
+    Ok(options::amount(socket.as_fd(), Amount::Unacknowledged)?)
+}
+
+/// Makes calls that read from the socket wait for `bytes` bytes, or the end.
+pub(crate) fn wait_for_bytes(socket: impl AsFd, bytes: usize) -> io::Result<()> {
+    Ok(options::set(socket.as_fd(), Number::ReceiveLowWater, bytes.clamp(1, i32::MAX as usize) as u32)?)
+}

@@ -1,0 +1,131 @@
+//! A socket in repair mode: its sequence numbers and queues can be read and set, and nothing is sent.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use linux_raw_sys::net::tcp_info;
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+use rustix::net::sockopt::{set_socket_reuseaddr, socket_reuseaddr};
+
+use super::TcpError;
+use super::options::{self, Number};
+
+/// Values of `TCP_REPAIR`.
+mod mode {
+    pub(super) const OFF: u32 = 0;
+    pub(super) const ON: u32 = 1;
+    /// Off, and no probe is sent.
+    pub(super) const OFF_IN_SILENCE: u32 = -1i32 as u32;
+}
+
+/// The two queues of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Queue {
+    Receive = 1,
+    Send = 2,
+}
+
+/// The kernel's numbers of the states in which a connection can be carried on.
+pub(super) mod state {
+    pub(crate) const ESTABLISHED: u8 = 1;
+    /// The peer has sent its last byte; this side has not.
+    pub(crate) const CLOSE_WAIT: u8 = 8;
+}
+
+/// Repair mode, until it is dropped. Then the connection goes on as before, without a probe.
+#[derive(Debug)]
+pub(super) struct Repair<'s> {
+    socket: BorrowedFd<'s>,
+    for_good: bool,
+    /// Leaving repair mode clears this, and with it somebody could no longer listen at the address.
+    reuse_address: bool,
+}
+
+impl<'s> Repair<'s> {
+    /// Fails unless the socket is TCP and this process may.
+    pub(super) fn enter(socket: BorrowedFd<'s>) -> Result<Self, TcpError> {
+        let reuse_address = socket_reuseaddr(socket).map_err(|_| TcpError::NotTcp)?;
+        options::set(socket, Number::Repair, mode::ON).map_err(|errno| match errno {
+            Errno::PERM => TcpError::NotPermitted,
+            Errno::NOPROTOOPT | Errno::OPNOTSUPP | Errno::NOTSOCK => TcpError::NotTcp,
+            errno => TcpError::while_doing("put the socket into repair mode")(errno),
+        })?;
+        Ok(Repair { socket, for_good: false, reuse_address })
+    }
+
+    /// Not left when this is dropped: whoever closes the socket last closes it in silence.
+    pub(super) fn for_good(mut self) -> Self {
+        self.for_good = true;
+        self
+    }
+
+    /// Back to work; a probe asks the peer for an acknowledgement.
+    pub(super) fn leave_with_probe(self) -> Result<(), TcpError> {
+        let outcome = options::set(self.socket, Number::Repair, mode::OFF);
+        outcome.map_err(TcpError::while_doing("leave repair mode"))
+    }
+
+    /// From here on, everything is about this queue.
+    fn choose(&self, queue: Queue) -> Result<(), Errno> {
+        options::set(self.socket, Number::RepairQueue, queue as u32)
+    }
+
+    /// Sequence number after the last byte of a queue.
+    pub(super) fn sequence(&self, queue: Queue) -> Result<u32, Errno> {
+        self.choose(queue)?;
+        options::get(self.socket, Number::QueueSequence)
+    }
+
+    /// Where an empty queue of an unconnected socket begins.
+    pub(super) fn set_sequence(&self, queue: Queue, sequence: u32) -> Result<(), Errno> {
+        self.choose(queue)?;
+        options::set(self.socket, Number::QueueSequence, sequence)
+    }
+
+    /// The first `length` bytes of a queue, or fewer; they stay there.
+    pub(super) fn peek(&self, queue: Queue, length: usize) -> Result<Vec<u8>, Errno> {
+        let mut bytes = vec![0; length];
+        if length > 0 {
+            self.choose(queue)?;
+            let (_, peeked) = rustix::net::recv(self.socket, &mut bytes[..], RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
+            bytes.truncate(peeked);
+        }
+        Ok(bytes)
+    }
+
+    /// Appends to a queue, as if the bytes had been received, or sent. Never waits.
+    pub(super) fn fill(&self, queue: Queue, mut bytes: &[u8]) -> io::Result<()> {
+        /// The kernel takes what it gets into one piece of memory.
+        const CHUNK_BYTES: usize = 32 << 10;
+        if !bytes.is_empty() {
+            self.choose(queue)?;
+        }
+        while !bytes.is_empty() {
+            let chunk = &bytes[..bytes.len().min(CHUNK_BYTES)];
+            let sent = super::recreate::send_now(self.socket, chunk)?;
+            bytes = &bytes[sent..];
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Repair<'_> {
+    fn drop(&mut self) {
+        if self.for_good {
+            return;
+        }
+        let _ = options::set(self.socket, Number::Repair, mode::OFF_IN_SILENCE);
+        let _ = set_socket_reuseaddr(self.socket, self.reuse_address);
+    }
+}
+
+/// All that the kernel tells of a connection that can be carried on, and whether the peer has sent its last byte.
+pub(super) fn established(socket: BorrowedFd<'_>) -> Result<(tcp_info, bool), TcpError> {
+    let info = options::info(socket).map_err(|_| TcpError::NotTcp)?;
+    match info.tcpi_state {
+        state::ESTABLISHED => Ok((info, false)),
+        state::CLOSE_WAIT => Ok((info, true)),
+        state => Err(TcpError::NotEstablished { state }),
+    }
+}
