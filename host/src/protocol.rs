@@ -5,10 +5,11 @@
 //!
 //! | request | from | answer | descriptors |
 //! |---|---|---|---|
-//! | `{"version":3,"request":"attach"}` | monitor | `attached` | hook table, Progress Box, State Boxes: read-only; claims: writable |
-//! | `{"version":3,"request":"register","name":"kv","deadline_ns":20000000}` | application | `registered` | Progress Box, State Boxes: writable; claims: read-only |
+//! | `{"version":4,"request":"attach"}` | monitor | `attached` | hook table, Progress Box, State Boxes: read-only; claims: writable |
+//! | `{"version":4,"request":"register","name":"kv","deadline_ns":20000000}` | application | `registered` | Progress Box, State Boxes: writable; claims: read-only |
 //! | `{…"request":"open_session","application":4,"name":"client 7","deadline_ns":…,"state_bytes":4096}` | application | `session_opened` | |
-//! | `{…"request":"watch_queue","slot":5}` and a socket | application | `done` | |
+//! | `{…"request":"watch_queue","slot":5,"keep":true}` and a socket | application | `done` | |
+//! | `{…"request":"queues","session":3}` | taker | `queues` | what the queues hold |
 //! | `{…"request":"close_session","session":3}` | application | none | |
 //! | `{…"request":"depart","application":4}` | application | none | |
 //! | `{…"request":"status"}` | anybody | `status` | |
@@ -22,7 +23,11 @@
 //!
 //! `watch_queue` is the only request that takes a descriptor, and takes exactly one: a stream socket, whose duplicate the
 //! agent keeps for the application or session in that slot, and from then on tells how much waits in it. What comes with
-//! other requests is closed.
+//! other requests is closed. If it is to `keep` the socket, the agent does so when the application dies, so that its client
+//! is not told, for as long as the agent is configured to: somebody may carry the connection on.
+//!
+//! `queues` is for whoever takes a session over: what its kept TCP connection holds, as it is now. It is refused unless
+//! the session's claim word says that it is claimed, for the connection pauses meanwhile, and its owner's calls may fail.
 //!
 //! `revoke` takes a region back from the network card, so that no monitor on another machine can reach it; `restore`
 //! offers it again, under another key of the card. Memory that processes of this machine have mapped stays with them.
@@ -32,7 +37,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Version of the packets.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 /// Longest packet.
 pub const MAX_PACKET_BYTES: usize = 4096;
 /// Most descriptors in one packet.
@@ -87,6 +92,13 @@ pub enum Request {
     WatchQueue {
         /// The slot of the application or session.
         slot: u32,
+        /// Whether it is kept for a while if the application dies.
+        keep: bool,
+    },
+    /// Whoever has claimed a session wants to know what its kept connection holds.
+    Queues {
+        /// Its number.
+        session: u64,
     },
     /// The session has ended as it should. No answer.
     CloseSession {
@@ -137,6 +149,8 @@ pub enum Answer {
         /// Index of its claim word.
         claim: u32,
     },
+    /// To `queues`. The descriptor is a file with the unread input, and then the unacknowledged output.
+    Queues(QueuesOf),
     /// To `status`.
     Status(Status),
     /// To `watch_queue`, `revoke` and `restore`: it is so now, and may have been before.
@@ -167,6 +181,23 @@ impl Region {
     pub(crate) fn new(key: RegionKey, words: usize, rights: Rights, writable: bool) -> Self {
         Region { key: key.0, words: words as u64, rights: rights.bits(), writable }
     }
+}
+
+/// Where a TCP connection stands, in sequence numbers; see [`Queues`](crate::tcp::Queues).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueuesOf {
+    /// First byte of output that the client has not acknowledged.
+    pub acknowledged: u32,
+    /// First byte of output that was never sent.
+    pub sent: u32,
+    /// First byte of input that was not acknowledged to the client.
+    pub received: u32,
+    /// Whether the client sends no more.
+    pub ended: bool,
+    /// Bytes of unread input.
+    pub unread: u64,
+    /// Bytes of unacknowledged output.
+    pub unacknowledged: u64,
 }
 
 /// How full a node is.
@@ -214,6 +245,8 @@ pub enum Reason {
     Busy,
     /// The application is not registered over this connection.
     NotYours,
+    /// The session is its owner's.
+    NotClaimed,
     /// The agent itself failed.
     Internal,
 }
@@ -275,7 +308,8 @@ mod tests {
             Request::Attach {},
             Request::Register { name: "kv \"ü\"".into(), deadline_ns: u64::MAX },
             Request::OpenSession { application: 4, name: String::new(), deadline_ns: 1, state_bytes: 9 },
-            Request::WatchQueue { slot: 5 },
+            Request::WatchQueue { slot: 5, keep: true },
+            Request::Queues { session: 3 },
             Request::Depart { application: 7 },
         ] {
             assert_eq!(decode(&encode(&request)), Ok(request));
@@ -286,11 +320,11 @@ mod tests {
 
     #[test]
     fn the_documented_packets_are_read() {
-        let attach: Request = decode(br#"{"version":3,"request":"attach"}"#).unwrap();
+        let attach: Request = decode(br#"{"version":4,"request":"attach"}"#).unwrap();
         assert_eq!(attach, Request::Attach {});
-        let revoke: Request = decode(br#"{"version":3,"request":"revoke","region":3}"#).unwrap();
+        let revoke: Request = decode(br#"{"version":4,"request":"revoke","region":3}"#).unwrap();
         assert_eq!(revoke, Request::Revoke { region: STATE_BOXES.0 });
-        let register = decode(br#"{"version":3,"request":"register","name":"kv","deadline_ns":20000000}"#);
+        let register = decode(br#"{"version":4,"request":"register","name":"kv","deadline_ns":20000000}"#);
         assert_eq!(register, Ok(Request::Register { name: "kv".into(), deadline_ns: 20_000_000 }));
     }
 
@@ -298,7 +332,7 @@ mod tests {
     fn the_version_is_looked_at_first() {
         let error = decode::<Request>(br#"{"version":1,"request":"dance","partners":[1]}"#).unwrap_err();
         assert_eq!(error, PacketError::WrongVersion { found: 1 });
-        assert!(error.to_string().contains("version 3") && error.to_string().contains("version 1"), "{error}");
+        assert!(error.to_string().contains("version 4") && error.to_string().contains("version 1"), "{error}");
     }
 
     proptest! {

@@ -229,7 +229,7 @@ fn descriptors_that_are_not_wanted_are_refused_and_closed() {
     let (mut client, server) = tcp();
     client.write_all(b"request").unwrap();
     let file: OwnedFd = tempfile::tempfile().unwrap().into();
-    let watch = Request::WatchQueue { slot: application };
+    let watch = Request::WatchQueue { slot: application, keep: false };
     // Whoever closes last tells: the other end sees the end of a pipe when no duplicate is left.
     let (reader, writer) = std::io::pipe().unwrap();
     let cases: [(&[BorrowedFd<'_>], &str); 5] = [
@@ -244,9 +244,12 @@ fn descriptors_that_are_not_wanted_are_refused_and_closed() {
         assert_eq!(reason, Reason::Invalid);
         assert!(message.contains(expected) && !message.contains('\n'), "{message}");
     }
-    let others = Request::WatchQueue { slot: 0 };
+    let others = Request::WatchQueue { slot: 0, keep: false };
     assert_eq!(refusal(&link, &others, &[server.as_fd()]).0, Reason::NotYours);
-    assert_eq!(refusal(&link, &Request::WatchQueue { slot: u32::MAX }, &[server.as_fd()]).0, Reason::NotYours);
+    assert_eq!(
+        refusal(&link, &Request::WatchQueue { slot: u32::MAX, keep: false }, &[server.as_fd()]).0,
+        Reason::NotYours
+    );
     // With requests that want none, they are closed, and the request is served.
     for _ in 0..50 {
         let (answer, _) = link.request_with(&Request::Status {}, &[writer.as_fd(), server.as_fd()]).unwrap();
@@ -268,7 +271,7 @@ fn a_hundred_descriptors_at_once_exhaust_nobody() {
     let node = Node::connect(test.socket()).unwrap();
     let (_client, server) = tcp();
     let before = open_descriptors();
-    let packet = encode(&Request::WatchQueue { slot: 0 });
+    let packet = encode(&Request::WatchQueue { slot: 0, keep: false });
     let peer = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
     rustix::net::connect(&peer, &SocketAddrUnix::new(test.socket()).unwrap()).unwrap();
     let hundred = [server.as_fd(); 100];

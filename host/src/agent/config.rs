@@ -38,6 +38,9 @@ pub struct AgentConfig {
     pub queue_period: Nanos,
     /// What died is kept at least this long, for somebody to recover it; then until its room is needed.
     pub retain: Nanos,
+    /// Connections of a session whose process died are kept this long, for somebody to carry them on; then their clients
+    /// are told. It concerns those that the service [asked to be kept](crate::app::Session::keep_connection).
+    pub keep: Nanos,
     /// Most connections at once.
     pub max_connections: usize,
     /// A connection that has made no request after this long is closed, from wherever it comes.
@@ -63,6 +66,7 @@ impl AgentConfig {
             queues: 256,
             queue_period: Nanos::from_millis(2),
             retain: Nanos::from_secs(60),
+            keep: Nanos::from_secs(30),
             max_connections: 256,
             greeting_timeout: Nanos::from_secs(5),
             #[cfg(feature = "verbs")]

@@ -3,6 +3,8 @@
 //! All sockets are non-blocking. A peer is served one packet per round, so that none can keep the others waiting; a
 //! peer that does not take its answers is disconnected; one that never asks anything is, too.
 
+use std::fs::File;
+use std::io::{Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +14,7 @@ use backdoor_core::progress_box::{Counter, Slot};
 use backdoor_core::transport::RegionKey;
 use backdoor_transports::shm::SharedWord;
 use rustix::event::{PollFd, PollFlags};
+use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 
@@ -22,7 +25,8 @@ use super::memory::NodeMemory;
 use super::registry::{ConnectionId, Refusal, Registry};
 use super::socket::Listener;
 use crate::clock;
-use crate::protocol::{Answer, MAX_PACKET_BYTES, PacketError, Reason, Region, Request, decode, encode};
+use crate::protocol::{Answer, MAX_PACKET_BYTES, PacketError, QueuesOf, Reason, Region, Request, decode, encode};
+use crate::tcp::Queues;
 use crate::wire::{Enclosed, Received, has_hung_up, receive_from_peer, send};
 
 struct Peer {
@@ -71,7 +75,7 @@ impl EventLoop {
             let mut at_most = self.config.agent_tick;
             if self.registry.has_queues() {
                 if now >= next_queues {
-                    self.registry.look_at_queues();
+                    self.registry.look_at_queues(now);
                     next_queues = now + self.config.queue_period;
                 }
                 at_most = at_most.min(next_queues - now);
@@ -157,7 +161,10 @@ impl EventLoop {
             .and_then(|request| self.serve(peer, request, enclosed, now));
         match outcome {
             Ok(None) => Fate::Stay,
-            Ok(Some((reply, descriptors))) => answer(peer.socket.as_fd(), &reply, &descriptors),
+            Ok(Some((reply, descriptors))) => {
+                let descriptors: Vec<_> = descriptors.iter().map(Handed::as_fd).collect();
+                answer(peer.socket.as_fd(), &reply, &descriptors)
+            }
             Err(refusal) => answer(peer.socket.as_fd(), &refusal.into(), &[]),
         }
     }
@@ -171,6 +178,12 @@ impl EventLoop {
     ) -> Result<Option<Reply<'_>>, Refusal> {
         let incarnation = self.registry.incarnation;
         let (reply, descriptors) = match request {
+            Request::Queues { session } => {
+                let queues = self.registry.queues_of(session)?;
+                let file = file_of(&queues)
+                    .map_err(|errno| Refusal(Reason::Internal, format!("the queues can't be handed over: {errno}")))?;
+                return Ok(Some((Answer::Queues(QueuesOf::from(&queues)), vec![Handed::Made(file)])));
+            }
             Request::Attach {} => {
                 let (regions, descriptors) = self.memory.for_monitor();
                 (Answer::Attached { incarnation, regions }, descriptors)
@@ -200,7 +213,7 @@ impl EventLoop {
                 let opened = self.registry.open_session(peer.id, application, &name, deadline, state_bytes, now)?;
                 (opened, Vec::new())
             }
-            Request::WatchQueue { slot } => {
+            Request::WatchQueue { slot, keep } => {
                 let wrong = |what: &str| Refusal(Reason::Invalid, format!("{what} came with it: send one socket"));
                 let socket = match enclosed {
                     Enclosed::One(socket) => socket,
@@ -209,7 +222,7 @@ impl EventLoop {
                         return Err(wrong("more than one descriptor, or one that the agent has no room for,"));
                     }
                 };
-                self.registry.watch_queue(peer.id, Slot(slot), socket)?;
+                self.registry.watch_queue(peer.id, Slot(slot), socket, keep)?;
                 (Answer::Done {}, Vec::new())
             }
             // Nobody waits for an answer to these, so a refusal would be taken for the answer to something else.
@@ -222,7 +235,7 @@ impl EventLoop {
                 return Ok(None);
             }
         };
-        Ok(Some((reply, descriptors)))
+        Ok(Some((reply, descriptors.into_iter().map(Handed::Kept).collect())))
     }
 
     fn elsewhere(&self) -> Result<&dyn Elsewhere, OfferError> {
@@ -242,7 +255,40 @@ impl EventLoop {
     }
 }
 
-type Reply<'a> = (Answer, Vec<BorrowedFd<'a>>);
+type Reply<'a> = (Answer, Vec<Handed<'a>>);
+
+/// A descriptor that goes with an answer.
+enum Handed<'a> {
+    Kept(BorrowedFd<'a>),
+    Made(OwnedFd),
+}
+
+impl AsFd for Handed<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Handed::Kept(descriptor) => *descriptor,
+            Handed::Made(descriptor) => descriptor.as_fd(),
+        }
+    }
+}
+
+impl From<&Queues> for QueuesOf {
+    fn from(queues: &Queues) -> Self {
+        let Queues { acknowledged, sent, received, ended, ref unread, ref unacknowledged } = *queues;
+        let (unread, unacknowledged) = (unread.len() as u64, unacknowledged.len() as u64);
+        QueuesOf { acknowledged, sent, received, ended, unread, unacknowledged }
+    }
+}
+
+/// Unread input and unacknowledged output, in a file that exists nowhere.
+fn file_of(queues: &Queues) -> std::io::Result<OwnedFd> {
+    let file = rustix::fs::memfd_create("backdoor-queues", MemfdFlags::CLOEXEC)?;
+    let mut file = File::from(file);
+    file.write_all(&queues.unread)?;
+    file.write_all(&queues.unacknowledged)?;
+    file.rewind()?;
+    Ok(file.into())
+}
 
 /// A peer whose queue is full does not read its answers; it is let go rather than waited for.
 fn answer(socket: BorrowedFd<'_>, answer: &Answer, descriptors: &[BorrowedFd<'_>]) -> Fate {

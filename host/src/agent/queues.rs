@@ -12,11 +12,11 @@
 //! * What a peer sends is hostile until it has shown to be a stream socket of which the kernel tells what waits. Of those,
 //!   no more are held than there are gauges, and the agent starts only where it may have as many descriptors.
 //! * A duplicate keeps its connection open, so it is let go with its session, and when its process dies: then clients are
-//!   told by the kernel, as ever. Whoever wants connections to survive a process begins there
-//!   ([`Queues::release`]).
+//!   told by the kernel, as ever. One that is to be kept is let go a while later, so that somebody can carry it on; and in
+//!   silence if somebody did.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use backdoor_core::progress_box::{MAX_GAUGES, Pending, Slot};
 use rustix::event::{PollFd, PollFlags};
@@ -26,6 +26,7 @@ use rustix::net::sockopt::{socket_acceptconn, socket_type};
 use rustix::time::Timespec;
 
 use super::gauges::GAUGE_SLOTS;
+use crate::tcp;
 
 /// Most sockets that an agent can hold.
 pub(super) const MAX_QUEUES: usize = MAX_GAUGES - GAUGE_SLOTS;
@@ -49,18 +50,20 @@ struct Queue {
     socket: OwnedFd,
     listens: bool,
     gauge: u16,
+    /// Not let go when its process dies.
+    keep: bool,
 }
 
 impl Queue {
     /// Fails unless the kernel tells what waits in it.
-    fn of(socket: OwnedFd, gauge: u16) -> Result<Self, QueueError> {
+    fn of(socket: OwnedFd, gauge: u16, keep: bool) -> Result<Self, QueueError> {
         match socket_type(&socket) {
             Ok(SocketType::STREAM) => {}
             Ok(_) => return Err(QueueError::NoStream),
             Err(_) => return Err(QueueError::NoSocket),
         }
         let listens = socket_acceptconn(&socket).unwrap_or(false);
-        let queue = Queue { socket, listens, gauge };
+        let queue = Queue { socket, listens, gauge, keep };
         queue.waiting().map(|_| queue).map_err(|_| QueueError::NotTold)
     }
 
@@ -106,10 +109,10 @@ impl Queues {
     }
 
     /// Holds `socket` for the entity in `slot`, in place of an earlier one. Answers its gauge.
-    pub(super) fn hold(&mut self, slot: Slot, socket: OwnedFd) -> Result<u16, QueueError> {
+    pub(super) fn hold(&mut self, slot: Slot, socket: OwnedFd, keep: bool) -> Result<u16, QueueError> {
         let known = self.held.get(&slot).map(|queue| queue.gauge);
         let gauge = known.or(self.free.front().copied()).ok_or(QueueError::Full(self.room))?;
-        let queue = Queue::of(socket, gauge)?;
+        let queue = Queue::of(socket, gauge, keep)?;
         if known.is_none() {
             self.free.pop_front();
         }
@@ -118,10 +121,20 @@ impl Queues {
     }
 
     /// Lets go of the socket of the entity in `slot`, if there is one. Its gauge is to be cleared before it is another's.
-    pub(super) fn release(&mut self, slot: Slot) -> Option<u16> {
+    /// If the connection is another's now, it is closed `in_silence`.
+    pub(super) fn release(&mut self, slot: Slot, in_silence: bool) -> Option<u16> {
         let queue = self.held.remove(&slot)?;
+        if in_silence {
+            // What is no TCP connection is nobody else's.
+            let _ = tcp::silence(queue.socket);
+        }
         self.free.push_back(queue.gauge);
         Some(queue.gauge)
+    }
+
+    /// The socket that is kept for the entity in `slot` if its process dies.
+    pub(super) fn kept(&self, slot: Slot) -> Option<BorrowedFd<'_>> {
+        self.held.get(&slot).filter(|queue| queue.keep).map(|queue| queue.socket.as_fd())
     }
 
     /// Asks for what waits in each socket and hands it on, by gauge. What the kernel does not tell is nothing.
@@ -169,8 +182,8 @@ mod tests {
         let (mut client, mut server) = tcp();
         let (mut local_client, local_server) = UnixStream::pair().unwrap();
         let mut queues = Queues::new(4);
-        queues.hold(slot(3), duplicate(&server)).unwrap();
-        queues.hold(slot(5), local_server.into()).unwrap();
+        queues.hold(slot(3), duplicate(&server), false).unwrap();
+        queues.hold(slot(5), local_server.into(), false).unwrap();
         assert_eq!(pass(&mut queues), [(0, 0), (1, 0)]);
         client.write_all(b"request").unwrap();
         local_client.write_all(b"more").unwrap();
@@ -189,8 +202,8 @@ mod tests {
         let local = UnixListener::bind(directory.path().join("listener")).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut queues = Queues::new(4);
-        queues.hold(slot(0), listener.try_clone().unwrap().into()).unwrap();
-        queues.hold(slot(1), local.into()).unwrap();
+        queues.hold(slot(0), listener.try_clone().unwrap().into(), false).unwrap();
+        queues.hold(slot(1), local.into(), false).unwrap();
         assert_eq!(pass(&mut queues), [(0, 0), (1, 0)]);
         let _clients = [listener.local_addr().unwrap(); 2].map(|address| TcpStream::connect(address).unwrap());
         assert_eq!(pass(&mut queues), [(0, 1), (1, 0)]);
@@ -203,7 +216,7 @@ mod tests {
     #[test]
     fn looks_are_numbered() {
         let mut queues = Queues::new(1);
-        queues.hold(slot(0), duplicate(&tcp().1)).unwrap();
+        queues.hold(slot(0), duplicate(&tcp().1), false).unwrap();
         let mut looks = Vec::new();
         for _ in 0..3 {
             queues.pass(|_, word| looks.push(Pending::of_word(word).look));
@@ -215,10 +228,13 @@ mod tests {
     fn what_is_no_stream_socket_is_not_taken() {
         let mut queues = Queues::new(1);
         let (reader, _writer) = rustix::pipe::pipe().unwrap();
-        assert_eq!(queues.hold(slot(0), reader), Err(QueueError::NoSocket));
-        assert_eq!(queues.hold(slot(0), std::fs::File::open("/dev/null").unwrap().into()), Err(QueueError::NoSocket));
+        assert_eq!(queues.hold(slot(0), reader, false), Err(QueueError::NoSocket));
+        assert_eq!(
+            queues.hold(slot(0), std::fs::File::open("/dev/null").unwrap().into(), false),
+            Err(QueueError::NoSocket)
+        );
         let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
-        assert_eq!(queues.hold(slot(0), datagrams.into()), Err(QueueError::NoStream));
+        assert_eq!(queues.hold(slot(0), datagrams.into(), false), Err(QueueError::NoStream));
         assert_eq!((queues.len(), pass(&mut queues)), (0, vec![]));
     }
 
@@ -226,16 +242,20 @@ mod tests {
     fn gauges_are_as_many_as_there_is_room_and_rest_before_they_serve_again() {
         let (_client, server) = tcp();
         let mut queues = Queues::new(3);
-        let gauges: Vec<u16> = (0..3).map(|at| queues.hold(slot(at), duplicate(&server)).unwrap()).collect();
+        let gauges: Vec<u16> = (0..3).map(|at| queues.hold(slot(at), duplicate(&server), false).unwrap()).collect();
         assert_eq!(gauges, [GAUGE_SLOTS as u16, GAUGE_SLOTS as u16 + 1, GAUGE_SLOTS as u16 + 2]);
-        assert_eq!(queues.hold(slot(9), duplicate(&server)), Err(QueueError::Full(3)));
-        assert_eq!(queues.hold(slot(1), duplicate(&server)), Ok(gauges[1]), "one socket each, the last one given");
+        assert_eq!(queues.hold(slot(9), duplicate(&server), false), Err(QueueError::Full(3)));
+        assert_eq!(
+            queues.hold(slot(1), duplicate(&server), false),
+            Ok(gauges[1]),
+            "one socket each, the last one given"
+        );
         assert_eq!(queues.len(), 3);
         for at in [2, 0, 1] {
-            assert_eq!(queues.release(slot(at)), Some(gauges[at]));
+            assert_eq!(queues.release(slot(at), false), Some(gauges[at]));
         }
-        assert_eq!(queues.release(slot(1)), None);
-        let again: Vec<u16> = (0..3).map(|at| queues.hold(slot(at), duplicate(&server)).unwrap()).collect();
+        assert_eq!(queues.release(slot(1), false), None);
+        let again: Vec<u16> = (0..3).map(|at| queues.hold(slot(at), duplicate(&server), false).unwrap()).collect();
         assert_eq!(again, [gauges[2], gauges[0], gauges[1]]);
     }
 
@@ -247,7 +267,7 @@ mod tests {
         let mut queues = Queues::new(QUEUES);
         for (at, (client, server)) in sockets.iter().enumerate() {
             (&*client).write_all(&[0; 8]).unwrap();
-            queues.hold(slot(at), duplicate(server)).unwrap();
+            queues.hold(slot(at), duplicate(server), false).unwrap();
         }
         let mut times: Vec<u64> = (0..2000)
             .map(|_| {

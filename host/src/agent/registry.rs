@@ -21,8 +21,9 @@ use backdoor_transports::shm::{ReadOnlyWords, SharedWord, SharedWords};
 use super::AgentConfig;
 use super::arena::Arena;
 use super::memory::Mapped;
-use super::queues::{QueueError, Queues};
+use super::queues::{QueueError, Queues as HeldQueues};
 use crate::protocol::{Answer, Reason, Status};
+use crate::tcp::{self, Queues, TcpError};
 
 /// Number of a connection, never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +71,10 @@ pub(super) struct Registry {
     claims: ReadOnlyWords,
     claims_taken: Vec<bool>,
     arena: Arena,
-    queues: Queues,
+    queues: HeldQueues,
+    /// Until when sockets are kept whose process has died.
+    kept_until: BTreeMap<Slot, Nanos>,
+    keep: Nanos,
     applications: BTreeMap<Slot, Application>,
     sessions: BTreeMap<u64, Session>,
     next_session: u64,
@@ -88,7 +92,9 @@ impl Registry {
             claims: mapped.claims,
             claims_taken: vec![false; config.claims],
             arena: Arena::new(config.state_words),
-            queues: Queues::new(config.queues),
+            queues: HeldQueues::new(config.queues),
+            kept_until: BTreeMap::new(),
+            keep: config.keep,
             applications: BTreeMap::new(),
             sessions: BTreeMap::new(),
             next_session: 1,
@@ -198,11 +204,17 @@ impl Registry {
 
     /// Takes a duplicate of the socket in which work waits for the application or session in `slot`, in place of an earlier
     /// one, and names its gauge in the directory.
-    pub(super) fn watch_queue(&mut self, connection: ConnectionId, slot: Slot, socket: OwnedFd) -> Result<(), Refusal> {
+    pub(super) fn watch_queue(
+        &mut self,
+        connection: ConnectionId,
+        slot: Slot,
+        socket: OwnedFd,
+        keep: bool,
+    ) -> Result<(), Refusal> {
         let session = self.sessions.values().find(|session| session.slot == slot && session.orphaned.is_none());
         self.check_owner(connection, session.map_or(slot, |session| session.application))
             .map_err(|_| Refusal(Reason::NotYours, format!("slot {} is not of this connection", slot.0)))?;
-        let gauge = self.queues.hold(slot, socket).map_err(|error| match error {
+        let gauge = self.queues.hold(slot, socket, keep).map_err(|error| match error {
             QueueError::Full(_) => Refusal(Reason::Full, error.to_string()),
             _ => Refusal(Reason::Invalid, error.to_string()),
         })?;
@@ -217,14 +229,42 @@ impl Registry {
         self.queues.len() > 0
     }
 
-    /// Looks what waits in each socket.
-    pub(super) fn look_at_queues(&mut self) {
+    /// What the kept connection of a session holds that was claimed.
+    pub(super) fn queues_of(&self, id: u64) -> Result<Queues, Refusal> {
+        let invalid = |message: String| Refusal(Reason::Invalid, message);
+        let session = self.sessions.get(&id).ok_or_else(|| invalid(format!("there is no session {id}")))?;
+        if !self.is_claimed(session) {
+            let message = format!("nobody has claimed session {id}: its connection is its owner's");
+            return Err(Refusal(Reason::NotClaimed, message));
+        }
+        let socket = self.queues.kept(session.slot);
+        let socket = socket.ok_or_else(|| invalid(format!("no connection of session {id} is kept")))?;
+        tcp::queues(socket).map_err(|error| match error {
+            TcpError::NotTcp | TcpError::NotEstablished { .. } => invalid(error.to_string()),
+            _ => Refusal(Reason::Internal, error.to_string()),
+        })
+    }
+
+    fn is_claimed(&self, session: &Session) -> bool {
+        self.claims.load(session.claim) != Some(session.unclaimed)
+    }
+
+    /// Looks what waits in each socket, and lets go of those that were kept for long enough after their process.
+    pub(super) fn look_at_queues(&mut self, now: Nanos) {
+        let late: Vec<Slot> =
+            self.kept_until.iter().filter(|(_, until)| now >= **until).map(|(slot, _)| *slot).collect();
+        for slot in late {
+            self.release_queue(slot);
+        }
         self.queues.pass(|gauge, waiting| self.progress.set_gauge(gauge, waiting));
     }
 
     /// Lets go of the socket of whoever is in `slot`. The gauge is cleared before anybody else can get it.
     fn release_queue(&mut self, slot: Slot) {
-        if let Some(gauge) = self.queues.release(slot) {
+        self.kept_until.remove(&slot);
+        // Its client talks to somebody else, and would take the end of this connection for that of the other one.
+        let is_anothers = self.sessions.values().any(|session| session.slot == slot && self.is_claimed(session));
+        if let Some(gauge) = self.queues.release(slot, is_anothers) {
             self.progress.amend(slot, |record| record.pending = None);
             self.progress.set_gauge(usize::from(gauge), 0);
         }
@@ -264,7 +304,12 @@ impl Registry {
         for slot in lost {
             self.release_queue(slot);
             for id in self.sessions_of(slot) {
-                self.release_session_queue(id);
+                match self.sessions.get(&id).map(|session| session.slot) {
+                    Some(slot) if self.queues.kept(slot).is_some() => {
+                        self.kept_until.insert(slot, now + self.keep);
+                    }
+                    _ => self.release_session_queue(id),
+                }
             }
         }
     }

@@ -6,6 +6,8 @@
 
 mod claim;
 
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -18,8 +20,9 @@ use backdoor_core::transport::RegionKey;
 use backdoor_transports::shm::{MapError, ReadOnlyWords, SharedWord, SharedWords};
 
 use crate::clock;
-use crate::protocol::{Answer, CLAIMS, PROGRESS_BOX, Request, STATE_BOXES, Status};
+use crate::protocol::{Answer, CLAIMS, PROGRESS_BOX, QueuesOf, Request, STATE_BOXES, Status};
 use crate::regions::Received;
+use crate::tcp::{MAX_REFILL_BYTES, Queues};
 use crate::wire::{Connection, ConnectionError};
 use claim::ReadOnlyClaim;
 
@@ -99,6 +102,26 @@ impl Node {
         self.ask(&Request::Restore { region: region.0 })
     }
 
+    /// What the kept connection of a session holds that was claimed; see [`tcp::queues`](crate::tcp::queues).
+    pub fn queues(&self, session: u64) -> Result<Queues, ConnectionError> {
+        let (answer, descriptors) = self.link.request(&Request::Queues { session })?;
+        let Answer::Queues(QueuesOf { acknowledged, sent, received, ended, unread, unacknowledged }) = answer else {
+            return Err(self.link.no_agent(format!("answered {answer:?} to a question for queues")));
+        };
+        let nonsense = || self.link.no_agent("it sent no file with the queues".into());
+        let [file] = <[_; 1]>::try_from(descriptors).map_err(|_| nonsense())?;
+        let mut bytes = Vec::new();
+        let most = (2 * MAX_REFILL_BYTES) as u64;
+        File::from(file).take(most).read_to_end(&mut bytes)?;
+        let (unread, unacknowledged) = usize::try_from(unread)
+            .ok()
+            .and_then(|unread| bytes.split_at_checked(unread))
+            .filter(|(_, rest)| rest.len() as u64 == unacknowledged)
+            .ok_or_else(nonsense)?;
+        let (unread, unacknowledged) = (unread.to_vec(), unacknowledged.to_vec());
+        Ok(Queues { acknowledged, sent, received, ended, unread, unacknowledged })
+    }
+
     fn ask(&self, request: &Request) -> Result<(), ConnectionError> {
         ask(&self.link, request, &[])
     }
@@ -129,8 +152,8 @@ impl Shared {
         Ok(Counter::resume(self.progress.word(index)))
     }
 
-    fn watch_queue(&self, slot: Slot, socket: BorrowedFd<'_>) -> Result<(), ConnectionError> {
-        ask(&self.link, &Request::WatchQueue { slot: slot.0 }, &[socket])
+    fn watch_queue(&self, slot: Slot, socket: BorrowedFd<'_>, keep: bool) -> Result<(), ConnectionError> {
+        ask(&self.link, &Request::WatchQueue { slot: slot.0, keep }, &[socket])
     }
 }
 
@@ -166,7 +189,7 @@ impl App {
     /// The agent keeps a duplicate until the application and its sessions are dropped, or its process ends; until then,
     /// and for the moment that it takes the agent to notice, nobody else can listen at that address.
     pub fn watch_queue(&self, listener: impl AsFd) -> Result<(), ConnectionError> {
-        self.shared.watch_queue(self.shared.application, listener.as_fd())
+        self.shared.watch_queue(self.shared.application, listener.as_fd(), false)
     }
 
     /// Opens a session whose state never exceeds `state_bytes` bytes. It counts as idle until it first makes progress.
@@ -232,7 +255,13 @@ impl Session {
     /// # Errors
     /// The agent refuses what is no stream socket, and one more than it [can watch](crate::agent::AgentConfig::queues).
     pub fn watch_queue(&self, socket: impl AsFd) -> Result<(), ConnectionError> {
-        self.shared.watch_queue(self.slot, socket.as_fd())
+        self.shared.watch_queue(self.slot, socket.as_fd(), false)
+    }
+
+    /// The same, and the agent keeps the duplicate for [a while](crate::agent::AgentConfig::keep) when this process dies,
+    /// so that somebody can carry the connection on. The client is not told meanwhile.
+    pub fn keep_connection(&self, socket: impl AsFd) -> Result<(), ConnectionError> {
+        self.shared.watch_queue(self.slot, socket.as_fd(), true)
     }
 
     /// Makes `state` what a heir will find. Answers how many commits there were.

@@ -1,1 +1,128 @@
-//! Later.
+//! Serving a client over TCP so that another node can carry the connection on.
+//!
+//! A [`TcpSession`] is a [`Session`](crate::app::Session) and its connection. It keeps the rules of
+//! [`backdoor_core::channels`]: state and promise are committed before output is sent, and input stays in the kernel until
+//! what came of it is committed. So a service that is killed between any two instructions has lost nothing, and done
+//! nothing twice.
+//!
+//! ```no_run
+//! use backdoor_core::Nanos;
+//! use backdoor_host::app::Node;
+//! use backdoor_host::agent::default_socket;
+//! use backdoor_host::serve::{Retain, SessionConfig, TcpSession};
+//!
+//! let app = Node::connect(default_socket())?.register("echo", Nanos::from_secs(1))?;
+//! let listener = std::net::TcpListener::bind("10.0.0.1:7")?;
+//! let config = SessionConfig { deadline: Nanos::from_millis(50), application_bytes: 64, retain: Retain::Bytes(1 << 20) };
+//! let mut session = TcpSession::accept(&app, listener.accept()?.0, "client", config)?;
+//! let mut line = [0; 512];
+//! loop {
+//!     let length = session.read(&mut line)?;
+//!     if length == 0 {
+//!         break;
+//!     }
+//!     session.commit_and_send(b"", length, &line[..length])?;
+//!     session.idle();
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The heir, with what it read out of the failed node's State Box and, if that node's agent still lives, out of the
+//! connection's [queues](crate::app::Node::queues):
+//!
+//! ```no_run
+//! # use backdoor_core::Nanos;
+//! # use backdoor_host::app::App;
+//! # use backdoor_host::serve::*;
+//! # use backdoor_host::tcp::Queues;
+//! # fn heir(app: &App, payload: &[u8], queues: Option<&Queues>, config: SessionConfig) -> Result<TcpSession, ServeError> {
+//! let prepared = TcpSession::adopt(app, payload, queues, "client", config, |_| Vec::new())?; // silent, and in a State Box
+//! // Here the session becomes this node's: `backdoor_core::takeover`.
+//! prepared.speak()
+//! # }
+//! ```
+
+mod adopt;
+mod session;
+
+use std::io;
+
+use backdoor_core::Nanos;
+use backdoor_core::channels::{ChannelError, ChannelId, ResumeError};
+use backdoor_core::state_box::CommitError;
+
+use crate::app::AppError;
+use crate::tcp::TcpError;
+use crate::wire::ConnectionError;
+
+pub use adopt::PreparedSession;
+pub use session::TcpSession;
+
+/// The connection to the client in a session's payload.
+pub const CLIENT: ChannelId = ChannelId(0);
+
+/// Where output comes from that a client asks for again after a takeover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retain {
+    /// From the State Box, which has room for so many bytes of output: all that the client has not acknowledged, and what
+    /// is sent next.
+    Bytes(usize),
+    /// From the application, which can compute it anew.
+    Regenerated,
+}
+
+/// What a session is opened with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionConfig {
+    /// Silence longer than this while active is a failure.
+    pub deadline: Nanos,
+    /// Largest state of the application, in bytes.
+    pub application_bytes: usize,
+    /// Where output comes from that is asked for again.
+    pub retain: Retain,
+}
+
+/// Why a session could not be opened, served, or carried on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The agent.
+    #[error(transparent)]
+    App(#[from] AppError),
+    /// The agent would not keep the connection.
+    #[error(transparent)]
+    Keep(#[from] ConnectionError),
+    /// The connection can't be read or made.
+    #[error(transparent)]
+    Tcp(#[from] TcpError),
+    /// The state was not committed, so nothing was sent. If the session was taken over, stop serving it.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// The payload is none.
+    #[error(transparent)]
+    Payload(#[from] ChannelError),
+    /// State and socket don't fit together.
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
+    /// The session has no connection to a client.
+    #[error("the session's state has no TCP connection {}", CLIENT.0)]
+    NoConnection,
+    /// More than was read.
+    #[error("{consumed} bytes of input acted upon, of {read} that were read")]
+    NotRead {
+        /// What was said to be acted upon.
+        consumed: usize,
+        /// What was read and not yet acted upon.
+        read: usize,
+    },
+    /// More output than the State Box has room for.
+    #[error("{needed} bytes of output to retain, and room for {room}: send less at once, or wait for the client")]
+    NoRoom {
+        /// Output that the client has not acknowledged, and what was to be sent.
+        needed: usize,
+        /// What can be retained.
+        room: usize,
+    },
+    /// The client is gone.
+    #[error("the connection to the client: {0}")]
+    Client(#[source] io::Error),
+}

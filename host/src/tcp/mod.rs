@@ -32,6 +32,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 
 pub use birth::birth;
+pub(crate) use birth::wall_clock;
 pub use queues::{Queues, queues};
 pub use recreate::{MAX_REFILL_BYTES, SilentSocket, recreate};
 
