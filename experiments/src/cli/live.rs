@@ -1,5 +1,6 @@
 //! `backdoor live`.
 
+mod failover;
 mod record;
 mod stage;
 
@@ -27,6 +28,7 @@ pub(super) struct Arguments {
 #[derive(Debug, clap::Subcommand)]
 enum Experiment {
     Detect(Box<Detect>),
+    Failover(failover::Arguments),
     Record(Box<record::Arguments>),
     Stage(stage::Arguments),
     /// One process of an experiment.
@@ -133,6 +135,7 @@ enum Format {
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.experiment {
         Experiment::Detect(arguments) => detect(&arguments),
+        Experiment::Failover(arguments) => failover::run(&arguments),
         Experiment::Record(arguments) => record::run(&arguments),
         Experiment::Stage(arguments) => stage::run(&arguments),
         Experiment::Part { task } => parts::play(&task).map_err(Failure::Message),

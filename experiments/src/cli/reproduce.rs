@@ -1,6 +1,7 @@
 //! `backdoor reproduce`: every study that comes with the program.
 
 use super::{Failure, studies};
+use crate::live::failover;
 use crate::soft_roce::here::Here;
 use crate::soft_roce::{Plan, Source};
 use crate::study::Study;
@@ -24,9 +25,10 @@ pub(super) struct Arguments {
 }
 
 /// The configs, in the order in which they are run. Live first: while the machine is cool and quiet.
-const CONFIGS: [(&str, &str); 10] = [
+const CONFIGS: [(&str, &str); 11] = [
     ("live", include_str!("../../configs/live.toml")),
     ("prediction", include_str!("../../configs/prediction.toml")),
+    ("failover", include_str!("../../configs/failover.toml")),
     ("scale", include_str!("../../configs/scale.toml")),
     ("false-positives", include_str!("../../configs/false-positives.toml")),
     ("accuracy", include_str!("../../configs/accuracy.toml")),
@@ -38,16 +40,23 @@ const CONFIGS: [(&str, &str); 10] = [
 ];
 
 /// Those that measure this machine.
-const LIVE: [&str; 3] = ["live", "prediction", "scale"];
+const LIVE: [&str; 4] = ["live", "prediction", "failover", "scale"];
 
 pub(super) const TITLE: &str = "Back-Doors: results";
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let wanted = CONFIGS.iter().filter(|(name, _)| !(arguments.no_live && LIVE.contains(name)));
+    let no_failover = if arguments.no_live { None } else { failover::missing() };
+    let left_out =
+        |name: &str| arguments.no_live && LIVE.contains(&name) || name == "failover" && no_failover.is_some();
+    let wanted = CONFIGS.iter().filter(|(name, _)| !left_out(name));
     let wanted = wanted
         .map(|(name, text)| Study::parse(name, &format!("experiments/configs/{name}.toml"), text))
         .collect::<Result<Vec<_>, _>>()?;
     let here = Here { only_simulated: arguments.no_live, ..Here::current()? };
     let plan = Plan::make(&arguments.soft_roce, &here, arguments.options.profile())?;
-    studies::run(&wanted, TITLE, "results", &arguments.options, Some(plan))
+    studies::run(&wanted, TITLE, "results", &arguments.options, Some(plan))?;
+    if let Some(why) = no_failover {
+        crate::say::out(&format!("Failover: skipped: {why}\n"))?;
+    }
+    Ok(())
 }

@@ -21,16 +21,19 @@
 //!   there.
 //! * [`detect`] is the experiment: how long until a real failure is noticed, and is the state that is then read out of
 //!   the failed process the one that the clients know?
+//! * [`failover`] is the other: does a client go on whose server died, with every byte right? [`web`] is its service, the
+//!   heir, and the taker between them.
 //! * [`record`] writes down what the monitor of healthy parts, or of any node, observes: traces for `backdoor qos`.
 
 pub mod detect;
 pub mod detector;
+pub mod failover;
 pub mod notice;
 pub mod parts;
 pub mod reach;
 pub mod record;
 pub mod snapshot;
 pub mod stage;
-
 pub mod wakeups;
 pub mod watch;
+pub mod web;

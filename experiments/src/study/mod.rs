@@ -15,6 +15,7 @@
 //! | [`recovery`] | sessions saved and lost, outage and its parts, bytes read | simulation |
 //! | [`live`] | detection and extraction on this machine, beside what the simulation says of it | real processes |
 //! | [`prediction`] | false positives on this machine, beside what a recording and the simulation say of them | real processes |
+//! | [`failover`] | clients that go on at another node when theirs fails, and what each phase takes | real processes |
 //! | [`cases`] | what people complain about: who is accused wrongly, who is not found | simulation |
 //! | [`scale`] | how many nodes and entities one monitor can watch | real memory on this machine |
 
@@ -22,6 +23,7 @@ pub mod cases;
 pub mod detection;
 pub mod detectors;
 pub mod diagnosis;
+pub mod failover;
 mod limits;
 pub mod live;
 pub mod modes;
@@ -205,6 +207,7 @@ kinds! {
     Detectors: detectors,
     Cases: cases,
     Diagnosis: diagnosis,
+    Failover: failover,
 }
 
 /// A study, read and checked.

@@ -176,7 +176,11 @@ impl TcpSession {
         self.progress.commit(&mut self.session, application, consumed, output, acknowledged)?;
         self.session.progress();
         self.take(consumed).map_err(ServeError::Client)?;
-        self.stream().write_all(output).map_err(ServeError::Client)
+        // A client that takes its time is no failure of this side's.
+        self.session.idle();
+        self.stream().write_all(output).map_err(ServeError::Client)?;
+        self.session.progress();
+        Ok(())
     }
 
     /// Takes input out of the kernel that was acted upon.

@@ -36,6 +36,9 @@ use serde::{Deserialize, Serialize};
 
 use super::detector::DetectorKind;
 use super::reach::{NodeAddress, Offer};
+use super::web;
+use super::web::serve::Serve;
+use super::web::taker::Taker;
 use crate::config::Span;
 
 /// Name of the hidden subcommand of `backdoor live`.
@@ -96,6 +99,12 @@ pub enum Role {
         /// Whether to spin instead of sleeping the last bit.
         spin: bool,
     },
+    /// A service whose sessions can be carried on, or its heir. Takes [`WebOrder`](super::web::serve::WebOrder)s, makes
+    /// [`WebReport`](super::web::serve::WebReport)s.
+    Web(Serve),
+    /// Watches a node and takes its sessions over. Takes [`TakerOrder`](super::web::taker::TakerOrder)s, makes
+    /// [`TakerReport`](super::web::taker::TakerReport)s.
+    Taker(Taker),
     /// Makes its machine fail. Takes a [`Sabotage`], makes [`SaboteurReport`]s.
     Saboteur {
         /// How.
@@ -111,6 +120,8 @@ impl Role {
             Role::Worker { .. } => "worker",
             Role::Load { .. } => "load",
             Role::Monitor { .. } => "monitor",
+            Role::Web(_) => "service",
+            Role::Taker(_) => "taker",
             Role::Saboteur { .. } => "saboteur",
         }
     }
@@ -155,6 +166,8 @@ pub fn play(task: &str) -> Result<(), String> {
             Ok(())
         }
         Role::Monitor { node, poll, detector, spin } => monitor::play(node, poll.0, detector, spin),
+        Role::Web(settings) => web::serve::play(&settings, |report| tell(&report)),
+        Role::Taker(settings) => web::taker::play(&settings, |report| tell(&report)),
         Role::Saboteur { fault } => saboteur::play(&fault),
     };
     outcome.map_err(|error| format!("{name} process: {error}"))

@@ -242,6 +242,7 @@ impl Session<'_> {
             }
             Role::Worker { listen, .. } => *listen = self.local,
             Role::Monitor { .. } => return Err("the monitor's place is not on the stage".into()),
+            Role::Web(_) | Role::Taker(_) => return Err("a failover is all on one machine".into()),
             Role::Saboteur { .. } if !self.config.allow_crash => {
                 return Err("it was not started with --allow-crash, so its machine and network are left alone".into());
             }

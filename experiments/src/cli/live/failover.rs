@@ -1,0 +1,162 @@
+//! `backdoor live failover`.
+
+use backdoor_core::Nanos;
+
+use super::{Format, say};
+use crate::cli::Failure;
+use crate::interrupt::Interrupt;
+use crate::live::detector::DetectorKind;
+use crate::live::failover::{
+    ClientKind, FailoverConfig, FailoverError, FailoverFailure, FailoverReport, FailoverRow, run as run_failover,
+};
+use crate::progress::Progress;
+use crate::results::Table;
+
+/// Make the serving node fail in the middle of a transfer, and carry its sessions on at another node.
+///
+/// A client, two nodes and a switch get a network namespace each; an ordinary client talks to a service on the one node,
+/// which fails. A monitor behind the switch notices it by one-sided reads, claims the sessions, cuts the node off, reads
+/// its State Boxes, and has the other node recreate the connections. The client should finish with every byte right,
+/// without a reset and without a new connection.
+///
+/// Needs root, or CAP_SYS_ADMIN and CAP_NET_ADMIN, and Linux with TCP_REPAIR; curl for the clients of that name. Whatever
+/// is made ends with the command, also if that is killed.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Who talks to the service; several, separated by commas, run one after the other.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "curl", value_name = "KIND")]
+    client: Vec<ClientKind>,
+    /// How the serving node fails; several, separated by commas, run one after the other.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "sigstop", value_name = "KIND")]
+    failure: Vec<FailoverFailure>,
+    /// What the client moves, about, such as 60MB or 512KiB. [default: 60MB; 2MB where every request counts]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    size: Option<u64>,
+    /// Connections of the client 'many'.
+    #[arg(long, default_value_t = 200, value_name = "K")]
+    sessions: u64,
+    /// Silence of the service or a session longer than this is a failure.
+    #[arg(long, default_value = "100ms", value_name = "DURATION")]
+    deadline: Nanos,
+    /// Time between the monitor's polls.
+    #[arg(long, default_value = "1ms", value_name = "DURATION")]
+    poll: Nanos,
+    /// What the monitor judges by.
+    #[arg(long, value_enum, default_value_t = DetectorKind::default())]
+    detector: DetectorKind,
+    /// Runs of each combination, each in a network of its own.
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    runs: u32,
+    /// How long a run may take from the failure on.
+    #[arg(long, default_value = "30s", value_name = "DURATION")]
+    limit: Nanos,
+    /// Seed of the moments of failure and of what is transferred.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    seed: u64,
+    /// A row per run as CSV, or a summary for people.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// No progress on standard error.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// Bytes, with a unit or without.
+fn bytes(text: &str) -> Result<u64, String> {
+    let at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(at);
+    let factor: f64 = match unit.trim() {
+        "" | "B" => 1.0,
+        "kB" | "KB" => 1e3,
+        "MB" => 1e6,
+        "GB" => 1e9,
+        "KiB" => 1024.0,
+        "MiB" => 1024.0 * 1024.0,
+        "GiB" => 1024.0 * 1024.0 * 1024.0,
+        _ => return Err(format!("'{unit}' is no unit of size; there are kB, MB, GB, KiB, MiB, GiB")),
+    };
+    let number: f64 = number.parse().map_err(|_| format!("'{number}' is no number"))?;
+    Ok((number * factor).round() as u64)
+}
+
+impl Arguments {
+    fn configs(&self) -> Result<Vec<FailoverConfig>, Failure> {
+        let mut configs = Vec::new();
+        for client in &self.client {
+            for failure in &self.failure {
+                let default = FailoverConfig::of(*client, *failure)?;
+                configs.push(FailoverConfig {
+                    bytes: self.size.unwrap_or(default.bytes),
+                    connections: self.sessions,
+                    deadline: self.deadline,
+                    poll: self.poll,
+                    detector: self.detector,
+                    runs: self.runs,
+                    limit: self.limit,
+                    seed: self.seed,
+                    ..default
+                });
+            }
+        }
+        Ok(configs)
+    }
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let configs = arguments.configs()?;
+    configs.iter().try_for_each(FailoverConfig::check)?;
+    let interrupt = Interrupt::listen()?;
+    let runs = configs.iter().map(|config| config.runs as usize).sum();
+    let progress = if arguments.quiet { Progress::hidden() } else { Progress::new(runs) };
+    let (mut rows, mut reports) = (Vec::new(), Vec::new());
+    let mut outcome = Ok(());
+    for config in &configs {
+        let name = format!("{}, {}", config.client.name(), config.failure.name());
+        let bar = progress.experiment(&name, config.runs as usize);
+        let finished = &mut |row: &FailoverRow| {
+            rows.push(row.clone());
+            bar.point_finished();
+        };
+        match run_failover(config, &interrupt, finished) {
+            Ok(report) => {
+                bar.finish();
+                reports.push(report);
+            }
+            Err(FailoverError::Interrupted { report, runs }) => {
+                let message = format!("stopped after {} of {runs} runs", report.rows.len());
+                outcome = Err(Failure::interrupted(message, &interrupt));
+                reports.extend((!report.rows.is_empty()).then_some(*report));
+                break;
+            }
+            Err(error) => {
+                outcome = Err(error.into());
+                break;
+            }
+        }
+    }
+    progress.finish();
+    let text = match arguments.format {
+        Format::Csv if rows.is_empty() => return outcome,
+        Format::Csv => Table::from_rows(&rows)?.to_csv(),
+        Format::Text => reports.iter().map(FailoverReport::to_text).collect::<Vec<_>>().join("\n"),
+    };
+    say::out(&text)?;
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, expected) in
+            [("60MB", 60_000_000), ("1.5kB", 1500), ("2MiB", 2 << 20), ("17", 17), ("1 GB", 1_000_000_000)]
+        {
+            assert_eq!(bytes(text), Ok(expected), "{text}");
+        }
+        for bad in ["", "MB", "1XB", "1..2MB", "-1", "NaN"] {
+            assert!(bytes(bad).is_err(), "{bad}");
+        }
+    }
+}

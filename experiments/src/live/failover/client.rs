@@ -1,0 +1,343 @@
+//! Ordinary clients, and what they notice of a failover: when bytes came, and whether they were right.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use backdoor_core::Nanos;
+use backdoor_host::clock;
+use backdoor_host::net::NetworkNamespace;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::world::SERVICE;
+use crate::live::web::content;
+use crate::live::web::state::hex;
+
+/// Who talks to the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientKind {
+    /// curl, downloading.
+    Curl,
+    /// curl, uploading.
+    CurlUpload,
+    /// A client whose every request counts, and would show if it were done twice or not at all.
+    Requests,
+    /// Hundreds of those at once.
+    Many,
+    /// One connection that stays open for one object after the other, as a browser's does.
+    KeepAlive,
+}
+
+impl ClientKind {
+    /// The name used on the command line and in files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            ClientKind::Curl => "curl",
+            ClientKind::CurlUpload => "curl-upload",
+            ClientKind::Requests => "requests",
+            ClientKind::Many => "many",
+            ClientKind::KeepAlive => "keep-alive",
+        }
+    }
+
+    /// Whether it is the program curl.
+    pub const fn is_curl(self) -> bool {
+        matches!(self, ClientKind::Curl | ClientKind::CurlUpload)
+    }
+}
+
+/// What a client is to do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Errand {
+    pub(super) kind: ClientKind,
+    /// Bytes to be moved, all connections together.
+    pub(super) bytes: u64,
+    /// Connections at once.
+    pub(super) connections: u64,
+    pub(super) seed: u64,
+}
+
+/// Bytes of an answer to a request that counts, about: what `bytes` is divided by to get a number of requests.
+const REQUEST_BYTES: u64 = 128;
+/// Bytes of a browser's objects, by turns.
+const OBJECTS: [u64; 4] = [2_000, 150_000, 30_000, 900];
+/// How often a program's progress is looked at.
+const LOOK_EVERY: Duration = Duration::from_micros(500);
+
+/// What happened at the client so far.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// When bytes moved, in order.
+    moments: Mutex<Vec<Nanos>>,
+    bytes: AtomicU64,
+}
+
+impl Seen {
+    fn note(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Release);
+        self.moments.lock().unwrap_or_else(PoisonError::into_inner).push(clock::now());
+    }
+
+    /// Bytes moved so far.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Acquire)
+    }
+
+    /// The first moment from `from` on at which bytes moved.
+    pub(super) fn first_after(&self, from: Nanos) -> Option<Nanos> {
+        let moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
+        moments.iter().copied().filter(|moment| *moment >= from).min()
+    }
+
+    /// The longest time without any.
+    pub(super) fn longest_silence(&self) -> Option<Nanos> {
+        let mut moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        moments.sort_unstable();
+        moments.windows(2).map(|pair| pair[1] - pair[0]).max()
+    }
+}
+
+/// A client at work. Dropping it ends it.
+pub(super) struct Client {
+    pub(super) seen: Arc<Seen>,
+    errand: Errand,
+    work: Vec<JoinHandle<Result<bool, String>>>,
+    program: Option<Arc<Mutex<Child>>>,
+    _file: Option<tempfile::NamedTempFile>,
+}
+
+impl Client {
+    /// Sends it off, in its namespace.
+    pub(super) fn start(errand: Errand, namespace: &NetworkNamespace) -> Result<Self, String> {
+        let seen = Arc::new(Seen::default());
+        let mut client = Client { seen: Arc::clone(&seen), errand, work: Vec::new(), program: None, _file: None };
+        match errand.kind {
+            ClientKind::Curl => client.download(namespace)?,
+            ClientKind::CurlUpload => client.upload(namespace)?,
+            ClientKind::Requests | ClientKind::Many | ClientKind::KeepAlive => {
+                for number in 0..errand.connections {
+                    let seen = Arc::clone(&seen);
+                    let stream = namespace.enter(|| TcpStream::connect(SERVICE)).map_err(|error| error.to_string())?;
+                    let stream = stream.map_err(|error| format!("can't connect: {error}"))?;
+                    client.spawn(move || match errand.kind {
+                        ClientKind::KeepAlive => browse(stream, errand, &seen),
+                        _ => count(stream, errand, number, &seen),
+                    })?;
+                }
+            }
+        }
+        Ok(client)
+    }
+
+    fn spawn(&mut self, work: impl FnOnce() -> Result<bool, String> + Send + 'static) -> Result<(), String> {
+        let thread = std::thread::Builder::new().name("client".into()).stack_size(256 << 10).spawn(work);
+        self.work.push(thread.map_err(|error| format!("can't start a client: {error}"))?);
+        Ok(())
+    }
+
+    fn curl(
+        &mut self,
+        namespace: &NetworkNamespace,
+        arguments: &[&str],
+    ) -> Result<(Arc<Mutex<Child>>, impl Read + use<>), String> {
+        let mut command = Command::new("curl");
+        command.args(["--silent", "--show-error", "--fail", "--max-time", "120"]).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let child = namespace.enter_here(|| command.spawn()).map_err(|error| error.to_string())?;
+        let mut child = child.map_err(|error| format!("can't start curl: {error}"))?;
+        let output = child.stdout.take().ok_or("curl has no output")?;
+        let child = Arc::new(Mutex::new(child));
+        self.program = Some(Arc::clone(&child));
+        Ok((child, output))
+    }
+
+    fn download(&mut self, namespace: &NetworkNamespace) -> Result<(), String> {
+        let Errand { bytes, seed, .. } = self.errand;
+        let (child, mut output) = self.curl(namespace, &[&format!("http://{SERVICE}/bytes/{bytes}?seed={seed}")])?;
+        let seen = Arc::clone(&self.seen);
+        self.spawn(move || {
+            let (mut found, mut buffer) = (Sha256::new(), vec![0; 64 << 10]);
+            loop {
+                match output.read(&mut buffer).map_err(|error| error.to_string())? {
+                    0 => break,
+                    length => {
+                        seen.note(length as u64);
+                        found.update(&buffer[..length]);
+                    }
+                }
+            }
+            let ended_well = ended_well(&child)?;
+            Ok(ended_well && found.finalize() == hash_of_content(seed, bytes))
+        })
+    }
+
+    fn upload(&mut self, namespace: &NetworkNamespace) -> Result<(), String> {
+        let Errand { bytes, seed, .. } = self.errand;
+        let error = |error: io::Error| format!("can't make a file to upload: {error}");
+        let mut file = tempfile::NamedTempFile::new().map_err(error)?;
+        each_piece(seed, bytes, |piece| file.write_all(piece)).map_err(error)?;
+        let path = file.path().to_string_lossy().into_owned();
+        self._file = Some(file);
+        let url = format!("http://{SERVICE}/upload");
+        let (child, mut output) = self.curl(namespace, &["--upload-file", &path, &url])?;
+        let id = child.lock().unwrap_or_else(PoisonError::into_inner).id();
+        let (seen, over) = (Arc::clone(&self.seen), Arc::new(AtomicU64::new(0)));
+        let is_over = Arc::clone(&over);
+        // What curl has read of its file, it has handed to its socket.
+        self.spawn(move || {
+            let mut before = None;
+            while is_over.load(Ordering::Acquire) == 0 {
+                let io = std::fs::read_to_string(format!("/proc/{id}/io")).unwrap_or_default();
+                let read = io.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse::<u64>().ok());
+                if let (Some(read), Some(last)) = (read, before)
+                    && read > last
+                {
+                    seen.note(read - last);
+                }
+                before = read.or(before);
+                std::thread::sleep(LOOK_EVERY);
+            }
+            Ok(true)
+        })?;
+        let seen = Arc::clone(&self.seen);
+        self.spawn(move || {
+            let mut answer = String::new();
+            let result = output.read_to_string(&mut answer);
+            seen.note(0);
+            over.store(1, Ordering::Release);
+            result.map_err(|error| error.to_string())?;
+            Ok(ended_well(&child)? && answer.trim() == hex(&hash_of_content(seed, bytes)))
+        })
+    }
+
+    /// Whether all of it is done.
+    pub(super) fn is_done(&self) -> bool {
+        self.work.iter().all(JoinHandle::is_finished)
+    }
+
+    /// Whether everything that it got was right; why not, if that can be told. To be asked when it is done.
+    pub(super) fn verdict(mut self) -> Result<bool, String> {
+        let mut all = true;
+        for thread in std::mem::take(&mut self.work) {
+            all &= thread.join().map_err(|_| "a client's thread panicked".to_owned())??;
+        }
+        Ok(all)
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if let Some(program) = &self.program {
+            let mut child = program.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn ended_well(child: &Mutex<Child>) -> Result<bool, String> {
+    let status = child.lock().unwrap_or_else(PoisonError::into_inner).wait().map_err(|error| error.to_string())?;
+    if status.success() { Ok(true) } else { Err(format!("curl ended with {status}")) }
+}
+
+fn each_piece(seed: u64, bytes: u64, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    let (mut piece, mut at) = (vec![0; 64 << 10], 0);
+    while at < bytes {
+        let length = (bytes - at).min(piece.len() as u64) as usize;
+        content::fill(seed, at, &mut piece[..length]);
+        take(&piece[..length])?;
+        at += length as u64;
+    }
+    Ok(())
+}
+
+fn hash_of_content(seed: u64, bytes: u64) -> sha2::digest::Output<Sha256> {
+    let mut hash = Sha256::new();
+    // Hashing can't fail.
+    let _ = each_piece(seed, bytes, |piece| {
+        hash.update(piece);
+        Ok(())
+    });
+    hash.finalize()
+}
+
+/// An answer's body.
+fn answer(from: &mut impl BufRead, seen: &Seen) -> Result<Vec<u8>, String> {
+    let error = |error: io::Error| format!("the connection broke: {error}");
+    let mut line = String::new();
+    from.read_line(&mut line).map_err(error)?;
+    if line != "HTTP/1.1 200 OK\r\n" {
+        return Err(format!("the service answered {line:?}"));
+    }
+    let mut length = None;
+    loop {
+        line.clear();
+        from.read_line(&mut line).map_err(error)?;
+        match line.trim_end() {
+            "" => break,
+            header => length = header.strip_prefix("Content-Length: ").and_then(|text| text.parse().ok()).or(length),
+        }
+    }
+    let mut body = vec![0; length.ok_or("an answer without its length")?];
+    let mut filled = 0;
+    while filled < body.len() {
+        match from.read(&mut body[filled..]).map_err(error)? {
+            0 => return Err("the connection was closed in the middle of an answer".into()),
+            bytes => {
+                filled += bytes;
+                seen.note(bytes as u64);
+            }
+        }
+    }
+    Ok(body)
+}
+
+fn patient(stream: &TcpStream) -> Result<(), String> {
+    let set = stream.set_read_timeout(Some(Duration::from_secs(120))).and_then(|()| stream.set_nodelay(true));
+    set.map_err(|error| error.to_string())
+}
+
+/// Every request must be acted upon exactly once: the answers are 1, 2, 3, ….
+fn count(mut stream: TcpStream, errand: Errand, number: u64, seen: &Seen) -> Result<bool, String> {
+    patient(&stream)?;
+    let requests = (errand.bytes / errand.connections / REQUEST_BYTES).max(1);
+    let mut from = BufReader::new(stream.try_clone().map_err(|error| error.to_string())?);
+    for request in 1..=requests {
+        stream
+            .write_all(b"POST /count HTTP/1.1\r\nHost: service\r\nContent-Length: 0\r\n\r\n")
+            .map_err(|error| format!("the connection broke: {error}"))?;
+        let body = answer(&mut from, seen)?;
+        if body != format!("{request}\n").as_bytes() {
+            let body = String::from_utf8_lossy(&body).trim().to_owned();
+            return Err(format!("client {number}: request {request} was answered as the one of number {body}"));
+        }
+    }
+    Ok(true)
+}
+
+/// One object after the other.
+fn browse(mut stream: TcpStream, errand: Errand, seen: &Seen) -> Result<bool, String> {
+    patient(&stream)?;
+    let mut from = BufReader::new(stream.try_clone().map_err(|error| error.to_string())?);
+    let (mut moved, mut object) = (0, 0);
+    let mut right = true;
+    while moved < errand.bytes {
+        let (bytes, seed) = (OBJECTS[object % OBJECTS.len()], errand.seed.wrapping_add(object as u64));
+        stream
+            .write_all(format!("GET /bytes/{bytes}?seed={seed} HTTP/1.1\r\nHost: service\r\n\r\n").as_bytes())
+            .map_err(|error| format!("the connection broke: {error}"))?;
+        let body = answer(&mut from, seen)?;
+        let mut expected = vec![0; bytes as usize];
+        content::fill(seed, 0, &mut expected);
+        right &= body == expected;
+        moved += bytes;
+        object += 1;
+    }
+    Ok(right)
+}

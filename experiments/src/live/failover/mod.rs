@@ -1,0 +1,376 @@
+//! How long until a client whose server died in the middle of a transfer goes on, and does it get every byte?
+//!
+//! One run: a client, two nodes and a switch, each in a network namespace; a service on node A, its heir on node B, a
+//! monitor behind the switch that reads node A's memory. Somewhere in the middle of the transfer node A fails. Whoever
+//! watches it takes its sessions over: claims them, cuts node A off, reads the State Boxes, hands them to node B,
+//! which recreates the connections; the client, an ordinary one, is told nothing.
+//!
+//! # Moments
+//! | column | from | to |
+//! |---|---|---|
+//! | `detection_ms` | the failure | the first suspicion of the service or of one of its sessions |
+//! | `claim_ms` | the decision (the diagnosis has settled) | every claim stands, with no way back |
+//! | `fence_ms` | | the switch has closed node A's port |
+//! | `extract_ms` | | the last State Box is here |
+//! | `reinstate_ms` | | the last connection begins to speak at node B |
+//! | `first_byte_ms` | the decision | the first byte that moves at the client after its connection began to speak |
+//! | `outage_ms` | | the longest time in which nothing moved at the client, over the whole transfer |
+//!
+//! Of many sessions, a phase ends with the last of them. All processes read one monotonic clock.
+
+mod client;
+mod report;
+mod world;
+
+pub use client::ClientKind;
+pub use report::{FailoverReport, FailoverRow};
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use backdoor_core::Nanos;
+use backdoor_host::clock;
+use backdoor_host::net::{NetError, NetworkNamespace};
+use backdoor_sim::streams::{StreamKey, Streams};
+use rand::{Rng, RngExt};
+use serde::{Deserialize, Serialize};
+
+use super::detector::DetectorKind;
+use super::parts::{PartError, PartSignal};
+use super::web::serve::{WebOrder, WebReport};
+use super::web::taker::{TakerOrder, TakerReport};
+use crate::interrupt::Interrupt;
+use client::{Client, Errand};
+use world::{PATIENCE, World};
+
+/// Bytes that a session's state needs beside what the service's user adds.
+const STATE_BYTES: usize = 4096;
+/// Most sessions at once.
+pub const MAX_SESSIONS: u64 = 2000;
+/// How often a run looks at its client.
+const LOOK_EVERY: Duration = Duration::from_micros(200);
+
+/// How node A fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailoverFailure {
+    /// The service's process is frozen; its kernel goes on to acknowledge what clients send.
+    Sigstop,
+    /// The service's process is killed.
+    Sigkill,
+    /// Two of its threads wait for each other.
+    Deadlock,
+    /// One session's handler never ends what it does.
+    SessionStuck,
+    /// The process is frozen and the node's link gone at the same moment: nothing of the node can be asked any more.
+    Cut,
+    /// Nobody fails: the suspicion is wrong.
+    Wrong,
+}
+
+impl FailoverFailure {
+    /// The name used on the command line and in files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            FailoverFailure::Sigstop => "sigstop",
+            FailoverFailure::Sigkill => "sigkill",
+            FailoverFailure::Deadlock => "deadlock",
+            FailoverFailure::SessionStuck => "session-stuck",
+            FailoverFailure::Cut => "cut",
+            FailoverFailure::Wrong => "wrong",
+        }
+    }
+
+    const fn leaves_the_agent_in_reach(self) -> bool {
+        !matches!(self, FailoverFailure::Cut)
+    }
+}
+
+/// One configuration of the experiment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FailoverConfig {
+    /// The `backdoor` binary.
+    pub program: PathBuf,
+    /// How node A fails.
+    pub failure: FailoverFailure,
+    /// Who talks to it.
+    pub client: ClientKind,
+    /// Bytes that the client moves, about.
+    pub bytes: u64,
+    /// Connections of [`ClientKind::Many`].
+    pub connections: u64,
+    /// Deadline of the service and its sessions.
+    pub deadline: Nanos,
+    /// Time between the monitor's polls.
+    pub poll: Nanos,
+    /// What the monitor judges by.
+    pub detector: DetectorKind,
+    /// Runs, each in a network of its own.
+    pub runs: u32,
+    /// How long a run may take from the failure on before it is given up.
+    pub limit: Nanos,
+    /// Seed of the moments of failure and of the contents.
+    pub seed: u64,
+}
+
+impl FailoverConfig {
+    /// Defaults: 60 MB, 100 ms deadline, 1 ms polls, 20 runs. Fails if this program can't tell where its binary is.
+    pub fn of(client: ClientKind, failure: FailoverFailure) -> std::io::Result<Self> {
+        Ok(Self::new(client, failure, std::env::current_exe()?))
+    }
+
+    /// The same, with the `backdoor` binary named.
+    pub fn new(client: ClientKind, failure: FailoverFailure, program: PathBuf) -> Self {
+        FailoverConfig {
+            program,
+            failure,
+            client,
+            bytes: 60_000_000,
+            connections: 200,
+            deadline: Nanos::from_millis(100),
+            poll: Nanos::from_millis(1),
+            detector: DetectorKind::default(),
+            runs: 20,
+            limit: Nanos::from_secs(30),
+            seed: 1,
+        }
+    }
+
+    fn sessions(&self) -> u64 {
+        if self.client == ClientKind::Many { self.connections } else { 1 }
+    }
+
+    fn box_bytes(&self) -> usize {
+        STATE_BYTES
+    }
+
+    /// Whether it can be run.
+    ///
+    /// # Errors
+    /// A sentence about the first setting that can't be.
+    pub fn check(&self) -> Result<(), FailoverError> {
+        let error = |what: String| Err(FailoverError::Config(what));
+        let (least, most) = (Nanos::from_millis(2), Nanos::from_secs(60));
+        if self.deadline < least || self.deadline > most {
+            return error(format!("the deadline is {}, must be from {least} to {most}", self.deadline));
+        }
+        if self.poll < Nanos::from_micros(10) || self.poll > self.deadline {
+            return error(format!("the poll interval is {}, must be from 10us to the deadline", self.poll));
+        }
+        if self.connections == 0 || self.connections > MAX_SESSIONS {
+            return error(format!("{} connections: must be from 1 to {MAX_SESSIONS}", self.connections));
+        }
+        if !(1000..=10_000_000_000).contains(&self.bytes) {
+            return error(format!("a transfer of {} bytes: must be from 1 kB to 10 GB", self.bytes));
+        }
+        if !(1..=100_000).contains(&self.runs) {
+            return error(format!("{} runs: must be from 1 to 100000", self.runs));
+        }
+        Ok(())
+    }
+}
+
+/// Why the experiment ended early. Everything that it made is gone.
+#[derive(Debug, thiserror::Error)]
+pub enum FailoverError {
+    /// A setting that can't be.
+    #[error("{0}")]
+    Config(String),
+    /// The network can't be made; it says which privilege is missing if that is why.
+    #[error("the experiment's network can't be made: {0}")]
+    Network(#[from] NetError),
+    /// A process did not play its part.
+    #[error(transparent)]
+    Part(#[from] PartError),
+    /// A part said what was not its turn to say.
+    #[error("{0}")]
+    Unexpected(String),
+    /// The client could not be sent off.
+    #[error("{0}")]
+    Client(String),
+    /// A file could not be made or read.
+    #[error("a file of the experiment: {0}")]
+    Files(#[source] std::io::Error),
+    /// Somebody asked to stop.
+    #[error("stopped after {} of {runs} runs", report.rows.len())]
+    Interrupted {
+        /// What was found until then.
+        report: Box<FailoverReport>,
+        /// All runs.
+        runs: u32,
+    },
+}
+
+/// What this machine or user lacks for the experiment, in a sentence; `None` if it can be tried.
+pub fn missing() -> Option<String> {
+    NetworkNamespace::new().err().map(|error| error.to_string())
+}
+
+/// Runs one configuration. `finished` gets each row as soon as there is one. The calling thread starts the processes and
+/// must live until this returns.
+pub fn run(
+    config: &FailoverConfig,
+    interrupt: &Interrupt,
+    finished: &mut dyn FnMut(&FailoverRow),
+) -> Result<FailoverReport, FailoverError> {
+    config.check()?;
+    let mut report = FailoverReport { config: config.clone(), rows: Vec::new() };
+    for number in 0..config.runs {
+        if interrupt.requested() {
+            return Err(FailoverError::Interrupted { report: Box::new(report), runs: config.runs });
+        }
+        let key =
+            StreamKey { seed: config.seed, experiment: "live-failover", point: "", replication: u64::from(number) };
+        let row = one_run(config, number, &Streams::new(key))?;
+        finished(&row);
+        report.rows.push(row);
+    }
+    Ok(report)
+}
+
+fn one_run(config: &FailoverConfig, number: u32, streams: &Streams) -> Result<FailoverRow, FailoverError> {
+    let mut world = World::make(config)?;
+    let before = world.counted()?;
+    let errand = Errand {
+        kind: config.client,
+        bytes: config.bytes,
+        connections: config.sessions(),
+        seed: streams.stream("content").next_u64(),
+    };
+    let client = Client::start(errand, &world.client).map_err(FailoverError::Client)?;
+    // Somewhere in the middle: from a fifth to four fifths of the bytes.
+    let fail_at = (config.bytes as f64 * streams.stream("failure").random_range(0.2..0.8)) as u64;
+    let give_up = clock::now() + config.limit;
+    while client.seen.bytes() < fail_at.min(config.bytes.saturating_sub(1)) && !client.is_done() {
+        if clock::now() > give_up {
+            return Err(FailoverError::Unexpected("the transfer did not get to the moment of failure".into()));
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    let failed_at = fail(config.failure, &mut world)?;
+    let mut row = FailoverRow {
+        run: number,
+        failure: config.failure.name().into(),
+        client: config.client.name().into(),
+        sessions: errand.connections,
+        ..FailoverRow::default()
+    };
+    let give_up = failed_at + config.limit;
+    let mut story = Story::default();
+    while !story.is_done && clock::now() < give_up {
+        if let Some(report) = world.taker.receive(LOOK_EVERY)? {
+            story.add(report);
+        }
+    }
+    while !client.is_done() && clock::now() < give_up {
+        std::thread::sleep(LOOK_EVERY);
+    }
+    story.tell(failed_at, &client, &mut row);
+    row.bytes = client.seen.bytes();
+    let is_done = client.is_done();
+    let verdict = if is_done { client.verdict() } else { Err("the client did not finish".into()) };
+    row.sha256_ok = verdict == Ok(true);
+    if let Err(why) = verdict {
+        row.trouble = if row.trouble.is_empty() { why } else { format!("{}; {why}", row.trouble) };
+    }
+    let after = world.counted()?;
+    row.client_resets = after.resets - before.resets;
+    row.client_connections = after.opened - before.opened;
+    Ok(row)
+}
+
+/// Makes node A fail; answers when it had.
+fn fail(failure: FailoverFailure, world: &mut World) -> Result<Nanos, FailoverError> {
+    let order = match failure {
+        FailoverFailure::Sigstop => return Ok(world.serving.signal(PartSignal::Stop)?.1),
+        FailoverFailure::Sigkill => return Ok(world.serving.signal(PartSignal::Kill)?.1),
+        FailoverFailure::Cut => {
+            let (_, failed_at) = world.serving.signal(PartSignal::Stop)?;
+            world.cut()?;
+            return Ok(failed_at);
+        }
+        FailoverFailure::Wrong => {
+            let now = clock::now();
+            world.taker.send(&TakerOrder::Suspect)?;
+            return Ok(now);
+        }
+        FailoverFailure::Deadlock => WebOrder::Deadlock,
+        FailoverFailure::SessionStuck => WebOrder::Stick,
+    };
+    world.serving.send(&order)?;
+    match world.serving.expect(PATIENCE)? {
+        WebReport::Failed { at_ns } => Ok(Nanos(at_ns)),
+        other => Err(FailoverError::Unexpected(format!("the service was to fail and said {other:?}"))),
+    }
+}
+
+/// What the taker told.
+#[derive(Debug, Default)]
+struct Story {
+    suspected: Option<Nanos>,
+    decided: Option<Nanos>,
+    marks: Vec<super::web::rescue::Marks>,
+    moved: u64,
+    cause: String,
+    trouble: String,
+    state_bytes: u64,
+    is_done: bool,
+}
+
+impl Story {
+    fn add(&mut self, report: TakerReport) {
+        match report {
+            TakerReport::Ready => {}
+            TakerReport::Suspected { at_ns } => {
+                self.suspected.get_or_insert(Nanos(at_ns));
+            }
+            TakerReport::Decided { at_ns, cause, .. } => {
+                self.decided = Some(Nanos(at_ns));
+                self.cause = cause;
+            }
+            TakerReport::Session { moved, outcome, marks, state_bytes, .. } => {
+                self.state_bytes += state_bytes;
+                if moved {
+                    self.moved += 1;
+                    self.marks.push(marks);
+                } else {
+                    self.trouble = outcome;
+                }
+            }
+            TakerReport::Done { .. } => self.is_done = true,
+        }
+    }
+
+    fn tell(&self, failed_at: Nanos, client: &Client, row: &mut FailoverRow) {
+        let ms = |from: Nanos, to: u64| (to > 0).then(|| Nanos(to).signed_ms_since(from));
+        row.cause = self.cause.clone();
+        row.trouble = self.trouble.clone();
+        row.moved = self.moved;
+        row.state_bytes = self.state_bytes;
+        row.detection_ms = self.suspected.filter(|_| row.failure != "wrong").map(|at| at.signed_ms_since(failed_at));
+        let last = |of: fn(&super::web::rescue::Marks) -> u64| self.marks.iter().map(of).max().unwrap_or(0);
+        let [claimed, fenced, extracted, served] =
+            [last(|m| m.claimed_ns), last(|m| m.fenced_ns), last(|m| m.extracted_ns), last(|m| m.served_ns)];
+        if let Some(decided) = self.decided {
+            row.claim_ms = ms(decided, claimed);
+            row.fence_ms = ms(Nanos(claimed), fenced);
+            row.extract_ms = ms(Nanos(fenced), extracted);
+            row.reinstate_ms = ms(Nanos(extracted), served);
+            let spoke = self.marks.iter().map(|marks| marks.served_ns).min().filter(|at| *at > 0);
+            let first = spoke.and_then(|at| client.seen.first_after(Nanos(at)));
+            row.first_byte_ms = first.and_then(|at| ms(decided, at.0));
+        }
+        row.outage_ms = client.seen.longest_silence().map(Nanos::as_millis_f64);
+    }
+}
+
+/// Milliseconds from another moment to this one, which may be before it.
+trait SignedSince {
+    fn signed_ms_since(self, from: Nanos) -> f64;
+}
+
+impl SignedSince for Nanos {
+    fn signed_ms_since(self, from: Nanos) -> f64 {
+        (self.0 as f64 - from.0 as f64) / 1e6
+    }
+}

@@ -1,0 +1,121 @@
+//! What the experiment found: a row per run, and a summary for people.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+use serde::{Deserialize, Serialize};
+
+use super::FailoverConfig;
+use crate::results::{ResultsError, Table};
+use crate::stats;
+
+/// One run. The field names are the columns of the CSV.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FailoverRow {
+    /// Number of the run, from 0.
+    pub run: u32,
+    /// How node A failed.
+    pub failure: Cow<'static, str>,
+    /// Who was its client.
+    pub client: Cow<'static, str>,
+    /// Bytes that the client moved.
+    pub bytes: u64,
+    /// From the failure to the first suspicion, in ms; none if nobody failed.
+    pub detection_ms: Option<f64>,
+    /// From the decision until every claim stood, in ms.
+    pub claim_ms: Option<f64>,
+    /// From there until node A was cut off, in ms.
+    pub fence_ms: Option<f64>,
+    /// From there until the last State Box was read, in ms.
+    pub extract_ms: Option<f64>,
+    /// From there until the last connection spoke at node B, in ms.
+    pub reinstate_ms: Option<f64>,
+    /// From the decision to the first new byte at the client, in ms.
+    pub first_byte_ms: Option<f64>,
+    /// The client's longest silence, in ms.
+    pub outage_ms: Option<f64>,
+    /// Whether every byte was right.
+    pub sha256_ok: bool,
+    /// Resets that the client's kernel counted.
+    pub client_resets: u64,
+    /// Connections that the client's kernel opened.
+    pub client_connections: u64,
+    /// Sessions.
+    pub sessions: u64,
+    /// Of those: carried on at node B.
+    pub moved: u64,
+    /// What was diagnosed.
+    pub cause: String,
+    /// Bytes of state that were extracted.
+    pub state_bytes: u64,
+    /// What went wrong, if something did.
+    pub trouble: String,
+}
+
+impl FailoverRow {
+    /// Whether the client finished with every byte right, over the connections that it began with.
+    pub fn is_good(&self) -> bool {
+        self.sha256_ok && self.client_resets == 0 && self.client_connections == self.sessions
+    }
+}
+
+/// All runs of one configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FailoverReport {
+    /// The configuration.
+    pub config: FailoverConfig,
+    /// The runs.
+    pub rows: Vec<FailoverRow>,
+}
+
+impl FailoverReport {
+    /// The rows of several configurations as one table.
+    pub fn table<'a>(reports: impl IntoIterator<Item = &'a FailoverReport>) -> Result<Table, ResultsError> {
+        let rows: Vec<&FailoverRow> = reports.into_iter().flat_map(|report| &report.rows).collect();
+        Table::from_rows(&rows)
+    }
+
+    /// For people.
+    pub fn to_text(&self) -> String {
+        let config = &self.config;
+        let good = self.rows.iter().filter(|row| row.is_good()).count();
+        let mut text = format!(
+            "{}, {}: {} bytes, deadline {}, poll {}\n  {:<18}{good} of {} runs: every byte right, no reset, no new connection\n",
+            config.client.name(),
+            config.failure.name(),
+            config.bytes,
+            config.deadline,
+            config.poll,
+            "finished",
+            self.rows.len(),
+        );
+        type Column = (&'static str, fn(&FailoverRow) -> Option<f64>);
+        let columns: [Column; 7] = [
+            ("detection", |row| row.detection_ms),
+            ("claim", |row| row.claim_ms),
+            ("fence", |row| row.fence_ms),
+            ("extract", |row| row.extract_ms),
+            ("reinstate", |row| row.reinstate_ms),
+            ("first byte", |row| row.first_byte_ms),
+            ("outage", |row| row.outage_ms),
+        ];
+        for (name, of) in columns {
+            let mut values: Vec<f64> = self.rows.iter().filter_map(of).collect();
+            let Some(median) = stats::quantile(&mut values, 0.5) else { continue };
+            let interval = match (median.low, median.high) {
+                (Some(low), Some(high)) => format!(" (95%: {low:.2} to {high:.2})"),
+                _ => String::new(),
+            };
+            // Writing to a String can't fail.
+            let _ = writeln!(text, "  {name:<18}{:.2} ms in the median{interval}", median.value);
+        }
+        let mut troubles: Vec<&str> =
+            self.rows.iter().map(|row| row.trouble.as_str()).filter(|t| !t.is_empty()).collect();
+        troubles.sort_unstable();
+        troubles.dedup();
+        for trouble in troubles {
+            let _ = writeln!(text, "  {:<18}{trouble}", "trouble");
+        }
+        text
+    }
+}

@@ -1,0 +1,18 @@
+//! A service whose sessions outlive its node: what it promises its clients, how it is served, and how its sessions are
+//! carried on elsewhere.
+//!
+//! | | |
+//! |---|---|
+//! | [`state`] | a session: what was asked, what was promised; no I/O |
+//! | [`content`] | the bytes that it serves |
+//! | [`serve`] | the process that serves, or stands by |
+//! | [`offers`] | what a taker and a node that stands by say to each other |
+//! | [`rescue`] | the taker's doing: core's takeover, for many sessions at once |
+//! | [`taker`] | the process that watches a node and carries its sessions on |
+
+pub mod content;
+pub mod offers;
+pub mod rescue;
+pub mod serve;
+pub mod state;
+pub mod taker;
