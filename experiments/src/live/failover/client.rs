@@ -63,8 +63,6 @@ pub(super) struct Errand {
     pub(super) seed: u64,
 }
 
-/// Bytes of an answer to a request that counts, about: what `bytes` is divided by to get a number of requests.
-const REQUEST_BYTES: u64 = 128;
 /// Bytes of a browser's objects, by turns.
 const OBJECTS: [u64; 4] = [2_000, 150_000, 30_000, 900];
 /// How often a program's progress is looked at.
@@ -267,24 +265,25 @@ fn hash_of_content(seed: u64, bytes: u64) -> sha2::digest::Output<Sha256> {
     hash.finalize()
 }
 
-/// An answer's body.
-fn answer(from: &mut impl BufRead, seen: &Seen) -> Result<Vec<u8>, String> {
+/// An answer: bytes of its head, and its body.
+fn answer(from: &mut impl BufRead, seen: &Seen) -> Result<(u64, Vec<u8>), String> {
     let error = |error: io::Error| format!("the connection broke: {error}");
     let mut line = String::new();
-    from.read_line(&mut line).map_err(error)?;
+    let mut head = from.read_line(&mut line).map_err(error)?;
     if line != "HTTP/1.1 200 OK\r\n" {
         return Err(format!("the service answered {line:?}"));
     }
     let mut length = None;
     loop {
         line.clear();
-        from.read_line(&mut line).map_err(error)?;
+        head += from.read_line(&mut line).map_err(error)?;
         match line.trim_end() {
             "" => break,
             header => length = header.strip_prefix("Content-Length: ").and_then(|text| text.parse().ok()).or(length),
         }
     }
     let mut body = vec![0; length.ok_or("an answer without its length")?];
+    seen.note(head as u64);
     let mut filled = 0;
     while filled < body.len() {
         match from.read(&mut body[filled..]).map_err(error)? {
@@ -295,7 +294,7 @@ fn answer(from: &mut impl BufRead, seen: &Seen) -> Result<Vec<u8>, String> {
             }
         }
     }
-    Ok(body)
+    Ok((head as u64, body))
 }
 
 fn patient(stream: &TcpStream) -> Result<(), String> {
@@ -306,13 +305,15 @@ fn patient(stream: &TcpStream) -> Result<(), String> {
 /// Every request must be acted upon exactly once: the answers are 1, 2, 3, ….
 fn count(mut stream: TcpStream, errand: Errand, number: u64, seen: &Seen) -> Result<bool, String> {
     patient(&stream)?;
-    let requests = (errand.bytes / errand.connections / REQUEST_BYTES).max(1);
     let mut from = BufReader::new(stream.try_clone().map_err(|error| error.to_string())?);
-    for request in 1..=requests {
+    let (mut moved, mut request) = (0, 0);
+    while moved < errand.bytes / errand.connections {
+        request += 1;
         stream
             .write_all(b"POST /count HTTP/1.1\r\nHost: service\r\nContent-Length: 0\r\n\r\n")
             .map_err(|error| format!("the connection broke: {error}"))?;
-        let body = answer(&mut from, seen)?;
+        let (head, body) = answer(&mut from, seen)?;
+        moved += head + body.len() as u64;
         if body != format!("{request}\n").as_bytes() {
             let body = String::from_utf8_lossy(&body).trim().to_owned();
             return Err(format!("client {number}: request {request} was answered as the one of number {body}"));
@@ -332,7 +333,7 @@ fn browse(mut stream: TcpStream, errand: Errand, seen: &Seen) -> Result<bool, St
         stream
             .write_all(format!("GET /bytes/{bytes}?seed={seed} HTTP/1.1\r\nHost: service\r\n\r\n").as_bytes())
             .map_err(|error| format!("the connection broke: {error}"))?;
-        let body = answer(&mut from, seen)?;
+        let (_, body) = answer(&mut from, seen)?;
         let mut expected = vec![0; bytes as usize];
         content::fill(seed, 0, &mut expected);
         right &= body == expected;

@@ -79,7 +79,8 @@ impl World {
                 namespace,
                 Role::Agent {
                     capacity: 64 + 2 * sessions,
-                    state_words: (sessions + 1) * words_needed(config.box_bytes()),
+                    // The connection's state comes to the application's.
+                    state_words: (sessions + 1) * words_needed(2 * config.box_bytes()),
                     os_deadline: Span(config.deadline.max(Nanos::from_millis(100))),
                     queues: sessions + 1,
                     retain: Span(Nanos::from_secs(60)),

@@ -225,8 +225,10 @@ fn event_loop(listener: Option<&TcpListener>, shared: &Arc<Shared>) -> Result<()
             deadlock(shared);
         }
         match listener.map(TcpListener::accept) {
-            Some(Ok((stream, _))) => {
-                welcome(stream, shared)?;
+            Some(Ok((stream, peer))) => {
+                if let Err(error) = welcome(stream, shared) {
+                    crate::say::err(&format!("the client at {peer} is not served: {error}"));
+                }
                 continue;
             }
             Some(Err(error)) if error.kind() != io::ErrorKind::WouldBlock => return Err(error.into()),
@@ -315,13 +317,6 @@ impl Conversation {
             }
             self.link.session().progress();
             self.input.extend_from_slice(&buffer[..length]);
-            if self.shared.stick.load(Ordering::Acquire) {
-                self.shared.fails_now();
-                loop {
-                    std::thread::park();
-                }
-            }
-            *lock(&self.shared.requests) += 1;
             let promised = self.state.promised();
             let taken = self.state.take(&self.input)?;
             if taken > 0 {
@@ -333,6 +328,13 @@ impl Conversation {
 
     /// Commits the state, `taken` bytes of input further, and then sends what was promised past `promised`.
     fn answer(&mut self, taken: usize, promised: u64) -> Result<(), Box<dyn Error>> {
+        if self.shared.stick.load(Ordering::Acquire) {
+            self.shared.fails_now();
+            loop {
+                std::thread::park();
+            }
+        }
+        *lock(&self.shared.requests) += 1;
         self.state.forget(self.link.state().acknowledged);
         let output = self.state.output(promised..self.state.promised())?;
         self.bytes.clear();
