@@ -10,6 +10,7 @@
 //! | `{…"request":"open_session","application":4,"name":"client 7","deadline_ns":…,"state_bytes":4096}` | application | `session_opened` | |
 //! | `{…"request":"watch_queue","slot":5,"keep":true}` and a socket | application | `done` | |
 //! | `{…"request":"queues","session":3}` | taker | `queues` | what the queues hold |
+//! | `{…"request":"let_go","session":3}` | taker | `done` | |
 //! | `{…"request":"close_session","session":3}` | application | none | |
 //! | `{…"request":"depart","application":4}` | application | none | |
 //! | `{…"request":"status"}` | anybody | `status` | |
@@ -28,6 +29,7 @@
 //!
 //! `queues` is for whoever takes a session over: what its kept TCP connection holds, as it is now. It is refused unless
 //! the session's claim word says that it is claimed, for the connection pauses meanwhile, and its owner's calls may fail.
+//! `let_go` closes what the agent keeps of it, in silence and under the same condition: the connection lives elsewhere now.
 //!
 //! `revoke` takes a region back from the network card, so that no monitor on another machine can reach it; `restore`
 //! offers it again, under another key of the card. Memory that processes of this machine have mapped stays with them.
@@ -100,6 +102,11 @@ pub enum Request {
         /// Its number.
         session: u64,
     },
+    /// Whoever has claimed a session has no more use for its kept connection.
+    LetGo {
+        /// Its number.
+        session: u64,
+    },
     /// The session has ended as it should. No answer.
     CloseSession {
         /// Its number.
@@ -153,7 +160,7 @@ pub enum Answer {
     Queues(QueuesOf),
     /// To `status`.
     Status(Status),
-    /// To `watch_queue`, `revoke` and `restore`: it is so now, and may have been before.
+    /// To `watch_queue`, `let_go`, `revoke` and `restore`: it is so now, and may have been before.
     Done {},
     /// To anything.
     Refused {

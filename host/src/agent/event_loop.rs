@@ -184,6 +184,10 @@ impl EventLoop {
                     .map_err(|errno| Refusal(Reason::Internal, format!("the queues can't be handed over: {errno}")))?;
                 return Ok(Some((Answer::Queues(QueuesOf::from(&queues)), vec![Handed::Made(file)])));
             }
+            Request::LetGo { session } => {
+                self.registry.let_go(session)?;
+                (Answer::Done {}, Vec::new())
+            }
             Request::Attach {} => {
                 let (regions, descriptors) = self.memory.for_monitor();
                 (Answer::Attached { incarnation, regions }, descriptors)

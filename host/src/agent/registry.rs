@@ -232,17 +232,30 @@ impl Registry {
     /// What the kept connection of a session holds that was claimed.
     pub(super) fn queues_of(&self, id: u64) -> Result<Queues, Refusal> {
         let invalid = |message: String| Refusal(Reason::Invalid, message);
-        let session = self.sessions.get(&id).ok_or_else(|| invalid(format!("there is no session {id}")))?;
-        if !self.is_claimed(session) {
-            let message = format!("nobody has claimed session {id}: its connection is its owner's");
-            return Err(Refusal(Reason::NotClaimed, message));
-        }
-        let socket = self.queues.kept(session.slot);
+        let socket = self.queues.kept(self.claimed(id)?);
         let socket = socket.ok_or_else(|| invalid(format!("no connection of session {id} is kept")))?;
         tcp::queues(socket).map_err(|error| match error {
             TcpError::NotTcp | TcpError::NotEstablished { .. } => invalid(error.to_string()),
             _ => Refusal(Reason::Internal, error.to_string()),
         })
+    }
+
+    /// Closes what is kept of a claimed session's connection, in silence.
+    pub(super) fn let_go(&mut self, id: u64) -> Result<(), Refusal> {
+        let slot = self.claimed(id)?;
+        self.release_queue(slot);
+        Ok(())
+    }
+
+    /// The slot of a session that is no longer its owner's alone.
+    fn claimed(&self, id: u64) -> Result<Slot, Refusal> {
+        let session = self.sessions.get(&id);
+        let session = session.ok_or_else(|| Refusal(Reason::Invalid, format!("there is no session {id}")))?;
+        if !self.is_claimed(session) {
+            let message = format!("nobody has claimed session {id}: its connection is its owner's");
+            return Err(Refusal(Reason::NotClaimed, message));
+        }
+        Ok(session.slot)
     }
 
     fn is_claimed(&self, session: &Session) -> bool {

@@ -122,6 +122,11 @@ impl Node {
         Ok(Queues { acknowledged, sent, received, ended, unread, unacknowledged })
     }
 
+    /// Makes the agent close what it keeps of a claimed session's connection, without a word to the client.
+    pub fn let_go(&self, session: u64) -> Result<(), ConnectionError> {
+        self.ask(&Request::LetGo { session })
+    }
+
     fn ask(&self, request: &Request) -> Result<(), ConnectionError> {
         ask(&self.link, request, &[])
     }

@@ -37,8 +37,8 @@ pub struct SilentSocket {
 }
 
 /// Makes the connection anew in the calling thread's network namespace, with `replay` as the output that was asked for
-/// ([`Resume::replay`]). The service's address must be there already, and packets to it may come: they are answered, from
-/// the moment that the connection exists, as the old one would have.
+/// ([`Resume::replay`]). The service's address must be there already, but nobody may be told yet: what comes for a
+/// connection that isn't there is answered by a reset, and that ends it at the client.
 ///
 /// Never waits: the kernel's buffers are made as large as it takes, within [`MAX_REFILL_BYTES`].
 ///
@@ -177,7 +177,13 @@ fn room_for_one_more(socket: BorrowedFd<'_>, bytes: usize) -> Result<bool, TcpEr
     }
     // Larger than the peer's may be: then it doesn't take the byte, and says so.
     let window = options::window(socket).map_err(&system)?;
-    let window = tcp_repair_window { snd_wnd: WINDOW_BYTES, max_window: WINDOW_BYTES.max(window.max_window), ..window };
+    let window = tcp_repair_window {
+        // As told by the byte before all that is to come, so that whatever the peer tells counts more.
+        snd_wl1: window.rcv_wup.wrapping_sub(1),
+        snd_wnd: WINDOW_BYTES,
+        max_window: WINDOW_BYTES.max(window.max_window),
+        ..window
+    };
     options::set_window(socket, window).map_err(&system)?;
     Ok(true)
 }

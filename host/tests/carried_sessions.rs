@@ -1,0 +1,236 @@
+//! Sessions over TCP whose process dies: an heir carries them on, from the State Box and from the connection that the agent
+//! kept. With real processes, sockets and kernels; root only, and then never skipped.
+
+mod common;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use backdoor_core::Nanos;
+use backdoor_core::channels::{Channel, SessionPayload};
+use backdoor_host::app::{App, Node};
+use backdoor_host::protocol::Reason;
+use backdoor_host::serve::{CLIENT, Retain, ServeError, SessionConfig, TcpSession};
+use backdoor_host::wire::ConnectionError;
+use common::{Monitor, RELAXED, TestNode, socket_of_parent, wait_for};
+
+const RETAINING: SessionConfig =
+    SessionConfig { deadline: RELAXED, application_bytes: 8, retain: Retain::Bytes(4_096) };
+
+fn is_root() -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        eprintln!("not tested: repair mode needs root");
+    }
+    is_root
+}
+
+/// Answers each number with the sum of all so far: whatever is lost or done twice shows.
+fn serve_one(session: &mut TcpSession, sum: &mut u64) -> Result<bool, ServeError> {
+    let mut number = [0; 8];
+    let mut have = 0;
+    while have < 8 {
+        match session.read(&mut number[have..]).map_err(ServeError::Client)? {
+            0 => return Ok(false),
+            more => have += more,
+        }
+    }
+    *sum += u64::from_le_bytes(number);
+    session.commit_and_send(&sum.to_le_bytes(), 8, &sum.to_le_bytes())?;
+    session.idle();
+    Ok(true)
+}
+
+fn ask(client: &mut TcpStream, number: u64) -> u64 {
+    client.write_all(&number.to_le_bytes()).unwrap();
+    answer(client)
+}
+
+fn answer(client: &mut TcpStream) -> u64 {
+    let mut sum = [0; 8];
+    client.read_exact(&mut sum).unwrap();
+    u64::from_le_bytes(sum)
+}
+
+/// Claims a session as a taker does; answers its number and its payload.
+fn claim(monitor: &mut Monitor, name: &str) -> (u64, Vec<u8>) {
+    let entity = monitor.find(name).unwrap();
+    let location = entity.record.state_box.unwrap();
+    let (_, payload) = monitor.state(&entity).unwrap();
+    monitor.claim(location.claim, 0, 1).unwrap();
+    (entity.record.session, payload)
+}
+
+#[test]
+#[ignore = "the process that dies"]
+fn a_service_that_is_killed() {
+    let Some(socket) = socket_of_parent() else { return };
+    let app = Node::connect(socket).unwrap().register("sums", RELAXED).unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    std::io::stderr().write_all(&listener.local_addr().unwrap().port().to_le_bytes()).unwrap();
+    let mut session = TcpSession::accept(&app, listener.accept().unwrap().0, "client", RETAINING).unwrap();
+    let mut sum = 0;
+    for _ in 0..3 {
+        serve_one(&mut session, &mut sum).unwrap();
+    }
+    // It reads the next request and acts upon it no more.
+    session.read(&mut [0; 8]).unwrap();
+    session.session().progress();
+    std::io::stderr().write_all(b"!").unwrap();
+    loop {
+        std::thread::park();
+    }
+}
+
+/// A connection to a service that answers three requests, and its process.
+fn served(test: &TestNode) -> (TcpStream, common::Killed) {
+    let mut child = test.spawn("a_service_that_is_killed");
+    let mut port = [0; 2];
+    child.0.stderr.as_mut().unwrap().read_exact(&mut port).unwrap();
+    let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, u16::from_le_bytes(port))).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    for (number, sum) in [(1, 1), (10, 11), (100, 111)] {
+        assert_eq!(ask(&mut client, number), sum);
+    }
+    (client, child)
+}
+
+#[test]
+fn a_killed_services_connection_is_carried_on_and_nothing_is_lost_nor_done_twice() {
+    if !is_root() {
+        return;
+    }
+    let test = TestNode::start(|_| {});
+    let mut monitor = test.attach();
+    let (mut client, mut child) = served(&test);
+    client.write_all(&1_000u64.to_le_bytes()).unwrap();
+    child.0.stderr.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    child.kill();
+    // Nobody is there, and nobody tells the client.
+    client.write_all(&10_000u64.to_le_bytes()).unwrap();
+    client.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+
+    let node = Node::connect(test.socket()).unwrap();
+    let number = monitor.find("client").unwrap().record.session;
+    let refused = node.queues(number).unwrap_err();
+    assert!(matches!(refused, ConnectionError::Refused { reason: Reason::NotClaimed, .. }), "{refused}");
+    let (number, payload) = claim(&mut monitor, "client");
+    let queues = node.queues(number).unwrap();
+    let unread: Vec<u8> = [1_000u64, 10_000].iter().flat_map(|number| number.to_le_bytes()).collect();
+    assert_eq!((&queues.unread, queues.unacknowledged.len(), queues.ended), (&unread, 0, false));
+
+    // The old end goes in silence, so that the heir can be in the same network namespace.
+    let app = node.register("heir", RELAXED).unwrap();
+    let decoded = SessionPayload::decode(&payload).unwrap();
+    let Some(Channel::Tcp(state)) = decoded.channel(CLIENT) else { panic!("{decoded:?}") };
+    assert_eq!((state.intent, state.consumed), (24, 24));
+    let mut sum = u64::from_le_bytes(decoded.application().try_into().unwrap());
+    assert_eq!(sum, 111);
+    let in_the_way = TcpSession::adopt(&app, &payload, Some(&queues), "client", RETAINING, |_| unreachable!());
+    assert!(in_the_way.unwrap_err().to_string().contains("there is a connection"));
+    node.let_go(number).unwrap();
+    let prepared = TcpSession::adopt(&app, &payload, Some(&queues), "heirloom", RETAINING, |_| unreachable!()).unwrap();
+    assert!(prepared.input_known());
+    let heirloom = monitor.find("heirloom").unwrap();
+    assert_eq!(monitor.state(&heirloom).unwrap().0, 1, "it can be taken over in turn");
+    let mut heir = prepared.speak().unwrap();
+    assert!(serve_one(&mut heir, &mut sum).unwrap() && serve_one(&mut heir, &mut sum).unwrap());
+    assert_eq!([answer(&mut client), answer(&mut client)], [1_111, 11_111]);
+    client.write_all(&5u64.to_le_bytes()).unwrap();
+    assert!(serve_one(&mut heir, &mut sum).unwrap());
+    assert_eq!(answer(&mut client), 11_116);
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    assert!(!serve_one(&mut heir, &mut sum).unwrap());
+    assert!(heir.state().input_ended);
+    drop(heir);
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn a_connection_that_nobody_carries_on_ends_after_a_while() {
+    if !is_root() {
+        return;
+    }
+    let test = TestNode::start(|config| config.keep = Nanos::from_millis(300));
+    let (mut client, mut child) = served(&test);
+    client.write_all(&1_000u64.to_le_bytes()).unwrap();
+    child.0.stderr.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    child.kill();
+    assert!(!matches!(client.read(&mut [0]), Ok(1..)), "the kernel tells it");
+    let node = Node::connect(test.socket()).unwrap();
+    wait_for("the socket is let go", || node.status().unwrap().queues == 0);
+}
+
+fn accepted(app: &App, name: &str, config: SessionConfig) -> (TcpStream, TcpSession) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    (client, TcpSession::accept(app, listener.accept().unwrap().0, name, config).unwrap())
+}
+
+#[test]
+fn an_owner_that_lost_its_session_falls_silent_and_a_reply_that_it_promised_is_sent_by_the_heir() {
+    if !is_root() {
+        return;
+    }
+    let test = TestNode::start(|_| {});
+    let node = Node::connect(test.socket()).unwrap();
+    let app = node.register("sums", RELAXED).unwrap();
+    let mut monitor = test.attach();
+    for (name, retain) in [("retains", Retain::Bytes(4_096)), ("regenerates", Retain::Regenerated)] {
+        let config = SessionConfig { retain, ..RETAINING };
+        let (mut client, mut old) = accepted(&app, name, config);
+        client.write_all(&7u64.to_le_bytes()).unwrap();
+        let mut sum = 0;
+        assert!(serve_one(&mut old, &mut sum).unwrap());
+        assert_eq!(answer(&mut client), 7);
+        client.write_all(&8u64.to_le_bytes()).unwrap();
+        let mut request = [0; 8];
+        assert_eq!(old.read(&mut request).unwrap(), 8);
+        let (number, payload) = claim(&mut monitor, name);
+        let refused = old.commit_and_send(b"", 8, b"never heard").unwrap_err();
+        assert!(matches!(refused, ServeError::Commit(_)), "{refused}");
+        let queues = node.queues(number).unwrap();
+        assert_eq!(queues.unread, 8u64.to_le_bytes());
+        drop(old);
+        wait_for("it is let go", || node.status().unwrap().queues == 0);
+        let replay = |range: std::ops::Range<u64>| vec![0; (range.end - range.start) as usize];
+        let heir = TcpSession::adopt(&app, &payload, Some(&queues), "heirloom", config, replay).unwrap();
+        let mut heir = heir.speak().unwrap();
+        assert!(serve_one(&mut heir, &mut sum).unwrap());
+        assert_eq!(answer(&mut client), 15);
+    }
+}
+
+#[test]
+fn what_can_not_be_retained_or_was_not_read_is_refused_before_anything_happens() {
+    if !is_root() {
+        return;
+    }
+    let test = TestNode::start(|_| {});
+    let app = Node::connect(test.socket()).unwrap().register("sums", RELAXED).unwrap();
+    let (mut client, mut session) = accepted(&app, "client", RETAINING);
+    client.write_all(b"12345").unwrap();
+    assert_eq!(session.read(&mut [0; 3]).unwrap(), 3);
+    let refused = session.commit_and_send(b"", 4, b"").unwrap_err();
+    assert!(matches!(refused, ServeError::NotRead { consumed: 4, read: 3 }), "{refused}");
+    let refused = session.commit_and_send(b"", 3, &[0; 5_000]).unwrap_err();
+    assert!(matches!(refused, ServeError::NoRoom { needed: 5_000, room: 4_096 }), "{refused}");
+    let before = *session.state();
+    let refused = session.commit_and_send(&[0; 100_000], 3, b"x").unwrap_err();
+    assert!(matches!(refused, ServeError::Commit(_)), "{refused}");
+    assert_eq!(*session.state(), before);
+    // What was read before is not read again, and what was acted upon never.
+    let mut rest = [0; 9];
+    assert_eq!((session.read(&mut rest).unwrap(), &rest[..2]), (2, &b"45"[..]));
+    session.commit_and_send(b"state", 4, b"four").unwrap();
+    client.write_all(b"6").unwrap();
+    assert_eq!((session.read(&mut rest).unwrap(), rest[0]), (1, b'6'));
+    assert_eq!((session.state().consumed, session.state().intent), (4, 4));
+    let mut four = [0; 4];
+    client.read_exact(&mut four).unwrap();
+    assert_eq!(&four, b"four");
+}
