@@ -12,6 +12,7 @@ use backdoor_core::channels::{Channel, SessionPayload};
 use backdoor_host::app::{App, Node};
 use backdoor_host::protocol::Reason;
 use backdoor_host::serve::{CLIENT, Retain, ServeError, SessionConfig, TcpSession};
+use backdoor_host::tcp;
 use backdoor_host::wire::ConnectionError;
 use common::{Monitor, RELAXED, TestNode, socket_of_parent, wait_for};
 
@@ -172,7 +173,7 @@ fn accepted(app: &App, name: &str, config: SessionConfig) -> (TcpStream, TcpSess
 }
 
 #[test]
-fn an_owner_that_lost_its_session_falls_silent_and_a_reply_that_it_promised_is_sent_by_the_heir() {
+fn an_owner_that_lost_its_session_falls_silent_and_the_heir_serves_the_request_that_it_had_read() {
     if !is_root() {
         return;
     }
@@ -202,6 +203,45 @@ fn an_owner_that_lost_its_session_falls_silent_and_a_reply_that_it_promised_is_s
         let mut heir = heir.speak().unwrap();
         assert!(serve_one(&mut heir, &mut sum).unwrap());
         assert_eq!(answer(&mut client), 15);
+    }
+}
+
+#[test]
+fn a_reply_that_was_promised_and_not_sent_comes_from_the_heir_without_its_socket() {
+    if !is_root() {
+        return;
+    }
+    let test = TestNode::start(|_| {});
+    let app = Node::connect(test.socket()).unwrap().register("sums", RELAXED).unwrap();
+    let mut monitor = test.attach();
+    for (name, retain) in [("retains", Retain::Bytes(4_096)), ("regenerates", Retain::Regenerated)] {
+        let config = SessionConfig { retain, ..RETAINING };
+        let (mut client, mut old) = accepted(&app, name, config);
+        client.write_all(&7u64.to_le_bytes()).unwrap();
+        let mut sum = 0;
+        assert!(serve_one(&mut old, &mut sum).unwrap());
+        assert_eq!(answer(&mut client), 7);
+        client.write_all(&8u64.to_le_bytes()).unwrap();
+        assert_eq!(old.read(&mut [0; 8]).unwrap(), 8);
+        // From here on nothing leaves, as on a node that is cut off after the commit.
+        tcp::silence(old.stream().try_clone().unwrap()).unwrap();
+        sum += 8;
+        let failed = old.commit_and_send(&sum.to_le_bytes(), 8, &sum.to_le_bytes()).unwrap_err();
+        assert!(matches!(failed, ServeError::Client(_)), "{failed}");
+        let (number, payload) = claim(&mut monitor, name);
+        drop(old);
+        wait_for("it is let go", || monitor.find(name).is_none_or(|entity| entity.record.pending.is_none()));
+        let replay = |range: std::ops::Range<u64>| {
+            assert_eq!(range, 8..16, "the first reply was acknowledged when the second one was promised");
+            15u64.to_le_bytes().to_vec()
+        };
+        let heir = TcpSession::adopt(&app, &payload, None, &format!("heir of {number}"), config, replay).unwrap();
+        assert!(!heir.input_known(), "and there was none");
+        let mut heir = heir.speak().unwrap();
+        assert_eq!(answer(&mut client), 15);
+        client.write_all(&1u64.to_le_bytes()).unwrap();
+        assert!(serve_one(&mut heir, &mut sum).unwrap());
+        assert_eq!(answer(&mut client), 16);
     }
 }
 
