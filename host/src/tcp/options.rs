@@ -72,6 +72,12 @@ pub(super) fn set_agreed(socket: BorrowedFd<'_>, options: &[tcp_repair_opt]) -> 
     set_raw(socket, libc::IPPROTO_TCP, libc::TCP_REPAIR_OPTIONS, options)
 }
 
+/// Makes the kernel work out anew how large a segment is. Setting that of the peer doesn't, but setting options of IP does,
+/// for these take room of a segment: here, none.
+pub(super) fn size_segments_anew(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    set_raw::<u32>(socket, libc::IPPROTO_IP, libc::IP_OPTIONS, &[])
+}
+
 /// What both sides may send.
 pub(super) fn window(socket: BorrowedFd<'_>) -> Result<tcp_repair_window, Errno> {
     // SAFETY: a structure of integers, for which zeros are a value.

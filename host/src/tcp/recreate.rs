@@ -153,6 +153,8 @@ fn agree(socket: BorrowedFd<'_>, birth: &TcpBirth) -> Result<(), TcpError> {
         add(tcp_option::TIMESTAMP, 0);
     }
     options::set_agreed(socket, &options).map_err(|errno| refused(birth, errno))?;
+    // Or the smallest there is counts until something else is sent, and what is refilled counts as so many more segments.
+    options::size_segments_anew(socket).map_err(|errno| refused(birth, errno))?;
     if let Some(timestamp) = birth.timestamp {
         options::set(socket, Number::Timestamp, timestamp.value).map_err(|errno| refused(birth, errno))?;
     }
