@@ -84,6 +84,9 @@ pub fn recreate(resume: &Resume<'_>, replay: &[u8]) -> Result<SilentSocket, TcpE
     let filling = |doing| move |source| TcpError::System { doing, source };
     repair.fill(Queue::Receive, refill).map_err(filling("refill the receive queue"))?;
     repair.fill(Queue::Send, again).map_err(filling("refill the send queue"))?;
+    if refill.len() >= CLOSED_WINDOW_BYTES {
+        close_window(&repair, socket.as_fd())?;
+    }
     drop(repair);
     Ok(SilentSocket { socket, birth: *birth, unsent: unsent.to_vec() })
 }
@@ -188,6 +191,21 @@ fn room_for_one_more(socket: BorrowedFd<'_>, bytes: usize) -> Result<bool, TcpEr
     };
     options::set_window(socket, window).map_err(&system)?;
     Ok(true)
+}
+
+/// So much unread input means that its owner had not read for long, and that the peer may wait for the window to open.
+const CLOSED_WINDOW_BYTES: usize = 32 << 10;
+
+/// Tells this side's kernel that it has announced no window.
+///
+/// A peer that was told so asks again by its timer, 200 ms later and then ever more seldom, and believes only what comes
+/// in its order; the probe with which a connection leaves repair mode is not. A kernel that has announced no window announces
+/// one as soon as some of the unread input is taken, so that the peer goes on at once.
+fn close_window(repair: &Repair<'_>, socket: BorrowedFd<'_>) -> Result<(), TcpError> {
+    let system = TcpError::while_doing("close the connection's window");
+    let window = options::window(socket).map_err(&system)?;
+    let received = repair.sequence(Queue::Receive).map_err(&system)?;
+    options::set_window(socket, tcp_repair_window { rcv_wnd: 0, rcv_wup: received, ..window }).map_err(&system)
 }
 
 fn refused(birth: &TcpBirth, errno: Errno) -> TcpError {
