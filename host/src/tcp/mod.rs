@@ -10,8 +10,8 @@
 //!               └─ silence                                    recreate ── SilentSocket ── speak
 //! ```
 //!
-//! * [`birth`] right after accept, once: what can't be known later. 15 µs in the median of 1000, over loopback on a virtual machine with 2
-//!   processors (`what_it_costs` in `tests/tcp_takeover.rs`).
+//! * [`birth`] right after accept, once: what can't be known later. 10 and 15 µs in the medians of two runs of 1000, over
+//!   loopback on a virtual machine with 2 processors (`what_it_costs` in `tests/tcp_takeover.rs`).
 //! * [`queues`] of a connection whose process is stopped or dead, by anybody who holds its socket.
 //! * [`recreate`] in the calling thread's network namespace. Nothing is sent before [`SilentSocket::speak`], nor ever if it
 //!   is dropped.
