@@ -35,6 +35,22 @@ use serde::de::DeserializeOwned;
 use std::error::Error;
 use std::ops::Range;
 
+/// Most threads of a run: a slip asks for more.
+pub const MOST_THREADS: usize = 1024;
+
+/// More threads than [`MOST_THREADS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there may be at most {MOST_THREADS} threads, not {0}")]
+pub struct TooManyThreads(usize);
+
+/// Whether a run may have so many threads; 0 stands for one per processor.
+///
+/// # Errors
+/// Too many.
+pub fn check_threads(threads: usize) -> Result<(), TooManyThreads> {
+    if threads > MOST_THREADS { Err(TooManyThreads(threads)) } else { Ok(()) }
+}
+
 /// What a run of points needs besides the points.
 #[derive(Clone, Copy, Debug)]
 pub struct Run<'a> {
@@ -44,7 +60,7 @@ pub struct Run<'a> {
     pub bar: &'a Bar,
     /// Looked at before each point.
     pub interrupt: &'a Interrupt,
-    /// Number of threads; 0 for one per processor. Never changes the results.
+    /// Number of threads, see [`check_threads`]. Never changes the results.
     pub threads: usize,
     /// Replications of each point.
     pub replications: u64,
@@ -96,6 +112,9 @@ pub enum RunError {
     /// The journal can't be written.
     #[error(transparent)]
     Results(#[from] ResultsError),
+    /// The threads can't be started.
+    #[error(transparent)]
+    Threads(#[from] rayon::ThreadPoolBuildError),
 }
 
 /// A point gave up because [`Task::check`] told it that the run stops.
@@ -120,7 +139,7 @@ impl<P> Task<'_, P> {
 /// bytes as an uninterrupted one.
 ///
 /// # Errors
-/// The first of: an interruption, a failed point, a journal that can't be written. Points under way are finished and
+/// The first of: threads that can't be started, an interruption, a failed point, a journal that can't be written. Points under way are finished and
 /// kept before it returns.
 ///
 /// # Panics
@@ -151,7 +170,7 @@ where
         run.bar.point_finished();
         Ok(())
     };
-    let threads = rayon::ThreadPoolBuilder::new().num_threads(run.threads).build().expect("threads can be started");
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(run.threads).build()?;
     let result = threads.install(|| missing.into_par_iter().with_max_len(1).try_for_each(one));
     run.bar.finish();
     run.journal.sync()?;

@@ -110,6 +110,17 @@ fn a_run_that_was_not_finished_is_not_drawn() {
 }
 
 #[test]
+fn as_many_threads_as_nobody_means_leave_no_trace() {
+    let place = Place::new();
+    for threads in ["1025", "100000"] {
+        let mut command = place.sweep();
+        command.args(["--threads", threads]);
+        assert_eq!(refused(command), format!("there may be at most 1024 threads, not {threads}"));
+    }
+    assert!(!place.path("out").exists());
+}
+
+#[test]
 fn paths_that_no_socket_can_have() {
     let long = "x".repeat(200);
     for arguments in [&["node"][..], &["inspect"], &["monitor", "--once"]] {

@@ -72,7 +72,7 @@ pub(super) struct Arguments {
     /// Seed of all random numbers.
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
-    /// Threads; 0 for one per processor. Never changes the results.
+    /// Threads, at most 1024; 0 for one per processor. Never changes the results.
     #[arg(long, default_value_t = 0, value_name = "N")]
     threads: usize,
     /// A row per measure as CSV, or a table for people.

@@ -6,7 +6,7 @@ use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::results::{Manifest, ResultsDir};
-use crate::runner::RunError;
+use crate::runner::{RunError, check_threads};
 use crate::say;
 use crate::soft_roce::{self, Plan, SoftRoceError};
 use crate::study::{Context, Profile, Study, StudyError};
@@ -24,7 +24,7 @@ pub(super) struct Options {
     /// Seed of all random numbers.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Threads for simulated points; 0 for one per processor. Never changes the results.
+    /// Threads for simulated points, at most 1024; 0 for one per processor. Never changes the results.
     #[arg(long, default_value_t = 0, value_name = "N")]
     threads: usize,
     /// How much to run: minutes, or hours with narrow intervals.
@@ -47,6 +47,7 @@ pub(super) fn run(
     options: &Options,
     soft_roce: Option<Plan>,
 ) -> Result<(), Failure> {
+    check_threads(options.threads)?;
     let out = options.out.clone().unwrap_or_else(|| default_out.into());
     let identities = studies.iter().map(|study| study.identity(options.profile));
     let manifest = Manifest::new(std::env::args(), options.seed, identities);

@@ -18,6 +18,7 @@ use backdoor_sim::streams::{StreamKey, Streams};
 
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
+use crate::runner::{TooManyThreads, check_threads};
 use report::Report;
 
 /// Replications of a round; fewer for fewer mistakes.
@@ -27,9 +28,6 @@ const CRASHES: u32 = 250;
 /// Samples of each replication by importance sampling, and in the first look.
 const SAMPLES: u64 = 10_000;
 const PILOT_SAMPLES: u64 = 1_000;
-
-/// Most threads: a slip asks for more.
-const MOST_THREADS: usize = 1024;
 
 /// How mistakes are simulated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -74,6 +72,9 @@ pub enum QosError {
     /// Somebody asked to stop.
     #[error("stopped before the simulation had a result")]
     Interrupted,
+    /// There may not be so many threads.
+    #[error(transparent)]
+    TooManyThreads(#[from] TooManyThreads),
     /// The threads can't be started.
     #[error(transparent)]
     Threads(#[from] rayon::ThreadPoolBuildError),
@@ -96,9 +97,7 @@ impl Plan {
         if self.max_heartbeats < 1000 {
             return error("the cap must be at least 1000 heartbeats");
         }
-        if self.threads > MOST_THREADS {
-            return Err(QosError::Plan(format!("there may be at most {MOST_THREADS} threads, not {}", self.threads)));
-        }
+        check_threads(self.threads)?;
         if self.method == Method::Importance && !rare::applies(&self.setting) {
             return error(
                 "importance sampling is for nfd-s, nfd-u, sfd and deadline without polls; others take --method direct",
