@@ -37,12 +37,15 @@ pub struct Configuration {
 
 /// How many values of η are tried, evenly between 0 and the largest; between two neighbours, bisection goes on.
 const TRIES: u32 = 100_000;
+/// Fewer, where so many heartbeats were to be looked at for each that all of them would take more than a second.
+const MOST_HEARTBEATS: f64 = 4e6;
 
 /// The largest η, and the δ that goes with it; `None` if no heartbeat period meets the requirements (Chen's theorem 7 then
 /// says that no failure detector does).
 ///
 /// # Errors
-/// Requirements of zero or 'never', or a loss that is no probability below 1.
+/// Requirements of zero or 'never', a loss that is no probability below 1, or mistakes so short that millions of heartbeats
+/// would have to be sent within the detection time.
 pub fn configure(required: Requirements, loss: f64, delay: &Delay) -> Result<Option<Configuration>, SettingError> {
     for (name, span) in [
         ("detection time", required.detection_time),
@@ -60,10 +63,21 @@ pub fn configure(required: Requirements, loss: f64, delay: &Delay) -> Result<Opt
     let in_time = (1.0 - loss) * delay.below(bound);
     let most = (in_time * required.duration.0 as f64).min(bound);
     let meets = |period: f64| recurrence(period, bound, in_time, loss, delay) >= required.recurrence.0 as f64;
-    let step = most / f64::from(TRIES);
-    let Some(tries) = (1..=TRIES).rev().find(|tries| meets(f64::from(*tries) * step)) else { return Ok(None) };
-    let (mut good, mut bad) = (f64::from(tries) * step, f64::from(tries + 1) * step);
-    while tries < TRIES && bad - good > 0.5 {
+    // Times are whole nanoseconds.
+    if most < 1.0 {
+        return Ok(None);
+    }
+    let tries = f64::from(TRIES).min(MOST_HEARTBEATS * most / bound) as u32;
+    if tries == 0 {
+        return Err(SettingError(format!(
+            "mistakes over within {} take more than {MOST_HEARTBEATS} heartbeats within the detection time of {}",
+            required.duration, required.detection_time
+        )));
+    }
+    let step = most / f64::from(tries);
+    let Some(met) = (1..=tries).rev().find(|place| meets(f64::from(*place) * step)) else { return Ok(None) };
+    let (mut good, mut bad) = (f64::from(met) * step, f64::from(met + 1) * step);
+    while met < tries && bad - good > 0.5 {
         let middle = (good + bad) / 2.0;
         if meets(middle) {
             good = middle;
@@ -140,5 +154,20 @@ mod tests {
         let error = configure(Requirements { duration: Nanos::ZERO, ..example() }, 0.01, &delay).unwrap_err();
         assert!(error.to_string().contains("duration of mistakes must be more than zero"));
         assert!(configure(example(), 1.0, &delay).is_err());
+    }
+
+    /// Requirements that are far from each other must not take for ever: hardly any heartbeat here is in time.
+    #[test]
+    fn what_would_take_too_many_heartbeats() {
+        let delay = Delay::Law("exp:20ms".parse().unwrap());
+        let tiny = Requirements { detection_time: Nanos(1), duration: Nanos(1), ..example() };
+        assert_eq!(configure(tiny, 0.01, &delay), Ok(None));
+        let late = Delay::Law("const:31s".parse().unwrap());
+        assert_eq!(configure(example(), 0.01, &late), Ok(None));
+        let slow = Delay::Law("uniform:29s:60min".parse().unwrap());
+        let error = configure(Requirements { duration: Nanos::from_millis(1), ..example() }, 0.01, &slow).unwrap_err();
+        assert!(error.to_string().starts_with("mistakes over within 1ms take more than 4000000 heartbeats"), "{error}");
+        let many = Requirements { duration: Nanos::from_secs(1), ..example() };
+        assert_eq!(configure(many, 0.01, &slow), Ok(None));
     }
 }
