@@ -53,7 +53,10 @@ impl Measures {
         } else {
             stats::ratio(&pairs(|t| (t.time_s, t.mistakes))).map(|t_mr| t_mr.within(0.0, f64::INFINITY))
         };
-        let duration = stats::ratio(&pairs(|t| (t.suspected_s, t.mistakes)));
+        // Where all mistakes are one total's, nothing tells how they differ: not even that they don't.
+        let several = totals.iter().filter(|t| t.mistakes > 0.0).nth(1).is_some();
+        let duration = stats::ratio(&pairs(|t| (t.suspected_s, t.mistakes)))
+            .map(|t_m| if several { t_m } else { Estimate::exact(t_m.value) });
         Measures {
             t_mr_s: recurrence,
             t_m_s: duration.map(|t_m| t_m.within(0.0, f64::INFINITY)),
@@ -122,6 +125,15 @@ mod tests {
         assert_eq!(measures.p_a.unwrap().value, 0.95);
         assert_eq!(measures.lambda_m_per_s.unwrap().value, 0.1);
         assert!(measures.relative_half_width() < 0.7);
+    }
+
+    #[test]
+    fn how_long_one_mistake_lasts_has_no_interval() {
+        let (none, one) = (totals(100.0, 0.0, 0.0), totals(100.0, 1.0, 3.0));
+        let duration = |runs: &[Totals]| Measures::of_mistakes(runs, true).t_m_s.unwrap();
+        assert_eq!(duration(&[none, one, none, none]), Estimate::exact(3.0));
+        let two = duration(&[none, one, none, totals(100.0, 1.0, 5.0)]);
+        assert!(two.value == 4.0 && two.low.unwrap() < 3.0 && two.high.unwrap() > 5.0, "{two:?}");
     }
 
     #[test]
