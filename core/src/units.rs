@@ -127,13 +127,13 @@ impl fmt::Display for Nanos {
 
 /// A text that is no span of time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not a duration: write a number and a unit, such as 250us, 20ms, 1.1s, 5min or 2h")]
+#[error("'{0}' is not a duration: write a number and a unit, such as 250us, 20ms, 1.1s, 5min, 2h or 30d")]
 pub struct ParseNanosError(String);
 
 impl FromStr for Nanos {
     type Err = ParseNanosError;
 
-    /// Reads a number and a unit: `ns`, `us` (or `µs`), `ms`, `s`, `min`, `h`. A bare `0` needs no unit.
+    /// Reads a number and a unit: `ns`, `us` (or `µs`), `ms`, `s`, `min`, `h`, `d`. A bare `0` needs no unit.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let error = || ParseNanosError(text.chars().take(40).collect());
         let trimmed = text.trim();
@@ -149,6 +149,7 @@ impl FromStr for Nanos {
             "s" => 1_000_000_000,
             "min" => 60_000_000_000,
             "h" => 3_600_000_000_000,
+            "d" => 86_400_000_000_000,
             _ => return Err(error()),
         };
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
@@ -181,6 +182,7 @@ mod tests {
             (".5s", 500_000_000),
             ("2min", 120_000_000_000),
             ("1h", 3_600_000_000_000),
+            ("30d", 2_592_000_000_000_000),
             ("0", 0),
         ] {
             assert_eq!(text.parse(), Ok(Nanos(nanos)), "{text}");
