@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use backdoor_core::Nanos;
+use backdoor_core::progress_box::MAX_ENTITIES;
 use rustix::process::Resource;
 
 use super::queues::MAX_QUEUES;
@@ -106,6 +107,9 @@ impl AgentConfig {
                 cpus + 3
             ));
         }
+        if self.capacity > MAX_ENTITIES {
+            return Err(format!("capacity is {}, at most {MAX_ENTITIES} entities are possible", self.capacity));
+        }
         if self.claims == 0 || self.claims > u32::MAX as usize {
             return Err(format!("claims is {}", self.claims));
         }
@@ -145,5 +149,15 @@ mod tests {
         assert!(refused.contains("576 descriptors") && refused.contains("512"), "{refused}");
         let config = AgentConfig { queues: MAX_QUEUES + 1, ..config };
         assert!(config.check(1).unwrap_err().contains("queues"));
+    }
+
+    #[test]
+    fn a_capacity_beyond_that_of_a_progress_box_is_named_as_such() {
+        let most = AgentConfig { capacity: MAX_ENTITIES, claims: MAX_ENTITIES, ..AgentConfig::at("/nonexistent") };
+        assert_eq!(most.check(1), Ok(()));
+        for capacity in [MAX_ENTITIES + 1, usize::MAX] {
+            let refused = AgentConfig { capacity, claims: capacity, ..most.clone() }.check(1).unwrap_err();
+            assert_eq!(refused, format!("capacity is {capacity}, at most 65536 entities are possible"));
+        }
     }
 }
