@@ -46,19 +46,21 @@ fn point(x: f64, y: Estimate) -> Point {
 
 /// False positives against detection time in one mode: a row of panels for each load, a column for each level.
 fn trade_off(name: &str, config: &Config, poll: &str, mode: &str, table: &Table) -> Option<Figure> {
-    let found = |level: &FailureLevel| {
-        let times = table.filter("level", level.name()).numbers("detection_ms");
-        times.is_some_and(|times| times.iter().any(Option::is_some))
-    };
-    let levels: Vec<FailureLevel> = FailureLevel::ALL.into_iter().filter(found).collect();
+    let shown =
+        |level: &FailureLevel| fit(config, &table.filter("level", level.name())).is_none_or(|fit| !fit.is_empty());
+    let mut levels = FailureLevel::ALL.to_vec();
+    if levels.iter().any(shown) {
+        levels.retain(shown);
+    }
     let mut figure = Figure::new(format!("{name}-{mode}"))
         .title(format!("False positives against detection time, by detector: {}", mode_name(mode)))
         .caption(format!(
             "Each curve runs over the settings of one detector's knob, with a poll every {poll} ms. Vertical: false positives \
              per entity and hour; horizontal: mean time from failure to verdict. Load: always-busy processes beside the \
-             workload. Bars: 95% intervals. An open marker stands at the first setting from which on none was seen; its bar \
-             ends below what the rate may still be. {} No curve at the OS level for a watchdog, which stops with the \
-             operating system; none at the session level for those that need a period.",
+             workload. Bars: 95% intervals. An open marker: none was seen{}; a curve ends with the first setting from which \
+             on none was. {} Nothing at the OS level for a watchdog, which stops with the operating system; no curve at the \
+             session level for those that need a period.",
+            upper_bound_of_none(config, table)?,
             left_out(config),
         ))
         .columns(levels.len());
@@ -76,6 +78,24 @@ fn trade_off(name: &str, config: &Config, poll: &str, mode: &str, table: &Table)
         }
     }
     Some(figure)
+}
+
+/// What is said of settings with which no false positive was seen, instead of a bar for each: so many would hide the rest.
+fn upper_bound_of_none(config: &Config, table: &Table) -> Option<String> {
+    let mut most: Option<f64> = None;
+    for (_, rows) in table.groups("load") {
+        for (_, rows) in rows.groups("level") {
+            for (_, rows) in rows.groups("detector") {
+                let none = fit(config, &rows)?.into_iter().filter(|(_, rate, _)| rate.value == 0.0);
+                most = none.filter_map(|(_, rate, _)| rate.high).chain(most).reduce(f64::max);
+            }
+        }
+    }
+    Some(
+        most.map_or(String::new(), |most| {
+            format!(", and without a bar: the interval ends at {most:.1} per hour or below")
+        }),
+    )
 }
 
 /// What is said of settings that are not shown.
@@ -106,7 +126,10 @@ fn fit(config: &Config, rows: &Table) -> Option<Vec<(f64, Estimate, bool)>> {
 fn trade_off_points(config: &Config, rows: &Table) -> Option<Vec<Point>> {
     let settings = fit(config, rows)?;
     let drawn = settings.iter().take_while(|(_, _, seen)| *seen).count() + 1;
-    Some(settings.into_iter().take(drawn).map(|(time, rate, _)| point(time / 1e3, rate)).collect())
+    let drawn = settings.into_iter().take(drawn);
+    // The caption has the intervals of zeros.
+    let without = |rate: Estimate| if rate.value == 0.0 { Estimate::exact(0.0) } else { rate };
+    Some(drawn.map(|(time, rate, _)| point(time / 1e3, without(rate))).collect())
 }
 
 /// Ways of watching with one detector, each with the setting that finds failures within the same time.
@@ -188,5 +211,39 @@ fn level_name(level: FailureLevel) -> &'static str {
     match level {
         FailureLevel::Os => "OS",
         level => level.name(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A setting's row: false positives per hour, and the mean detection time in milliseconds.
+    fn row(table: &mut Table, level: FailureLevel, per_hour: Estimate, detection_ms: f64) {
+        let row = table.row().text("read").text("0").text(level.name()).text("deadline").estimate(Some(per_hour));
+        // Within the operating system, everybody is suspected all the time.
+        let accuracy = if level == FailureLevel::Os { 0.1 } else { 1.0 };
+        row.number(detection_ms).integer(10).integer(0).number(accuracy);
+    }
+
+    #[test]
+    fn zeros_have_no_bars_but_their_bound_in_the_caption_and_levels_with_nothing_to_show_no_panels() {
+        let text = include_str!("../../../configs/detectors.toml");
+        let config = Config::parse("detectors.toml", text).unwrap();
+        let rate = Table::estimate_columns("false_positives_per_hour");
+        let [mode, load, level, detector] = ["mode", "load", "level", "detector"].map(String::from);
+        let others = ["detection_ms", "detected", "missed", "query_accuracy"].map(String::from);
+        let mut table = Table::new([mode, load, level, detector].into_iter().chain(rate).chain(others));
+        let estimate = |value, low, high| Estimate { value, low: Some(low), high: Some(high) };
+        for level in FailureLevel::ALL {
+            row(&mut table, level, estimate(5.0, 2.0, 9.0), 2.0);
+            row(&mut table, level, estimate(0.0, 0.0, 3.7), 4.0);
+            row(&mut table, level, estimate(0.0, 0.0, 3.7), 8.0);
+        }
+        let figure = trade_off("d", &config, "1", "read", &table).unwrap();
+        assert_eq!(figure.panels.len(), 2, "nothing is fit to be shown at the OS level");
+        let expected = [Point::new(0.002, 5.0).between(2.0, 9.0), Point::new(0.004, 0.0)];
+        assert!(figure.panels.iter().all(|panel| panel.series[0].points == expected), "{:?}", figure.panels);
+        assert!(figure.caption.contains("the interval ends at 3.7 per hour or below"), "{}", figure.caption);
     }
 }
