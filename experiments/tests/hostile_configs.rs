@@ -297,6 +297,20 @@ fn values_that_cannot_be_measured_with() {
 }
 
 #[test]
+fn values_that_show_no_case() {
+    const CASES: &str = include_str!("../configs/cases.toml");
+    for (line, by, expected) in [
+        ("poll = \"1ms\"", "poll = '50ms'", "c.toml:13: poll: must be less than the deadline, 50ms"),
+        ("poll = \"1ms\"", "poll = '1h'", "c.toml:13: poll: must be less than the deadline, 50ms"),
+        ("deadline = \"50ms\"", "deadline = '1ns'", "c.toml:12: deadline: must be more than two turns of a loop, 2ms"),
+        ("duration = \"34s\"", "duration = '1000000h'", "c.toml: one run takes about "),
+    ] {
+        let message = refused(CASES, line, by);
+        assert!(message.starts_with(expected), "{by}: {message}");
+    }
+}
+
+#[test]
 fn a_name_that_no_table_can_have_is_refused_at_once() {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("my config.toml");

@@ -52,7 +52,7 @@ impl ConfigError {
 
     /// A value that makes no sense together with others.
     pub(crate) fn invalid(file: &str, text: &str, key: &str, message: String) -> Self {
-        Self::content(file, find(text, key).map(|start| line_of(text, start)), format!("{key}: {message}"))
+        Self::content(file, find(text, key).map(|start| line_of(text, start)), format!("{}{message}", prefix(key)))
     }
 
     fn content(file: &str, line: Option<usize>, message: String) -> Self {

@@ -88,6 +88,9 @@ impl Config {
         if config.deadline.0 <= period * 2 {
             return Err(invalid("deadline", format!("must be more than two turns of a loop, {}", period * 2)));
         }
+        if config.poll.0 >= config.deadline.0 {
+            return Err(invalid("poll", format!("must be less than the deadline, {}", config.deadline.0)));
+        }
         Ok(config)
     }
 
