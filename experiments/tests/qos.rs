@@ -166,6 +166,7 @@ fn what_cannot_be_is_refused_in_a_sentence() {
         ("--eta 1s --precision -1", "the precision must be a relative half width"),
         ("--eta 1s --max-heartbeats 1", "the cap must be at least 1000 heartbeats"),
         ("--eta 1s --threads 100000", "there may be at most 1024 threads"),
+        ("--eta 1s --delta 1s", "--delta of 1s makes for another detection time than --detection-time, 1.1s"),
         ("--eta 1s --poll 0s", "the poll interval must be more than zero"),
         ("", "say how often heartbeats are sent with --eta"),
     ] {
@@ -183,6 +184,11 @@ fn what_cannot_be_is_refused_in_a_sentence() {
         ("--eta 1s --detection-time 1.1s --delay uniform:2ms:1ms", "must be a low one and a higher one"),
         ("--eta 1s --detection-time 1.1s --delay trace:", "name the file of delays"),
         ("--detector phi-accrual --threshold nan --eta 1s --delay exp:20ms", "the threshold must be more than 0"),
+        (
+            "--detector deadline --eta 1s --timeout 1s --detection-time 1.1s --delay exp:20ms",
+            "--timeout of 1s makes for another detection time",
+        ),
+        ("--detector satzger --stretch 1e300 --eta 1s --delay exp:20ms", "a positive number of at most 1000000"),
         ("--detector satzger --stretch -1 --eta 1s --delay exp:20ms", "the stretch must be a positive number"),
         ("--detector nfd-e --window 0 --eta 1s --detection-time 2s --delay exp:20ms", "a window must hold 1 to"),
         ("--detector sfd --eta 1s --detection-time 2s --delay exp:20ms", "say with --cutoff"),

@@ -87,7 +87,7 @@ impl<E: std::error::Error> From<E> for Failure {
 pub fn run() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) if matches!(error.kind(), ErrorKind::InvalidValue | ErrorKind::ValueValidation) => {
+        Err(error) if is_a_sentence(error.kind()) => {
             say::err(&format!("backdoor: {}", in_a_sentence(&error.to_string())));
             return ExitCode::from(2);
         }
@@ -118,7 +118,13 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// What is wrong with a value, without the hints and lines that clap adds: as what is found wrong later.
+/// Whether clap's complaint says all that there is to say: who mistypes a name is helped by its hints, too.
+fn is_a_sentence(kind: ErrorKind) -> bool {
+    use ErrorKind::{ArgumentConflict, InvalidValue, MissingRequiredArgument, ValueValidation};
+    matches!(kind, InvalidValue | ValueValidation | MissingRequiredArgument | ArgumentConflict)
+}
+
+/// What is wrong with the arguments, without the hints and lines that clap adds: as what is found wrong later.
 fn in_a_sentence(error: &str) -> String {
     let first = error.split("\n\n").next().unwrap_or(error);
     let words: Vec<&str> = first.trim_start_matches("error: ").split_whitespace().collect();
@@ -136,6 +142,17 @@ mod tests {
         let sentence = in_a_sentence(&error.to_string());
         assert!(sentence.starts_with("invalid value 'nfds' for '--detector <DETECTOR>' [possible values: nfd-s, "));
         assert!(sentence.ends_with(']') && !sentence.contains("  "), "{sentence}");
+        for (arguments, expected) in [
+            (&["sweep"][..], "the following required arguments were not provided: <CONFIG>"),
+            (
+                &["qos", "--trace", "x", "--loss", "0.1"],
+                "the argument '--trace <FILE>' cannot be used with '--loss <P>'",
+            ),
+        ] {
+            let error = Arguments::try_parse_from([&["backdoor"], arguments].concat()).unwrap_err();
+            assert!(is_a_sentence(error.kind()));
+            assert_eq!(in_a_sentence(&error.to_string()), expected);
+        }
     }
 
     #[test]

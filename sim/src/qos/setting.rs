@@ -8,6 +8,9 @@ use backdoor_core::detector::{
 
 use super::delay::Delay;
 
+/// Largest stretch of Satzger's detector: with more, a silence may outlast any experiment.
+const MAX_STRETCH: f64 = 1e6;
+
 /// A detector and its parameters; see the types in [`backdoor_core::detector`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum DetectorKind {
@@ -166,10 +169,12 @@ impl DetectorKind {
             }
             DetectorKind::Satzger { threshold, stretch, .. } => {
                 threshold_at_most(1.0, threshold)?;
-                if stretch > 0.0 && stretch.is_finite() {
+                if stretch > 0.0 && stretch <= MAX_STRETCH {
                     return Ok(());
                 }
-                Err(SettingError(format!("the stretch must be a positive number, not {stretch}")))
+                Err(SettingError(format!(
+                    "the stretch must be a positive number of at most {MAX_STRETCH}, not {stretch}"
+                )))
             }
             DetectorKind::PullScore => Ok(()),
         }

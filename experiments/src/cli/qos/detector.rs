@@ -85,12 +85,22 @@ fn missing(text: &str) -> Failure {
     Failure::Message(text.into())
 }
 
+/// One of the two would go unheard.
+fn contradiction(name: &str, given: Nanos, detection_time: Nanos) -> Failure {
+    Failure::Message(format!(
+        "{name} of {given} makes for another detection time than --detection-time, {detection_time}: give one of them"
+    ))
+}
+
 impl DetectorOptions {
     /// The detector for heartbeats of a known period and mean delay, in seconds; or for a recording.
     pub(super) fn kind(&self, process: Option<(Nanos, f64)>) -> Result<DetectorKind, Failure> {
         let window = self.window.unwrap_or(if self.detector == DetectorName::NfdE { 32 } else { 1000 });
         let threshold = self.threshold.unwrap_or(if self.detector == DetectorName::Satzger { 1.0 } else { 8.0 });
         let timeout_less = |less: Nanos| match (self.timeout, self.detection_time) {
+            (Some(timeout), Some(time)) if timeout.0.checked_add(less.0) != Some(time.0) => {
+                Err(contradiction("--timeout", timeout, time))
+            }
             (Some(timeout), _) => Ok(timeout),
             (None, Some(time)) if time > less => Ok(time - less),
             (None, Some(time)) => {
@@ -129,6 +139,11 @@ impl DetectorOptions {
     /// What was given, or what the detection time leaves.
     fn margin(&self, given: Option<Nanos>, name: &str, process: Option<(Nanos, f64)>) -> Result<Nanos, Failure> {
         match (given, self.detection_time, process) {
+            (Some(given), Some(time), Some((period, mean_delay_s)))
+                if given.0.checked_add((period + Nanos::from_secs_f64(mean_delay_s)).0) != Some(time.0) =>
+            {
+                Err(contradiction(name, given, time))
+            }
             (Some(given), _, _) => Ok(given),
             (None, Some(time), Some((period, mean_delay_s))) => {
                 let least = period + Nanos::from_secs_f64(mean_delay_s);
