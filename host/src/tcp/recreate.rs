@@ -34,6 +34,8 @@ pub struct SilentSocket {
     birth: TcpBirth,
     /// Output that the peer can't have, to be sent as usual.
     unsent: Vec<u8>,
+    /// Whether its kernel believes that it has announced no window.
+    window_closed: bool,
 }
 
 /// Makes the connection anew in the calling thread's network namespace, with `replay` as the output that was asked for
@@ -84,20 +86,27 @@ pub fn recreate(resume: &Resume<'_>, replay: &[u8]) -> Result<SilentSocket, TcpE
     let filling = |doing| move |source| TcpError::System { doing, source };
     repair.fill(Queue::Receive, refill).map_err(filling("refill the receive queue"))?;
     repair.fill(Queue::Send, again).map_err(filling("refill the send queue"))?;
-    if refill.len() >= CLOSED_WINDOW_BYTES {
+    let window_closed = refill.len() >= CLOSED_WINDOW_BYTES;
+    if window_closed {
         close_window(&repair, socket.as_fd())?;
     }
     drop(repair);
-    Ok(SilentSocket { socket, birth: *birth, unsent: unsent.to_vec() })
+    Ok(SilentSocket { socket, birth: *birth, unsent: unsent.to_vec(), window_closed })
 }
 
 impl SilentSocket {
     /// Lets the connection speak: from here on it is the one that the peer talks to. What it is asked first is how far it
     /// has come; what it is missing goes out when it has answered.
     pub fn speak(self) -> Result<TcpStream, TcpError> {
-        let SilentSocket { socket, birth, unsent } = self;
+        let SilentSocket { socket, birth, unsent, window_closed } = self;
         // Entered again, it is as it was.
-        Repair::enter(socket.as_fd())?.leave_with_probe()?;
+        let repair = Repair::enter(socket.as_fd())?;
+        // A probe would announce the window, and not be believed; what the first reading brings about is asked instead.
+        if window_closed {
+            drop(repair)
+        } else {
+            repair.leave_with_probe()?
+        }
         let system = TcpError::while_doing("send on the connection made anew");
         // Not held back until all before it is acknowledged.
         set_tcp_nodelay(&socket, true).map_err(&system)?;

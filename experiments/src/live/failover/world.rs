@@ -120,7 +120,8 @@ impl World {
                 asks_agent: config.failure.leaves_the_agent_in_reach(),
                 poll_ns: config.poll.0,
                 detector: config.detector,
-                limit_ns: config.limit.0,
+                // So that it can tell what hindered it before the run is given up.
+                limit_ns: config.limit.0 / 4 * 3,
             }),
         )?;
         match taker.expect(PATIENCE)? {

@@ -6,7 +6,7 @@
 //! before, even if the owner still runs, behind the fence.
 
 use std::collections::HashMap;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use backdoor_core::Nanos;
@@ -68,8 +68,8 @@ struct Rescued {
 pub struct Ending {
     /// Which.
     pub session: SessionToRecover,
-    /// How it ended.
-    pub outcome: Outcome,
+    /// How it ended; `None` if time was up.
+    pub outcome: Option<Outcome>,
     /// When it got how far.
     pub marks: Marks,
     /// What the last target to decline it said.
@@ -87,8 +87,7 @@ pub struct Memory {
     pub claims: RemoteSlice,
 }
 
-/// Carries `sessions` on. Returns when every takeover is over, or `until` has passed; those not over are missing from
-/// the answer.
+/// Carries `sessions` on. Returns when every takeover is over, or `until` has passed.
 #[expect(clippy::too_many_arguments, reason = "called once")]
 pub fn rescue<T: Transport>(
     config: TakeoverConfig,
@@ -98,7 +97,7 @@ pub fn rescue<T: Transport>(
     memory: Memory,
     transport: &mut T,
     surroundings: &mut impl Surroundings,
-    answers: &Receiver<(PartyId, AnswerHead)>,
+    answers: &Receiver<Answered>,
     until: Nanos,
 ) -> Vec<Ending> {
     let rescued = sessions.iter().map(|session| Rescued {
@@ -123,7 +122,7 @@ struct Rescue<'a, T, S> {
 }
 
 impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
-    fn run(&mut self, answers: &Receiver<(PartyId, AnswerHead)>, until: Nanos) {
+    fn run(&mut self, answers: &Receiver<Answered>, until: Nanos) {
         let by_number: HashMap<u64, usize> =
             self.rescued.iter().enumerate().map(|(at, rescued)| (rescued.session.record.session, at)).collect();
         let mut actions = Vec::new();
@@ -302,16 +301,14 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
     }
 
     fn endings(self) -> Vec<Ending> {
-        let ended = self.rescued.into_iter().filter_map(|rescued| {
+        let ended = self.rescued.into_iter().map(|rescued| {
             let Rescued { session, takeover, marks, why, payload, .. } = rescued;
             let state_bytes = payload.len() as u64;
-            Some(Ending { session, outcome: takeover.outcome()?, marks, why, state_bytes })
+            Ending { session, outcome: takeover.outcome(), marks, why, state_bytes }
         });
         ended.collect()
     }
 }
 
-/// A channel of targets' answers.
-pub fn answers() -> (mpsc::Sender<(PartyId, AnswerHead)>, Receiver<(PartyId, AnswerHead)>) {
-    mpsc::channel()
-}
+/// A target's answer, and whose it is.
+pub type Answered = (PartyId, AnswerHead);

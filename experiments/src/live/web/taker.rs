@@ -20,7 +20,7 @@ use backdoor_host::tcp::Queues;
 use serde::{Deserialize, Serialize};
 
 use super::offers::{self, AnswerHead, OfferHead};
-use super::rescue::{self, Ending, Marks, Memory, Surroundings};
+use super::rescue::{self, Answered, Ending, Marks, Memory, Surroundings};
 use crate::live::detector::DetectorKind;
 use crate::live::notice::What;
 use crate::live::watch::{Watch, WatchConfig};
@@ -100,7 +100,7 @@ pub enum TakerReport {
 /// Watches, and takes over once; ends when that is done.
 pub fn play(settings: &Taker, mut tell: impl FnMut(TakerReport) -> std::io::Result<()>) -> Result<(), Box<dyn Error>> {
     let me = PartyId::new(settings.party).ok_or("no number of a party")?;
-    let (sender, answers) = rescue::answers();
+    let (sender, answers) = mpsc::channel::<Answered>();
     let mut targets = Vec::new();
     for (number, path) in &settings.targets {
         let party = PartyId::new(*number).ok_or("no number of a party")?;
@@ -188,15 +188,16 @@ fn orders() -> mpsc::Receiver<TakerOrder> {
 fn report(ending: &Ending) -> TakerReport {
     let Ending { session, outcome, marks, why, state_bytes } = ending;
     let outcome_text = match outcome {
-        Outcome::Moved { to, .. } => format!("moved to {}", to.number()),
-        Outcome::GivenBack => "given back".into(),
-        Outcome::NotNeeded => "not needed".into(),
-        Outcome::Abandoned { why: reason, .. } => reason.to_string(),
+        Some(Outcome::Moved { to, .. }) => format!("moved to {}", to.number()),
+        Some(Outcome::GivenBack) => "given back".into(),
+        Some(Outcome::NotNeeded) => "not needed".into(),
+        Some(Outcome::Abandoned { why: reason, .. }) => reason.to_string(),
+        None => "not taken over in time".into(),
     };
     let outcome_text = why.as_ref().map_or(outcome_text.clone(), |why| format!("{outcome_text}: {why}"));
     TakerReport::Session {
         session: session.record.session,
-        moved: matches!(outcome, Outcome::Moved { .. }),
+        moved: matches!(outcome, Some(Outcome::Moved { .. })),
         outcome: outcome_text,
         marks: *marks,
         state_bytes: *state_bytes,
