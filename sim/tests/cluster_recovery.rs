@@ -4,7 +4,9 @@ use backdoor_core::Nanos;
 use backdoor_core::progress_box::FailureLevel;
 use backdoor_core::recovery::{NodeAction, StateError};
 use backdoor_core::state_box::StateBoxError;
-use backdoor_sim::cluster::{Deadlines, RecoveryOptions, RecoveryOutcome, Scenario, SessionFate, recovery_run};
+use backdoor_sim::cluster::{
+    Deadlines, RecoveryOptions, RecoveryOutcome, Remedy, Scenario, SessionFate, Timeline, recovery_run,
+};
 use backdoor_sim::streams::{StreamKey, Streams};
 
 const DEADLINE: Nanos = Nanos::from_millis(30);
@@ -33,7 +35,10 @@ fn check(outcome: &RecoveryOutcome) {
                 assert!(intact, "session {} came back with a state that it never committed", session.session);
                 assert!(session.state_bytes > 0);
                 assert_eq!(Some(timeline.detection), outcome.detection);
-                assert!(timeline.reinstatement > Nanos::ZERO && timeline.first_service > Nanos::ZERO);
+                for step in [timeline.claiming, timeline.extraction, timeline.reinstatement, timeline.first_service] {
+                    assert!(step > Nanos::ZERO, "{timeline:?}");
+                }
+                assert!(timeline.taking >= Nanos::from_micros(4), "a swap there and back: {timeline:?}");
             }
             _ => assert_eq!(session.state_bytes, 0),
         }
@@ -146,14 +151,46 @@ fn a_busy_target_and_a_lossy_network_only_cost_time() {
     let slow = run(&scenario, &busy, 2);
     check(&slow);
     assert_eq!((quick.saved(), slow.saved()), (24, 24));
-    let outage = |outcome: &RecoveryOutcome| -> Nanos {
-        let timelines = outcome.sessions.iter().filter_map(|s| match s.fate {
-            SessionFate::Saved { timeline, .. } => Some(timeline.outage()),
-            _ => None,
-        });
-        timelines.max().unwrap()
-    };
+    let outage = |outcome: &RecoveryOutcome| timelines(outcome).map(|timeline| timeline.outage()).max().unwrap();
     assert!(outage(&slow) > outage(&quick));
+}
+
+#[test]
+fn a_fence_is_waited_for_before_the_state_is_read() {
+    let fence = "const:7ms".parse().unwrap();
+    let outcome = run(&scenario(), &RecoveryOptions { fence, ..options(FailureLevel::Os) }, 3);
+    check(&outcome);
+    assert!(timelines(&outcome).all(|timeline| timeline.fencing == Nanos::from_millis(7)));
+    // Each box was read three times: to claim, to be sure, and to have it.
+    assert!(outcome.extraction.bytes_read >= 3 * 4096 * 24);
+}
+
+fn timelines(outcome: &RecoveryOutcome) -> impl Iterator<Item = Timeline> {
+    outcome.sessions.iter().filter_map(|session| match session.fate {
+        SessionFate::Saved { timeline, .. } | SessionFate::Renewed { timeline } => Some(timeline),
+        _ => None,
+    })
+}
+
+#[test]
+fn other_remedies_lose_the_state_or_need_a_backup() {
+    let longest = |remedy, level| {
+        let outcome = run(&scenario(), &RecoveryOptions { remedy, ..options(level) }, 4);
+        assert_eq!(timelines(&outcome).count(), outcome.sessions.len(), "{remedy:?} {level}: all serve again");
+        let outage = timelines(&outcome).map(|timeline| timeline.outage()).max().unwrap();
+        (outage, outcome.saved(), outcome.lost(), outcome.interrupted)
+    };
+    for (level, sessions) in [(FailureLevel::Os, 24), (FailureLevel::Application, 12), (FailureLevel::Session, 1)] {
+        let all = Remedy::ALL.map(|remedy| longest(remedy, level));
+        let [takeover, failover, restart, reboot] = all;
+        assert_eq!((takeover.1, takeover.3, failover.1, failover.3), (sessions, 0, sessions, 0), "{level}");
+        assert_eq!((restart.2, restart.1, reboot.2, reboot.1), (sessions, 0, sessions, 0), "{level}");
+        // A restart ends every session of the application, a reboot every one of the node.
+        let with_it = if level == FailureLevel::Session { 11 } else { 0 };
+        assert_eq!((restart.3, reboot.3), (with_it, 24 - sessions as u64), "{level}");
+        assert!(failover.0 < takeover.0 && takeover.0 < restart.0 && restart.0 < reboot.0, "{level}: {all:?}");
+        assert!(reboot.0 > RecoveryOptions::default().boot);
+    }
 }
 
 #[test]

@@ -152,6 +152,11 @@ impl Extraction {
         }
     }
 
+    /// Adds a session, which is read in its turn; one that is being read already is read again.
+    pub fn add(&mut self, session: SessionToRecover) {
+        self.waiting.push_back(session);
+    }
+
     /// What it has cost so far.
     pub fn stats(&self) -> ExtractionStats {
         self.stats

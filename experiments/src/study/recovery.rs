@@ -17,6 +17,7 @@ use backdoor_core::progress_box::FailureLevel;
 use backdoor_sim::cluster::{
     Deadlines, RecoveryOptions, RecoveryOutcome, Scenario, SessionFate, Timeline, recovery_run,
 };
+use backdoor_sim::dist::Dist;
 use backdoor_sim::streams::Streams;
 use serde::Deserialize;
 
@@ -55,6 +56,8 @@ pub(super) struct Config {
     state_bytes: Values<u64>,
     /// Fraction of the affected State Boxes that the failure damages.
     corrupt_fraction: Option<Values<f64>>,
+    /// From asking for the old owner to be cut off to its confirmation.
+    fence: Option<Dist>,
     #[serde(default)]
     scenario: ScenarioConfig,
     precision: Option<Precision>,
@@ -95,8 +98,11 @@ row! {
         outage_max_ms,
         detection_ms,
         planning_ms,
+        claiming_ms,
+        fencing_ms,
         extraction_ms,
         reinstatement_ms,
+        taking_ms,
         first_service_ms,
     }
 }
@@ -194,7 +200,9 @@ impl Config {
     fn point(&self, name: &str, seed: u64, profile: Profile, task: &Task<'_, Swept>) -> Result<Row, TaskError> {
         let swept = task.point;
         let scenario = self.scenario(swept, profile);
-        let options = RecoveryOptions { level: swept.level, ..RecoveryOptions::default() };
+        let default = RecoveryOptions::default();
+        let fence = self.fence.unwrap_or(default.fence);
+        let options = RecoveryOptions { level: swept.level, fence, ..default };
         // State size is left out of the key: other sizes, same requests.
         let point = format!("level={} sessions={}", swept.level, swept.sessions);
         let precision = precision::of_profile(&self.precision, self.full.as_ref(), profile);
@@ -259,8 +267,11 @@ fn row(swept: &Swept, deadline: Nanos, outcomes: &[RecoveryOutcome]) -> Row {
         }),
         detection_ms: mean_ms(|timeline| timeline.detection),
         planning_ms: mean_ms(|timeline| timeline.planning),
+        claiming_ms: mean_ms(|timeline| timeline.claiming),
+        fencing_ms: mean_ms(|timeline| timeline.fencing),
         extraction_ms: mean_ms(|timeline| timeline.extraction),
         reinstatement_ms: mean_ms(|timeline| timeline.reinstatement),
+        taking_ms: mean_ms(|timeline| timeline.taking),
         first_service_ms: mean_ms(|timeline| timeline.first_service),
     }
 }
@@ -300,14 +311,15 @@ fn parts(name: &str, table: &Table) -> Option<Figure> {
     let mut figure = Figure::new(format!("{name}-parts"))
         .title("Parts of the outage")
         .caption(format!(
-            "What the outage of a session consists of, with {} per session; means with 95% intervals.",
+            "What the outage of a session consists of, with {} per session; means with 95% intervals. The fence takes a set \
+             time; everything else comes out of the model.",
             size(bytes)
         ))
         .columns(3);
     for (level, rows) in largest.groups("level") {
         let mut panel = Panel::new(Axis::log("sessions"), Axis::log("time").seconds());
         panel = panel.title(format!("{level} level"));
-        for part in ["detection", "planning", "extraction", "reinstatement"] {
+        for part in ["detection", "planning", "claiming", "fencing", "extraction", "reinstatement", "taking"] {
             panel = panel.series(in_seconds(Series::line(part, []), &rows, &format!("{part}_ms"))?.bars());
         }
         figure = figure.panel(panel);

@@ -3,7 +3,7 @@
 //! ```text
 //!   node: run queue ── tasks ── counters, State Boxes (core's formats, in registered memory)
 //!                                   ▲
-//!                    simulated NIC ─┘  READs by core's Monitor, one per node; by core's Extraction after a failure
+//!                    simulated NIC ─┘  READs by core's Monitor, one per node; by core's Takeover after a failure
 //! ```
 //!
 //! The monitor is `backdoor_core::monitor::Monitor` over `backdoor_transports::sim_nic`, and nothing else; the node's
@@ -19,7 +19,7 @@
 //! | [`verdicts`] | by the scenario's deadlines | what that monitor said, and when |
 //! | [`overhead`] | by the scenario's deadlines | what watching costs the node, its clients and the network |
 //! | [`diagnosis_run`] | by the scenario's deadlines | what one breakdown, of any kind, was taken for, and when |
-//! | [`recovery_run`] | by the scenario's deadlines | one failure detected, planned, extracted, reinstated elsewhere |
+//! | [`recovery_run`] | by the scenario's deadlines | one failure detected, planned, and its sessions taken over; or another remedy |
 //!
 //! ```
 //! use backdoor_core::Nanos;
@@ -65,7 +65,6 @@ mod replay_by_sample;
 mod scenario;
 mod strikes;
 mod suspect;
-mod target;
 mod timers;
 mod world;
 
@@ -78,7 +77,7 @@ pub use record::{
     EntityRecording, Mark, NodeRecord, Record, RecordedSilence, Sample, VerdictLog, record, record_by_node, verdicts,
     verdicts_by,
 };
-pub use recovery::{RecoveryOptions, RecoveryOutcome, SessionFate, SessionOutcome, Timeline, recovery_run};
+pub use recovery::{RecoveryOptions, RecoveryOutcome, Remedy, SessionFate, SessionOutcome, Timeline, recovery_run};
 pub use replay::{Alone, Ladder, Settings, Suspicion, Suspicions};
 pub use scenario::{Deadlines, Scenario, ScenarioError};
 pub use suspect::{NodeSuspicions, suspicions};

@@ -287,7 +287,7 @@ impl Node {
             && let (Some(state_box), Some(bytes)) = (self.memory.boxes.get_mut(index), self.work.state_bytes)
         {
             payload(index as u64 + 1, session.committed + 1, bytes, &mut self.payload);
-            // Neither claimed nor too large: nobody claims here, and the box was made for this size.
+            // Neither claimed nor too large: only what has failed for good is claimed, and the box was made for this size.
             if let Ok(sequence) = state_box.commit(&self.payload) {
                 session.committed = sequence;
                 session.served_at_commit = session.served;

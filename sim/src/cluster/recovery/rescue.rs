@@ -1,0 +1,435 @@
+//! Sessions carried on elsewhere by [`Takeover`] and [`Reinstatement`], in virtual time.
+//!
+//! ```text
+//!  taker ── READs (State Boxes) ──┐                    ┌── swap ── target: run queue
+//!        ── swaps (claim words) ──┴─▶ node's card ◀────┘               ▲
+//!        ── fence: confirmed after a delay of its own                   │
+//!        ── offers, with the state, over a connection ─────────────────┘
+//! ```
+//!
+//! Three connections to the node's simulated card: the taker's for READs and for swaps, the target's for swaps. What
+//! taker and target say to each other goes over TCP; a state takes as long to send as the taker's card needs to move its
+//! words. To the protocol this adds when things happen, and nothing else.
+
+use std::collections::BTreeMap;
+
+use backdoor_core::Nanos;
+use backdoor_core::recovery::{Extraction, ExtractionStats, SessionState, SessionToRecover, StateError};
+use backdoor_core::takeover::{
+    Action, Answer, BoxError, Epoch, Input, Look, Offer, Outcome, PartyId, Purpose, Reason, Reinstatement, Seen, Stage,
+    Takeover, TargetAction, TargetInput,
+};
+use backdoor_core::transport::{ChannelState, RemoteSlice, Transport};
+use backdoor_transports::sim_nic::{Leg, SimChannel, SimNicConfig};
+use rand_xoshiro::Xoshiro256PlusPlus;
+
+use super::swaps::{Swapped, Swaps};
+use super::target::Target;
+use super::{RecoveryOptions, is_intact};
+use crate::cluster::mode::Stream;
+use crate::cluster::node::Node;
+use crate::cluster::path::RandomPath;
+use crate::dist::Dist;
+use crate::streams::Streams;
+
+/// Words of an offer besides the state, and of an answer.
+const HEAD_WORDS: u64 = 16;
+/// The parties of a takeover.
+const TAKER: u32 = 1;
+const TARGET: u32 = 2;
+
+/// When a session got how far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Marks {
+    /// The claim can't be given back any more: the fence is asked for.
+    pub(super) claimed: Option<Nanos>,
+    pub(super) fenced: Option<Nanos>,
+    /// Its state is with the taker.
+    pub(super) extracted: Option<Nanos>,
+    /// The target has everything ready.
+    pub(super) prepared: Option<Nanos>,
+    /// It is the target's.
+    pub(super) restored: Option<Nanos>,
+    /// Its first request there is answered.
+    pub(super) served: Option<Nanos>,
+}
+
+/// A session that is taken over.
+pub(super) struct Rescued {
+    pub(super) session: SessionToRecover,
+    takeover: Takeover,
+    reinstatement: Option<Reinstatement>,
+    /// The READ that is under way, and one that is to follow.
+    looking: Option<Look>,
+    next_look: Option<Look>,
+    /// Whether the state that was extracted is what was committed last, and its bytes.
+    pub(super) state: Option<(bool, u64)>,
+    pub(super) marks: Marks,
+}
+
+impl Rescued {
+    /// Why there is no state to carry on, if that is how it ended.
+    pub(super) fn error(&self) -> Option<StateError> {
+        match self.takeover.outcome() {
+            Some(Outcome::Abandoned { why: Reason::NoState(BoxError::State(error)), .. }) => Some(error),
+            _ => None,
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        let serving = self.reinstatement.as_ref().is_some_and(|reinstatement| reinstatement.stage() == Stage::Serving);
+        self.takeover.outcome().is_some() && (!serving || self.marks.served.is_some())
+    }
+}
+
+/// What arrives, or is confirmed, after a while.
+#[derive(Clone, Copy, Debug)]
+enum Delivery {
+    Fenced,
+    Offer(Offer),
+    Answer(Epoch, Answer),
+}
+
+/// Where the node's State Boxes and claim words are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hooks {
+    pub(super) states: RemoteSlice,
+    pub(super) claims: RemoteSlice,
+}
+
+/// What a takeover needs.
+pub(super) struct Surroundings {
+    pub(super) hooks: Hooks,
+    /// Connections to the node: of the taker for READs and for swaps, of the target for swaps.
+    pub(super) channels: [SimChannel<RandomPath>; 3],
+    /// The way from taker to target, and the taker's card.
+    pub(super) offers: (RandomPath, SimNicConfig),
+    pub(super) target: Target,
+    /// Of the first request.
+    pub(super) service_work: Dist,
+}
+
+/// The takeover of some sessions of one node.
+pub(super) struct Rescue {
+    rescued: Vec<Rescued>,
+    /// Session number to place in `rescued`.
+    places: BTreeMap<u64, usize>,
+    states: SimChannel<RandomPath>,
+    extraction: Extraction,
+    taker_swaps: Swaps,
+    target_swaps: Swaps,
+    target: Target,
+    deliveries: BTreeMap<(Nanos, u64), (usize, Delivery)>,
+    sent: u64,
+    offers: Connection,
+    fence: (Dist, Xoshiro256PlusPlus),
+    service: (Dist, Streams),
+    options: RecoveryOptions,
+    /// The first of the machines' deadlines; forgotten when one of them may have moved.
+    deadline: Option<Option<Nanos>>,
+}
+
+/// Between taker and target, both ways.
+struct Connection {
+    path: RandomPath,
+    there: Stream,
+    back: Stream,
+    /// Until when the taker's card is busy with what was sent before.
+    busy_until: Nanos,
+    nic: SimNicConfig,
+}
+
+impl Connection {
+    /// Sends `words` to the target; when the last of them is there.
+    fn send(&mut self, now: Nanos, words: u64) -> Nanos {
+        let takes = self.nic.chunk_interval * words / self.nic.chunk_words.max(1);
+        self.busy_until = self.busy_until.max(now) + takes;
+        self.there.send(&mut self.path, Leg::ToNode, self.busy_until, words, None)
+    }
+
+    fn answer(&mut self, now: Nanos) -> Nanos {
+        self.back.send(&mut self.path, Leg::FromNode, now, HEAD_WORDS, None)
+    }
+}
+
+fn party(number: u32) -> PartyId {
+    PartyId::new(number).expect("a small number fits a claim word")
+}
+
+impl Rescue {
+    /// Begins at `now` to take over `sessions`.
+    pub(super) fn new(
+        now: Nanos,
+        options: &RecoveryOptions,
+        sessions: Vec<SessionToRecover>,
+        surroundings: Surroundings,
+        streams: &Streams,
+    ) -> Self {
+        let Surroundings { hooks, channels: [states, taker_swaps, target_swaps], offers, target, service_work } =
+            surroundings;
+        let (path, nic) = offers;
+        let places = sessions.iter().enumerate().map(|(at, session)| (session.record.session, at)).collect();
+        let rescued = sessions.into_iter().map(|session| {
+            let number = session.record.session;
+            let takeover = Takeover::new(options.takeover, party(TAKER), number, [party(TARGET)], Epoch(0));
+            let marks = Marks::default();
+            Rescued { session, takeover, reinstatement: None, looking: None, next_look: None, state: None, marks }
+        });
+        let mut rescue = Rescue {
+            rescued: rescued.collect(),
+            places,
+            states,
+            extraction: Extraction::new(options.extraction, hooks.states, []),
+            taker_swaps: Swaps::new(taker_swaps, hooks.claims),
+            target_swaps: Swaps::new(target_swaps, hooks.claims),
+            target,
+            deliveries: BTreeMap::new(),
+            sent: 0,
+            offers: Connection { path, there: Stream::default(), back: Stream::default(), busy_until: now, nic },
+            fence: (options.fence, streams.stream("fence")),
+            service: (service_work, *streams),
+            options: options.clone(),
+            deadline: None,
+        };
+        let mut actions = Vec::new();
+        for at in 0..rescue.rescued.len() {
+            rescue.rescued[at].takeover.start(now, &mut actions);
+            rescue.perform(now, at, &mut actions);
+        }
+        rescue
+    }
+
+    /// Lets everything happen that is due by `now`.
+    pub(super) fn step(&mut self, now: Nanos, node: &Node) {
+        loop {
+            let mut busy = false;
+            while let Some(first) = self.deliveries.first_entry().filter(|first| first.key().0 <= now) {
+                let (at, delivery) = first.remove();
+                self.deliver(now, at, delivery);
+                busy = true;
+            }
+            busy |= self.read(now, node);
+            let mut results = Vec::new();
+            self.taker_swaps.step(now, &mut results);
+            for (at, swap, result) in results.drain(..) {
+                self.tell(now, at, Input::Swapped { swap, result });
+                busy = true;
+            }
+            self.target_swaps.step(now, &mut results);
+            for swapped in results {
+                self.target_swapped(now, swapped);
+                busy = true;
+            }
+            while let Some((at, done)) = self.target.next_done(now) {
+                self.target_has_worked(done, at);
+                busy = true;
+            }
+            if self.next_deadline().is_some_and(|deadline| deadline <= now) {
+                self.tick(now);
+                busy = true;
+            }
+            if !busy {
+                return;
+            }
+        }
+    }
+
+    /// When to [`step`](Self::step) next.
+    pub(super) fn next_event(&mut self) -> Option<Nanos> {
+        let delivery = self.deliveries.first_key_value().map(|((at, _), _)| *at);
+        let events = [
+            delivery,
+            self.states.next_event(),
+            self.taker_swaps.next_event(),
+            self.target_swaps.next_event(),
+            self.target.next_event(),
+            self.next_deadline(),
+        ];
+        events.into_iter().flatten().min()
+    }
+
+    /// Whether nothing is left to do.
+    pub(super) fn is_done(&self) -> bool {
+        self.rescued.iter().all(Rescued::is_done)
+    }
+
+    /// What the READs have cost.
+    pub(super) fn stats(&self) -> ExtractionStats {
+        self.extraction.stats()
+    }
+
+    /// The session of that number, if it is taken over.
+    pub(super) fn get(&self, session: u64) -> Option<&Rescued> {
+        self.places.get(&session).and_then(|at| self.rescued.get(*at))
+    }
+
+    fn tell(&mut self, now: Nanos, at: usize, input: Input) {
+        let mut actions = Vec::new();
+        self.rescued[at].takeover.handle(now, input, &mut actions);
+        self.perform(now, at, &mut actions);
+    }
+
+    fn perform(&mut self, now: Nanos, at: usize, actions: &mut Vec<Action>) {
+        self.deadline = None;
+        let rescued = &mut self.rescued[at];
+        for action in actions.drain(..) {
+            match action {
+                Action::ReadBox(look) if rescued.looking.is_none() => {
+                    rescued.looking = Some(look);
+                    self.extraction.add(rescued.session);
+                }
+                // Asked for again, it is still under way: a READ always ends.
+                Action::ReadBox(look) => rescued.next_look = rescued.looking.filter(|l| *l != look).map(|_| look),
+                Action::Swap(swap) => self.taker_swaps.ask(at, claim_word(&rescued.session), swap),
+                Action::Fence => {
+                    rescued.marks.claimed.get_or_insert(now);
+                    let delay = self.fence.0.sample(&mut self.fence.1);
+                    self.sent += 1;
+                    self.deliveries.insert((now + delay, self.sent), (at, Delivery::Fenced));
+                }
+                Action::Offer { offer, .. } => {
+                    let bytes = rescued.state.map_or(0, |(_, bytes)| bytes);
+                    let arrives = self.offers.send(now, HEAD_WORDS + bytes.div_ceil(8));
+                    self.sent += 1;
+                    self.deliveries.insert((arrives, self.sent), (at, Delivery::Offer(offer)));
+                }
+                Action::End(_) => {}
+            }
+        }
+    }
+
+    fn deliver(&mut self, now: Nanos, at: usize, delivery: Delivery) {
+        match delivery {
+            Delivery::Fenced => {
+                self.rescued[at].marks.fenced.get_or_insert(now);
+                self.tell(now, at, Input::Fenced);
+            }
+            Delivery::Answer(epoch, answer) => {
+                self.tell(now, at, Input::Answered { by: party(TARGET), epoch, answer });
+            }
+            Delivery::Offer(offer) => {
+                let rescued = &mut self.rescued[at];
+                let mut actions = Vec::new();
+                match &mut rescued.reinstatement {
+                    Some(under_way) if under_way.offer() == offer => {
+                        under_way.handle(now, TargetInput::OfferedAgain, &mut actions);
+                    }
+                    reinstatement => reinstatement
+                        .insert(Reinstatement::new(self.options.takeover, party(TARGET), offer))
+                        .start(&mut actions),
+                }
+                self.perform_at_target(now, at, actions);
+            }
+        }
+    }
+
+    /// READs that are over; whether any was.
+    fn read(&mut self, now: Nanos, node: &Node) -> bool {
+        self.states.advance_to(now);
+        let mut read = Vec::new();
+        self.extraction.step(&mut self.states, &mut |session, state| {
+            let bytes = state.as_ref().map_or(0, |state| state.committed.payload.len() as u64);
+            let intact = state.as_ref().is_ok_and(|state| is_intact(node, state));
+            read.push((session.record.session, seen(state), (intact, bytes)));
+        });
+        if !self.extraction.is_done() && self.states.channel() == ChannelState::Broken {
+            self.states.reopen();
+        }
+        let any = !read.is_empty();
+        for (session, result, state) in read {
+            let Some(at) = self.places.get(&session).copied() else { continue };
+            let rescued = &mut self.rescued[at];
+            let Some(look) = rescued.looking.take() else { continue };
+            if look.purpose == Purpose::Extract && result.is_ok() {
+                rescued.state = Some(state);
+                rescued.marks.extracted.get_or_insert(now);
+            }
+            if let Some(next) = rescued.next_look.take() {
+                rescued.looking = Some(next);
+                self.extraction.add(rescued.session);
+            }
+            self.tell(now, at, Input::BoxRead { look, result });
+        }
+        any
+    }
+
+    fn target_swapped(&mut self, now: Nanos, (at, swap, result): Swapped) {
+        self.tell_target(now, at, TargetInput::Swapped { swap, result });
+    }
+
+    fn tell_target(&mut self, now: Nanos, at: usize, input: TargetInput) {
+        let mut actions = Vec::new();
+        if let Some(reinstatement) = &mut self.rescued[at].reinstatement {
+            reinstatement.handle(now, input, &mut actions);
+        }
+        self.perform_at_target(now, at, actions);
+    }
+
+    fn perform_at_target(&mut self, now: Nanos, at: usize, actions: Vec<TargetAction>) {
+        self.deadline = None;
+        let rescued = &mut self.rescued[at];
+        for action in actions {
+            match action {
+                TargetAction::Prepare => {
+                    let bytes = rescued.state.map_or(0, |(_, bytes)| bytes);
+                    self.target.work(now, at, self.options.reinstatement(bytes));
+                }
+                TargetAction::Swap(swap) => self.target_swaps.ask(at, claim_word(&rescued.session), swap),
+                TargetAction::Serve => {
+                    rescued.marks.restored = Some(now);
+                    let (work, streams) = &self.service;
+                    let mut stream = streams.indexed("service after recovery", rescued.session.record.session);
+                    self.target.work(now, at, work.sample(&mut stream));
+                }
+                TargetAction::Answer(answer) => {
+                    let epoch = rescued.reinstatement.as_ref().map_or(Epoch(0), |it| it.offer().epoch);
+                    let arrives = self.offers.answer(now);
+                    self.sent += 1;
+                    self.deliveries.insert((arrives, self.sent), (at, Delivery::Answer(epoch, answer)));
+                }
+                TargetAction::Discard => {}
+            }
+        }
+    }
+
+    fn target_has_worked(&mut self, now: Nanos, at: usize) {
+        match self.rescued[at].reinstatement.as_ref().map(Reinstatement::stage) {
+            Some(Stage::Preparing) => {
+                self.rescued[at].marks.prepared = Some(now);
+                self.tell_target(now, at, TargetInput::Prepared);
+            }
+            Some(Stage::Serving) => self.rescued[at].marks.served = Some(now),
+            Some(Stage::Taking | Stage::Discarded) | None => {}
+        }
+    }
+
+    fn tick(&mut self, now: Nanos) {
+        let due = |deadline: Option<Nanos>| deadline.is_some_and(|deadline| deadline <= now);
+        for at in 0..self.rescued.len() {
+            if due(self.rescued[at].takeover.deadline()) {
+                self.tell(now, at, Input::Tick);
+            }
+            if due(self.rescued[at].reinstatement.as_ref().and_then(Reinstatement::deadline)) {
+                self.tell_target(now, at, TargetInput::Tick);
+            }
+        }
+    }
+
+    fn next_deadline(&mut self) -> Option<Nanos> {
+        let rescued = &self.rescued;
+        *self.deadline.get_or_insert_with(|| {
+            let target = |rescued: &Rescued| rescued.reinstatement.as_ref().and_then(Reinstatement::deadline);
+            rescued.iter().flat_map(|rescued| [rescued.takeover.deadline(), target(rescued)]).flatten().min()
+        })
+    }
+}
+
+/// The claim word of a session; one without a State Box has none, and is not there.
+fn claim_word(session: &SessionToRecover) -> u32 {
+    session.record.state_box.map_or(u32::MAX, |location| location.claim)
+}
+
+/// What a READ shows; the simulated service has no channels whose states could contradict each other.
+fn seen(state: Result<SessionState<'_>, StateError>) -> Result<Seen, BoxError> {
+    Seen::of(&state?, |_| Ok(()))
+}
