@@ -23,7 +23,7 @@
 
 mod services;
 
-pub use services::{Chain, Disk};
+pub use services::{Backup, Chain, Disk};
 
 use backdoor_core::Nanos;
 
@@ -68,6 +68,8 @@ pub struct Workload {
     pub chain: Option<Chain>,
     /// What applications and the chain wait for.
     pub disk: Option<Disk>,
+    /// Who is told of every commit before the answer.
+    pub backup: Option<Backup>,
 }
 
 /// Who says whether a session has something to do, or only waits.
@@ -116,6 +118,7 @@ impl Default for Workload {
             pending_gauges: false,
             chain: None,
             disk: None,
+            backup: None,
         }
     }
 }

@@ -45,6 +45,7 @@
 //! change of deadline, of the poll interval or of where the monitor runs leaves workload and faults as they are.
 
 mod agent;
+mod backup;
 mod chain;
 mod diagnosis;
 mod disk;
@@ -114,6 +115,10 @@ enum What {
     /// The disk has done a request, or is asked again after an error.
     DiskDone,
     ReadAgain(u32),
+    /// An update of a session gets to the backup, its processors change, its acknowledgement gets back.
+    ToBackup(u32),
+    BackupCpu,
+    FromBackup(u32),
     /// The monitor's machine stands still, or goes on.
     StallBegin,
     StallEnd,

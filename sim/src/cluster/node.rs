@@ -8,6 +8,7 @@ use backdoor_core::progress_box::EntityState;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::agent::{Agent, Waits};
+use super::backup::BackupState;
 use super::chain::ChainState;
 use super::disk::DiskState;
 use super::memory::{NodeMemory, Slots};
@@ -42,7 +43,7 @@ pub(super) struct Application {
 
 #[derive(Debug)]
 pub(super) struct Session {
-    task: TaskId,
+    pub(super) task: TaskId,
     pub(super) stuck: bool,
     /// Requests that came and were not answered.
     pub(super) pending: u64,
@@ -71,6 +72,7 @@ pub(super) struct Node {
     pub(super) sessions: Vec<Session>,
     pub(super) chain: Option<ChainState>,
     pub(super) disk: Option<DiskState>,
+    pub(super) backup: Option<BackupState>,
     pub(super) monitor: Option<TaskId>,
     pub(super) agent: Option<Agent>,
     /// How long requests took, once [`measure`](Self::measure) was called.
@@ -124,6 +126,7 @@ impl Node {
         let mut process = |index| task(Affinity::Free, Role::Process(index));
         let chain = work.chain.map(|chain| ChainState::new(chain, streams, &mut process)).transpose()?;
         let disk = work.disk.map(|disk| DiskState::new(disk, work.applications, streams));
+        let backup = BackupState::new(scenario, streams)?;
         let monitor = if scenario.monitor_is_on_node() { Some(task(Affinity::Free, Role::Monitor)?) } else { None };
         let plan = FaultPlan::new(scenario.faults.clone(), streams.stream("faults"), streams.stream("damage"));
         let slots = Slots::of(scenario);
@@ -139,6 +142,7 @@ impl Node {
             sessions,
             chain,
             disk,
+            backup,
             monitor,
             agent,
             served_in: None,
@@ -220,6 +224,7 @@ impl Node {
         let mut work = self.work.service_work.sample(&mut session.service);
         if (session.served + 1).is_multiple_of(self.work.commit_every) {
             work += self.work.commit_cost();
+            work += self.backup.as_ref().map_or(Nanos::ZERO, BackupState::send_work);
         }
         self.cpu.wake(now, session.task, at_least(work));
     }
@@ -266,7 +271,11 @@ impl Node {
                 let jitter = self.work.loop_jitter.sample(&mut self.applications[index].jitter);
                 agenda.after(self.work.loop_interval + jitter, What::Loop(index as u32));
             }
-            Role::Handler(index) => self.answer(index, agenda.now()),
+            Role::Handler(index) => {
+                if !self.tells_backup(index, agenda) {
+                    self.answer(index, agenda.now());
+                }
+            }
             Role::Process(index) => self.process_done(index, agenda),
             Role::Monitor => return true,
             Role::Agent => self.agent_has_worked(agenda.now()),

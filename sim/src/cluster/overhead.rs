@@ -4,6 +4,7 @@ use backdoor_core::Nanos;
 use backdoor_core::detector::Detector;
 use backdoor_core::monitor::Monitor;
 
+use super::backup::BackupState;
 use super::mode::Traffic;
 use super::scenario::{Scenario, ScenarioError};
 use super::world::{Happening, World};
@@ -14,6 +15,10 @@ use crate::streams::Streams;
 pub struct Overhead {
     /// CPU time of the node's agent, or of a monitor on the node.
     pub agent_cpu: Nanos,
+    /// CPU time of the sessions' handlers.
+    pub session_cpu: Nanos,
+    /// CPU time that backups spent on updates, on nodes of their own.
+    pub backup_cpu: Nanos,
     /// CPU time that there was: all cores of all nodes.
     pub all_cpu: Nanos,
     /// Time of all nodes.
@@ -55,6 +60,8 @@ pub fn overhead(scenario: &Scenario, streams: &Streams) -> Result<Overhead, Scen
     }
     let mut sum = spent(&mut world, scenario.duration, scenario.cpu.cores);
     sum.agent_cpu = sum.agent_cpu - before.agent_cpu;
+    sum.session_cpu = sum.session_cpu - before.session_cpu;
+    sum.backup_cpu = sum.backup_cpu - before.backup_cpu;
     sum.all_cpu = sum.all_cpu - before.all_cpu;
     sum.time = sum.time - before.time;
     sum.traffic = sum.traffic.less(before.traffic);
@@ -77,6 +84,10 @@ fn spent<D: Detector>(world: &mut World<D>, now: Nanos, cores: usize) -> Overhea
         for task in node.agent.iter().map(|agent| agent.task).chain(node.monitor) {
             sum.agent_cpu += cpu.cpu_time(task);
         }
+        for session in &node.sessions {
+            sum.session_cpu += cpu.cpu_time(session.task);
+        }
+        sum.backup_cpu += node.backup.as_ref().map_or(Nanos::ZERO, BackupState::cpu_time);
         sum.all_cpu += now * cores as u64;
         sum.time += now;
         sum.traffic = sum.traffic.and(watch.link.traffic());

@@ -128,6 +128,11 @@ impl<D: Detector> World<D> {
             What::ChainRequest => self.act(index, |node, agenda| node.chain_request(agenda)),
             What::DiskDone => self.act(index, |node, agenda| node.read_done(agenda)),
             What::ReadAgain(user) => self.act(index, |node, agenda| node.read_again(user as usize, agenda)),
+            What::ToBackup(session) => self.act(index, |node, agenda| node.backup_hears(session as usize, agenda)),
+            What::BackupCpu => self.act(index, |node, agenda| node.backup_runs(agenda)),
+            What::FromBackup(session) => {
+                self.act(index, |node, agenda| node.backup_has_heard(session as usize, agenda))
+            }
             What::StallBegin => self.stall(index),
             What::StallEnd => self.end_stall(index),
             What::Strike => self.act(index, |node, agenda| node.strike(agenda)),

@@ -11,6 +11,7 @@
 
 use backdoor_core::Nanos;
 
+use crate::cpu::CpuParams;
 use crate::dist::Dist;
 
 /// A chain of processes through which every request passes.
@@ -56,4 +57,15 @@ impl Default for Disk {
         let read_time = super::exponential(Nanos::from_millis(2));
         Disk { read_time, every: 5, retry_after: Nanos::from_millis(5) }
     }
+}
+
+/// Another node that is told of every commit before the answer goes out: what State Boxes are compared with.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Backup {
+    /// Its processors.
+    pub cpu: CpuParams,
+    /// Always-busy tasks on it.
+    pub load: usize,
+    /// Bytes of an update; `None`: the whole state.
+    pub update_bytes: Option<usize>,
 }
