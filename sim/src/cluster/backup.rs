@@ -10,12 +10,12 @@
 //! memory instead, and nobody waits.
 
 use backdoor_core::Nanos;
-use backdoor_transports::sim_nic::{Leg, SimNicConfig};
 
-use super::mode::{AgentCosts, Stream};
+use super::mode::AgentCosts;
 use super::node::{Node, at_least};
 use super::path::RandomPath;
 use super::scenario::Scenario;
+use super::wire::Wire;
 use super::{Agenda, What};
 use crate::cpu::{Affinity, CpuError, CpuModel, TaskId};
 use crate::engine::EventId;
@@ -32,13 +32,11 @@ enum Step {
     Answering,
 }
 
-/// A session's connection to the backup.
+/// A session: its task at the backup, and what its handler is at.
 #[derive(Debug)]
 struct Line {
     task: TaskId,
     step: Step,
-    there: Stream,
-    back: Stream,
 }
 
 /// The backup, and the way there.
@@ -47,11 +45,9 @@ pub(super) struct BackupState {
     pub(super) cpu: CpuModel,
     event: Option<(EventId, Nanos)>,
     lines: Vec<Line>,
-    path: RandomPath,
+    wire: Wire,
     costs: AgentCosts,
-    nic: SimNicConfig,
-    /// Until when the primary's card is busy with what was sent before.
-    busy_until: Nanos,
+    /// Of an update.
     words: u64,
 }
 
@@ -62,7 +58,7 @@ impl BackupState {
         cpu.set_load(Nanos::ZERO, backup.load);
         let line = |_| {
             let task = cpu.add_task(Affinity::Free)?;
-            Ok(Line { task, step: Step::default(), there: Stream::default(), back: Stream::default() })
+            Ok(Line { task, step: Step::default() })
         };
         let lines = (0..scenario.workload.total_sessions()).map(line).collect::<Result<_, CpuError>>()?;
         let path = RandomPath::new(scenario.network_delay, scenario.network_loss, streams.stream("backup network"));
@@ -71,10 +67,8 @@ impl BackupState {
             cpu,
             event: None,
             lines,
-            path,
+            wire: Wire::new(path, scenario.nic.clone()),
             costs: scenario.agent,
-            nic: scenario.nic.clone(),
-            busy_until: Nanos::ZERO,
             words: bytes.div_ceil(8) as u64,
         }))
     }
@@ -113,9 +107,7 @@ impl Node {
             return false;
         }
         line.step = Step::Waiting;
-        let takes = backup.nic.chunk_interval * backup.words / backup.nic.chunk_words.max(1);
-        backup.busy_until = backup.busy_until.max(agenda.now()) + takes;
-        let arrives = line.there.send(&mut backup.path, Leg::ToNode, backup.busy_until, backup.words, None);
+        let arrives = backup.wire.send(agenda.now(), backup.words);
         agenda.at(arrives, What::ToBackup(index as u32));
         true
     }
@@ -135,8 +127,7 @@ impl Node {
         backup.cpu.advance(agenda.now());
         while let Some(done) = backup.cpu.next_finished() {
             let Some(index) = backup.lines.iter().position(|line| line.task == done.task) else { continue };
-            let line = &mut backup.lines[index];
-            let arrives = line.back.send(&mut backup.path, Leg::FromNode, done.at, 0, None);
+            let arrives = backup.wire.answer(done.at, 0);
             agenda.at(arrives, What::FromBackup(index as u32));
         }
         backup.plan(agenda);

@@ -67,6 +67,7 @@ mod scenario;
 mod strikes;
 mod suspect;
 mod timers;
+mod wire;
 mod world;
 
 pub use diagnosis::{Answer, DiagnosisOptions, DiagnosisOutcome, Found, Later, Way, Worth, diagnosis_run};

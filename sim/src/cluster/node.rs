@@ -168,6 +168,8 @@ impl Node {
             }
         }
         for session in 0..self.sessions.len() {
+            // Before its first request, so that an heir finds every client.
+            self.commit(session);
             let first = self.work.request_interval.sample(&mut self.sessions[session].arrivals);
             agenda.at(first, What::Arrival(session as u32));
         }
@@ -292,24 +294,30 @@ impl Node {
         if let Some(waits) = &mut self.served_in {
             waits.end(index, now);
         }
-        if session.served.is_multiple_of(self.work.commit_every)
-            && let (Some(state_box), Some(bytes)) = (self.memory.boxes.get_mut(index), self.work.state_bytes)
-        {
-            payload(index as u64 + 1, session.committed + 1, bytes, &mut self.payload);
-            // Neither claimed nor too large: only what has failed for good is claimed, and the box was made for this size.
-            if let Ok(sequence) = state_box.commit(&self.payload) {
-                session.committed = sequence;
-                session.served_at_commit = session.served;
-            }
+        if session.served.is_multiple_of(self.work.commit_every) {
+            self.commit(index);
         }
+        let pending = self.sessions[index].pending;
         let counter = &mut self.memory.counters[self.slots.session(index)];
         match self.work.activity {
-            Activity::Kernel if session.pending > 0 => counter.advance(),
+            Activity::Kernel if pending > 0 => counter.advance(),
             Activity::Kernel | Activity::Handler => counter.idle(),
             Activity::Nobody => counter.advance(),
         }
-        if session.pending > 0 {
+        if pending > 0 {
             self.serve(index, now);
+        }
+    }
+
+    /// Stores a session's next state into its State Box, if it keeps one.
+    fn commit(&mut self, index: usize) {
+        let (Some(state_box), Some(bytes)) = (self.memory.boxes.get_mut(index), self.work.state_bytes) else { return };
+        let session = &mut self.sessions[index];
+        payload(index as u64 + 1, session.committed + 1, bytes, &mut self.payload);
+        // Neither claimed nor too large: only what has failed for good is claimed, and the box was made for this size.
+        if let Ok(sequence) = state_box.commit(&self.payload) {
+            session.committed = sequence;
+            session.served_at_commit = session.served;
         }
     }
 

@@ -22,6 +22,8 @@
 //! core says that the diagnosis is [settled](backdoor_core::diagnosis::settles_by). An alarm before the failure is
 //! counted and not acted on.
 
+mod options;
+mod outcome;
 mod renewal;
 mod rescue;
 mod swaps;
@@ -29,255 +31,26 @@ mod target;
 
 use backdoor_core::Nanos;
 use backdoor_core::detector::DeadlineDetector;
-use backdoor_core::diagnosis::{Cause, diagnose, settles_by};
+use backdoor_core::diagnosis::{diagnose, settles_by};
 use backdoor_core::hook_table::Purpose;
 use backdoor_core::monitor::{EntityView, Event as Noticed, Monitor, Standing};
 use backdoor_core::progress_box::FailureLevel;
-use backdoor_core::recovery::{
-    ExtractionConfig, ExtractionStats, NodeAction, SessionState, SessionToRecover, StateError, plan,
-};
-use backdoor_core::takeover::TakeoverConfig;
+use backdoor_core::recovery::{ExtractionStats, SessionState, SessionToRecover, plan};
 use backdoor_transports::sim_nic::SimChannel;
-use serde::Deserialize;
 
+pub use self::options::{RecoveryOptions, Remedy};
+pub use self::outcome::{RecoveryOutcome, SessionFate, SessionOutcome, Timeline};
 use self::renewal::Renewal;
 use self::rescue::{Hooks, Marks, Rescue};
 use self::target::Target;
 use super::node::Node;
 use super::path::RandomPath;
 use super::scenario::{Scenario, ScenarioError};
+use super::wire::Wire;
 use super::world::{Happening, World};
-use crate::cpu::CpuParams;
-use crate::dist::Dist;
 use crate::faults::Arrivals;
 use crate::streams::Streams;
 use crate::workload::payload;
-
-/// What is done about a failure.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Remedy {
-    /// The sessions are carried on elsewhere, with the state of their State Boxes.
-    #[default]
-    Takeover,
-    /// A backup that was told of every change, before its answer, becomes the primary.
-    Failover,
-    /// The service is started again, without any state: on the node, or, if the operating system has failed, on another.
-    Restart,
-    /// The node is started again, and the service on it, without any state.
-    Reboot,
-}
-
-impl Remedy {
-    /// All of them.
-    pub const ALL: [Remedy; 4] = [Remedy::Takeover, Remedy::Failover, Remedy::Restart, Remedy::Reboot];
-
-    /// As configurations write it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Remedy::Takeover => "takeover",
-            Remedy::Failover => "failover",
-            Remedy::Restart => "restart",
-            Remedy::Reboot => "reboot",
-        }
-    }
-}
-
-/// What fails, and how it is recovered.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RecoveryOptions {
-    /// Level of the failure.
-    pub level: FailureLevel,
-    /// What is done about it.
-    pub remedy: Remedy,
-    /// When it strikes, from the start of the run.
-    pub fail_at: Nanos,
-    /// How the State Boxes are read.
-    pub extraction: ExtractionConfig,
-    /// How patient taker and target are.
-    pub takeover: TakeoverConfig,
-    /// From asking for a fence to its confirmation.
-    pub fence: Dist,
-    /// Processors of the node that takes over.
-    pub target_cpu: CpuParams,
-    /// Always-busy tasks there.
-    pub target_load: usize,
-    /// CPU time to reinstate a session, whatever its size.
-    pub reinstate_work: Nanos,
-    /// CPU time that each KiB of its state adds.
-    pub reinstate_work_per_kib: Nanos,
-    /// CPU time to make a session's backup its primary, which has state and connection ready.
-    pub promote_work: Nanos,
-    /// CPU time from the start of the service's process until clients can come.
-    pub service_start: Nanos,
-    /// From the order to reboot until the service's process starts.
-    pub boot: Nanos,
-    /// How long after the fault the run ends, recovered or not.
-    pub give_up_after: Nanos,
-}
-
-impl Default for RecoveryOptions {
-    /// An application fails after 2 s and is taken over; an idle target of two cores; 200 µs + 2 µs/KiB to reinstate a
-    /// session; 10 s until the end. What is assumed, and on what ground:
-    ///
-    /// * a fence in 1 ms: a rule of a switch or a host's filter, asked for over the network. Cutting the power takes seconds;
-    /// * 50 µs to promote a backup: it has a connection rebuilt and silent, and lets it speak. To rebuild one by
-    ///   `TCP_REPAIR` took 55 to 95 µs on a small virtual machine, most of which the backup has done beforehand;
-    /// * 10 ms to start a service: a small native program. Managed runtimes and warm caches take seconds;
-    /// * 5.7 s to boot: a virtual machine of two processors with a kernel and a RAM disk and nothing else, which
-    ///   `transports/soft-roce/run` measures. Firmware and services of a server make it minutes.
-    fn default() -> Self {
-        RecoveryOptions {
-            level: FailureLevel::Application,
-            remedy: Remedy::Takeover,
-            fail_at: Nanos::from_secs(2),
-            extraction: ExtractionConfig::default(),
-            takeover: TakeoverConfig::default(),
-            fence: Dist::constant(Nanos::from_millis(1)),
-            target_cpu: CpuParams::default(),
-            target_load: 0,
-            reinstate_work: Nanos::from_micros(200),
-            reinstate_work_per_kib: Nanos::from_micros(2),
-            promote_work: Nanos::from_micros(50),
-            service_start: Nanos::from_millis(10),
-            boot: Nanos::from_millis(5_700),
-            give_up_after: Nanos::from_secs(10),
-        }
-    }
-}
-
-impl RecoveryOptions {
-    /// CPU time to reinstate a session with `bytes` bytes of state.
-    pub fn reinstatement(&self, bytes: u64) -> Nanos {
-        self.reinstate_work + self.reinstate_work_per_kib * bytes / 1024
-    }
-}
-
-/// When a session's recovery reached each of its steps; each span begins where the one before ends. Those that a remedy
-/// doesn't have are zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeline {
-    /// From the failure's effect to the first suspicion.
-    pub detection: Nanos,
-    /// To the plan: until the diagnosis is settled.
-    pub planning: Nanos,
-    /// To the claim that can't be given back.
-    pub claiming: Nanos,
-    /// To the old owner's being cut off.
-    pub fencing: Nanos,
-    /// To the session's state being here.
-    pub extraction: Nanos,
-    /// To the session being ready to serve again; with a restart, from the plan or the fence on.
-    pub reinstatement: Nanos,
-    /// To its being the target's.
-    pub taking: Nanos,
-    /// To its first request served there.
-    pub first_service: Nanos,
-}
-
-impl Timeline {
-    /// Time without service: all but the first request's own.
-    pub fn outage(&self) -> Nanos {
-        let Timeline { detection, planning, claiming, fencing, extraction, reinstatement, taking, .. } = *self;
-        detection + planning + claiming + fencing + extraction + reinstatement + taking
-    }
-
-    /// From when the failure took effect, was noticed, and planned for, and what happened then.
-    fn new([failed, detected, planned]: [Nanos; 3], marks: &Marks) -> Option<Self> {
-        let (restored, served) = (marks.restored?, marks.served?);
-        let mut last = planned;
-        let mut to = |mark: Option<Nanos>| {
-            let mark = mark.unwrap_or(last);
-            mark - std::mem::replace(&mut last, mark)
-        };
-        Some(Timeline {
-            detection: detected - failed,
-            planning: planned - detected,
-            claiming: to(marks.claimed),
-            fencing: to(marks.fenced),
-            extraction: to(marks.extracted),
-            // Who has no swap to make is ready when it is restored.
-            reinstatement: to(marks.prepared.or(marks.restored)),
-            taking: to(marks.restored),
-            first_service: served - restored,
-        })
-    }
-}
-
-/// What became of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SessionFate {
-    /// It goes on elsewhere.
-    Saved {
-        /// How long that took.
-        timeline: Timeline,
-        /// Whether its state is, byte for byte, what it had committed last. A backup's is: it was told before the answer.
-        intact: bool,
-    },
-    /// Its client has another session, without the state.
-    Renewed {
-        /// How long that took.
-        timeline: Timeline,
-    },
-    /// It keeps no State Box.
-    NoStateBox,
-    /// Its State Box gave no state.
-    NoState(StateError),
-    /// The diagnosis did not count it among the affected, or the run ended first.
-    Overlooked,
-}
-
-/// One session that lost service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SessionOutcome {
-    /// Session number.
-    pub session: u64,
-    /// What became of it.
-    pub fate: SessionFate,
-    /// Bytes of state recovered.
-    pub state_bytes: u64,
-    /// Requests that were answered after the last commit: their effects are lost.
-    pub requests_lost: u64,
-    /// Requests that had come and were not answered when the recovery ended: to be sent again by their clients, or
-    /// replayed from the channel's state.
-    pub requests_waiting: u64,
-}
-
-/// What one recovery came to.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RecoveryOutcome {
-    /// When the failure took effect; `None`: not before the end of the run (a session that got no request).
-    pub effective: Option<Nanos>,
-    /// From then to the first suspicion of something that it affects.
-    pub detection: Option<Nanos>,
-    /// What was diagnosed.
-    pub causes: Vec<Cause>,
-    /// What else is to be done at the node.
-    pub actions: Vec<NodeAction>,
-    /// Suspicions before the failure.
-    pub false_alarms: u64,
-    /// The sessions that lost service, in order.
-    pub sessions: Vec<SessionOutcome>,
-    /// Sessions that had not failed and were ended by the remedy.
-    pub interrupted: u64,
-    /// What the READs of State Boxes cost.
-    pub extraction: ExtractionStats,
-}
-
-impl RecoveryOutcome {
-    /// Sessions that go on elsewhere.
-    pub fn saved(&self) -> usize {
-        self.sessions.iter().filter(|s| matches!(s.fate, SessionFate::Saved { .. })).count()
-    }
-    /// Sessions that don't. Restarting what failed without State Boxes loses all of them.
-    pub fn lost(&self) -> usize {
-        self.sessions.len() - self.saved()
-    }
-    /// Whether the diagnosis was the failure's level, and nothing else.
-    pub fn diagnosed_right(&self, level: FailureLevel) -> bool {
-        matches!(self.causes[..], [cause] if cause.level() == Some(level))
-    }
-}
 
 /// What the world calls for.
 const REMEDY: u32 = 0;
@@ -455,7 +228,7 @@ impl Recovery<'_> {
             let surroundings = rescue::Surroundings {
                 hooks: Hooks { states, claims },
                 channels: [reads, taker, target],
-                offers: (self.path("offers network"), self.scenario.nic.clone()),
+                offers: Wire::new(self.path("offers network"), self.scenario.nic.clone()),
                 target: machine,
                 service_work: self.scenario.workload.service_work,
             };

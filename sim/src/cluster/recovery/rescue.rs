@@ -20,15 +20,15 @@ use backdoor_core::takeover::{
     Takeover, TargetAction, TargetInput,
 };
 use backdoor_core::transport::{ChannelState, RemoteSlice, Transport};
-use backdoor_transports::sim_nic::{Leg, SimChannel, SimNicConfig};
+use backdoor_transports::sim_nic::SimChannel;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::swaps::{Swapped, Swaps};
 use super::target::Target;
 use super::{RecoveryOptions, is_intact};
-use crate::cluster::mode::Stream;
 use crate::cluster::node::Node;
 use crate::cluster::path::RandomPath;
+use crate::cluster::wire::Wire;
 use crate::dist::Dist;
 use crate::streams::Streams;
 
@@ -102,8 +102,8 @@ pub(super) struct Surroundings {
     pub(super) hooks: Hooks,
     /// Connections to the node: of the taker for READs and for swaps, of the target for swaps.
     pub(super) channels: [SimChannel<RandomPath>; 3],
-    /// The way from taker to target, and the taker's card.
-    pub(super) offers: (RandomPath, SimNicConfig),
+    /// From taker to target.
+    pub(super) offers: Wire,
     pub(super) target: Target,
     /// Of the first request.
     pub(super) service_work: Dist,
@@ -121,35 +121,12 @@ pub(super) struct Rescue {
     target: Target,
     deliveries: BTreeMap<(Nanos, u64), (usize, Delivery)>,
     sent: u64,
-    offers: Connection,
+    offers: Wire,
     fence: (Dist, Xoshiro256PlusPlus),
     service: (Dist, Streams),
     options: RecoveryOptions,
     /// The first of the machines' deadlines; forgotten when one of them may have moved.
     deadline: Option<Option<Nanos>>,
-}
-
-/// Between taker and target, both ways.
-struct Connection {
-    path: RandomPath,
-    there: Stream,
-    back: Stream,
-    /// Until when the taker's card is busy with what was sent before.
-    busy_until: Nanos,
-    nic: SimNicConfig,
-}
-
-impl Connection {
-    /// Sends `words` to the target; when the last of them is there.
-    fn send(&mut self, now: Nanos, words: u64) -> Nanos {
-        let takes = self.nic.chunk_interval * words / self.nic.chunk_words.max(1);
-        self.busy_until = self.busy_until.max(now) + takes;
-        self.there.send(&mut self.path, Leg::ToNode, self.busy_until, words, None)
-    }
-
-    fn answer(&mut self, now: Nanos) -> Nanos {
-        self.back.send(&mut self.path, Leg::FromNode, now, HEAD_WORDS, None)
-    }
 }
 
 fn party(number: u32) -> PartyId {
@@ -167,7 +144,6 @@ impl Rescue {
     ) -> Self {
         let Surroundings { hooks, channels: [states, taker_swaps, target_swaps], offers, target, service_work } =
             surroundings;
-        let (path, nic) = offers;
         let places = sessions.iter().enumerate().map(|(at, session)| (session.record.session, at)).collect();
         let rescued = sessions.into_iter().map(|session| {
             let number = session.record.session;
@@ -185,7 +161,7 @@ impl Rescue {
             target,
             deliveries: BTreeMap::new(),
             sent: 0,
-            offers: Connection { path, there: Stream::default(), back: Stream::default(), busy_until: now, nic },
+            offers,
             fence: (options.fence, streams.stream("fence")),
             service: (service_work, *streams),
             options: options.clone(),
@@ -383,7 +359,7 @@ impl Rescue {
                 }
                 TargetAction::Answer(answer) => {
                     let epoch = rescued.reinstatement.as_ref().map_or(Epoch(0), |it| it.offer().epoch);
-                    let arrives = self.offers.answer(now);
+                    let arrives = self.offers.answer(now, HEAD_WORDS);
                     self.sent += 1;
                     self.deliveries.insert((arrives, self.sent), (at, Delivery::Answer(epoch, answer)));
                 }
