@@ -38,6 +38,30 @@ state_bytes = [100, 5000]
 request_interval = "exp:50ms"
 "#;
 
+const REMEDIES: &str = r#"
+study = "remedies"
+title = "Small"
+summary = "A study of remedies for a few failures."
+replications = 3
+deadline = "20ms"
+levels = ["os", "application", "session"]
+remedies = ["takeover", "failover", "restart", "reboot"]
+sessions = [1, 5]
+state_bytes = 5000
+[assumed]
+fence = "exp:1ms"
+boot = "300ms"
+[cost]
+sessions = 3
+state_bytes = [100, 5000]
+commit_every = [1, 3]
+update_bytes = 64
+duration = "500ms"
+[scenario]
+request_interval = "exp:50ms"
+network_loss = 0.01
+"#;
+
 const MODES: &str = r#"
 study = "modes"
 title = "Small"
@@ -215,6 +239,11 @@ fn detectors() {
 #[test]
 fn diagnosis() {
     depends_on_config_and_seed_alone(DIAGNOSIS, 5 * 2 * 4);
+}
+
+#[test]
+fn remedies() {
+    depends_on_config_and_seed_alone(REMEDIES, 3 * 4 * 2);
 }
 
 #[test]

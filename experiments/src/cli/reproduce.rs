@@ -37,6 +37,7 @@ const CONFIGS: [(&str, &str); 11] = [
     ("cases", include_str!("../../configs/cases.toml")),
     ("diagnosis", include_str!("../../configs/diagnosis.toml")),
     ("recovery", include_str!("../../configs/recovery.toml")),
+    ("remedies", include_str!("../../configs/remedies.toml")),
 ];
 
 /// Those that measure this machine.

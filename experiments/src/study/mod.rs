@@ -13,6 +13,7 @@
 //! | [`detectors`] | the same for every detector, in each of these ways | simulation |
 //! | [`diagnosis`] | how often cause and root of a failure are named rightly, and how soon | simulation |
 //! | [`recovery`] | sessions saved and lost, outage and its parts, bytes read | simulation |
+//! | [`remedies`] | takeover beside failover, restart and reboot: the outage, and the cost without failures | simulation |
 //! | [`live`] | detection and extraction on this machine, beside what the simulation says of it | real processes |
 //! | [`prediction`] | false positives on this machine, beside what a recording and the simulation say of them | real processes |
 //! | [`failover`] | clients that go on at another node when theirs fails, and what each phase takes | real processes |
@@ -31,6 +32,7 @@ mod pooled;
 mod precision;
 pub mod prediction;
 pub mod recovery;
+pub mod remedies;
 mod row;
 pub mod scale;
 mod scenario;
@@ -200,6 +202,7 @@ macro_rules! kinds {
 kinds! {
     Detection: detection,
     Recovery: recovery,
+    Remedies: remedies,
     Live: live,
     Prediction: prediction,
     Modes: modes,

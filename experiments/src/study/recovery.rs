@@ -24,7 +24,7 @@ use serde::Deserialize;
 /// A failure level in a config.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Level {
+pub(super) enum Level {
     Os,
     Application,
     Session,
@@ -231,6 +231,15 @@ fn timelines(outcome: &RecoveryOutcome) -> impl Iterator<Item = (Timeline, bool)
     })
 }
 
+/// Milliseconds without service of each session that is served again, with its state or without.
+pub(super) fn outages(outcome: &RecoveryOutcome) -> Vec<f64> {
+    let timelines = outcome.sessions.iter().filter_map(|session| match session.fate {
+        SessionFate::Saved { timeline, .. } | SessionFate::Renewed { timeline } => Some(timeline),
+        _ => None,
+    });
+    timelines.map(|timeline| timeline.outage().as_millis_f64()).collect()
+}
+
 fn row(swept: &Swept, deadline: Nanos, outcomes: &[RecoveryOutcome]) -> Row {
     let failed: Vec<&RecoveryOutcome> = outcomes.iter().filter(|outcome| outcome.effective.is_some()).collect();
     let count = |of: &dyn Fn(&RecoveryOutcome) -> u64| failed.iter().map(|outcome| of(outcome)).sum::<u64>();
@@ -328,7 +337,7 @@ fn parts(name: &str, table: &Table) -> Option<Figure> {
 }
 
 /// A column of milliseconds over `sessions`, as points in seconds.
-fn in_seconds(mut series: Series, rows: &Table, column: &str) -> Option<Series> {
+pub(super) fn in_seconds(mut series: Series, rows: &Table, column: &str) -> Option<Series> {
     use crate::figures::Point;
     let sessions = rows.numbers("sessions")?;
     for (x, y) in sessions.into_iter().zip(rows.estimates(column)?) {

@@ -4,7 +4,7 @@
 macro_rules! row {
     (
         $(#[$about:meta])*
-        struct $name:ident {
+        $visible:vis struct $name:ident {
             $($plain:ident: $kind:ty,)*
         }
         estimates {
@@ -13,14 +13,14 @@ macro_rules! row {
     ) => {
         $(#[$about])*
         #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
-        struct $name {
+        $visible struct $name {
             $($plain: $kind,)*
             $($estimate: Option<crate::stats::Estimate>,)*
         }
 
         impl $name {
             /// The rows under their columns, in the order of the fields.
-            fn table<'a>(rows: impl IntoIterator<Item = &'a $name>) -> crate::results::Table {
+            $visible fn table<'a>(rows: impl IntoIterator<Item = &'a $name>) -> crate::results::Table {
                 let columns = [$(stringify!($plain)),*].into_iter().map(String::from);
                 let estimates = [$(stringify!($estimate)),*];
                 let estimates = estimates.into_iter().flat_map(crate::results::Table::estimate_columns);

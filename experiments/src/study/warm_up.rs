@@ -49,7 +49,7 @@ fn left_out_s(runs: &[Overhead], series: fn(&Overhead) -> &[Nanos], duration_s: 
 fn the_shipped_configs_warm_up_for_as_long_as_mser5_asks() {
     let configs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
     let mut scenarios: Vec<(String, Scenario, Nanos)> = Vec::new();
-    for name in ["false-positives", "accuracy", "detectors", "modes", "recovery", "live"] {
+    for name in ["false-positives", "accuracy", "detectors", "modes", "recovery", "remedies", "live"] {
         let study = Study::load(configs.join(format!("{name}.toml"))).unwrap();
         for scenario in study.scenarios() {
             let watched = from_the_start(&scenario);
