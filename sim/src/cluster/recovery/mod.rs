@@ -90,7 +90,7 @@ pub fn recovery_run(
         extraction: ExtractionStats::default(),
     };
     let (detected, planned, called) = (None, None, None);
-    let course = Course::Waiting(machine);
+    let course = Course::Waiting(Box::new(machine));
     let recovery =
         Recovery { options, streams, scenario: &scenario, world, detected, planned, called, course, outcome };
     Ok(recovery.run())
@@ -99,7 +99,7 @@ pub fn recovery_run(
 /// What is being done.
 enum Course {
     /// Nothing yet; this is the machine that will have to work.
-    Waiting(Target),
+    Waiting(Box<Target>),
     Takeover(Box<Rescue>),
     Other(Box<Renewal>),
     /// There is nothing to be done.
@@ -209,7 +209,7 @@ impl Recovery<'_> {
             let (options, work) = (self.options, self.scenario.workload.service_work);
             let all = self.ended_by_remedy(&affected);
             self.outcome.interrupted = all.iter().filter(|session| !affected.contains(session)).count() as u64;
-            let renewal = Renewal::new(now, options, all, path, machine, work, self.streams);
+            let renewal = Renewal::new(now, options, all, path, *machine, work, self.streams);
             self.course = Course::Other(Box::new(renewal));
             return;
         }
@@ -229,7 +229,7 @@ impl Recovery<'_> {
                 hooks: Hooks { states, claims },
                 channels: [reads, taker, target],
                 offers: Wire::new(self.path("offers network"), self.scenario.nic.clone()),
-                target: machine,
+                target: *machine,
                 service_work: self.scenario.workload.service_work,
             };
             self.course =
