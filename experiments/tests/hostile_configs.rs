@@ -33,6 +33,29 @@ request_interval = "exp:200ms"
 replications = 3
 "#;
 
+const REMEDIES: &str = r#"study = "remedies"
+title = "t"
+summary = "s"
+replications = 2
+deadline = "20ms"
+levels = ["os"]
+remedies = ["takeover", "reboot"]
+sessions = [2]
+state_bytes = 1024
+[assumed]
+boot = "2s"
+[cost]
+sessions = 2
+state_bytes = [1024]
+commit_every = [1]
+update_bytes = 64
+duration = "1s"
+[scenario]
+request_interval = "exp:200ms"
+[full]
+replications = 3
+"#;
+
 const DIAGNOSIS: &str = r#"study = "diagnosis"
 title = "t"
 summary = "s"
@@ -103,7 +126,7 @@ fn refused(config: &str, line: &str, by: &str) -> String {
 
 #[test]
 fn the_configs_themselves_are_good() {
-    for config in [DETECTION, RECOVERY, DIAGNOSIS, LIVE, DETECTORS] {
+    for config in [DETECTION, RECOVERY, REMEDIES, DIAGNOSIS, LIVE, DETECTORS] {
         Study::parse("c", "c.toml", config).unwrap();
     }
 }
@@ -113,6 +136,7 @@ fn typos_in_every_table() {
     for (config, tables) in [
         (DETECTION, &["", "scenario", "faults", "faults.levels", "full"][..]),
         (RECOVERY, &["", "scenario", "full"]),
+        (REMEDIES, &["", "assumed", "cost", "scenario", "full"]),
         (DIAGNOSIS, &["", "scenario", "full"]),
         (LIVE, &["", "simulation", "simulation.scenario", "full"]),
         (DETECTORS, &["", "compared", "detectors.deadline", "detectors.satzger", "scenario", "full"]),
@@ -203,6 +227,22 @@ fn values_that_cannot_be_recovered_with() {
         ("[full]", "load = [0, 5]\n[full]", "c.toml:11: scenario.load: must be one value"),
     ] {
         let message = refused(RECOVERY, line, by);
+        assert!(message.starts_with(start), "{by}: {message}");
+    }
+}
+
+#[test]
+fn values_that_no_remedy_can_be_tried_with() {
+    for (line, by, start) in [
+        ("\"reboot\"]", "\"rebot\"]", "c.toml:7: remedies[1]: unknown value 'rebot'; did you mean 'reboot'?"),
+        ("sessions = [2]", "sessions = [0]", "c.toml:8: sessions: must be at least 1"),
+        ("[cost]\nsessions = 2", "[cost]\nsessions = 0", "c.toml:13: cost.sessions: must be at least 1"),
+        ("commit_every = [1]", "commit_every = [0]", "c.toml:15: cost.commit_every: "),
+        ("duration = \"1s\"", "duration = \"0s\"", "c.toml:17: cost.duration: the run ends at"),
+        ("[full]", "duration = \"9s\"\n[full]", "c.toml:20: scenario.duration: each run ends"),
+        ("replications = 3", "duration = \"3s\"", "c.toml:20: full: may set replications only"),
+    ] {
+        let message = refused(REMEDIES, line, by);
         assert!(message.starts_with(start), "{by}: {message}");
     }
 }

@@ -25,7 +25,7 @@ pub(super) struct Arguments {
 }
 
 /// The configs, in the order in which they are run. Live first: while the machine is cool and quiet.
-const CONFIGS: [(&str, &str); 11] = [
+const CONFIGS: [(&str, &str); 12] = [
     ("live", include_str!("../../configs/live.toml")),
     ("prediction", include_str!("../../configs/prediction.toml")),
     ("failover", include_str!("../../configs/failover.toml")),
