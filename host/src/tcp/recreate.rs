@@ -214,7 +214,10 @@ fn close_window(repair: &Repair<'_>, socket: BorrowedFd<'_>) -> Result<(), TcpEr
     let system = TcpError::while_doing("close the connection's window");
     let window = options::window(socket).map_err(&system)?;
     let received = repair.sequence(Queue::Receive).map_err(&system)?;
-    options::set_window(socket, tcp_repair_window { rcv_wnd: 0, rcv_wup: received, ..window }).map_err(&system)
+    // As told by the byte before all that is to come, so that whatever the peer tells counts more.
+    let snd_wl1 = received.wrapping_sub(1);
+    let window = tcp_repair_window { snd_wl1, rcv_wnd: 0, rcv_wup: received, ..window };
+    options::set_window(socket, window).map_err(&system)
 }
 
 fn refused(birth: &TcpBirth, errno: Errno) -> TcpError {

@@ -7,7 +7,7 @@
 
 use std::error::Error;
 use std::io::{self, BufRead};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{SocketAddrV4, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -116,10 +116,12 @@ pub enum WebReport {
 /// What the threads share.
 struct Shared {
     app: Mutex<App>,
+    /// Where new clients come; an heir has it from its first session on.
+    listener: Mutex<Option<TcpListener>>,
     deadline: Nanos,
     state_bytes: usize,
     saves: bool,
-    /// Two things with a lock each, as any service has them. In good order `requests` is taken first.
+    /// Two things with a lock each, as any service has them. Every answer takes the first.
     requests: Mutex<u64>,
     journal: Mutex<u64>,
     partner_holds_journal: AtomicBool,
@@ -134,6 +136,17 @@ impl Shared {
     fn config(&self) -> SessionConfig {
         let Shared { deadline, state_bytes, .. } = *self;
         SessionConfig { deadline, application_bytes: state_bytes, retain: Retain::Regenerated }
+    }
+
+    /// Takes new clients at this address from now on.
+    fn listen(&self, address: SocketAddrV4) -> io::Result<()> {
+        let mut listener = lock(&self.listener);
+        if listener.is_none() {
+            let bound = TcpListener::bind(address)?;
+            bound.set_nonblocking(true)?;
+            *listener = Some(bound);
+        }
+        Ok(())
     }
 
     fn fails_now(&self) {
@@ -152,6 +165,7 @@ pub fn play(settings: &Serve, mut tell: impl FnMut(WebReport) -> io::Result<()>)
     let saves = !matches!(settings.duty, Duty::Serve { saves: false });
     let shared = Arc::new(Shared {
         app: Mutex::new(app),
+        listener: Mutex::new(None),
         deadline,
         state_bytes: settings.state_bytes,
         saves,
@@ -164,18 +178,14 @@ pub fn play(settings: &Serve, mut tell: impl FnMut(WebReport) -> io::Result<()>)
         lost: AtomicU64::new(0),
         sessions: AtomicU64::new(0),
     });
-    let listener = match &settings.duty {
-        Duty::Serve { .. } => {
-            let listener = TcpListener::bind(settings.address)?;
-            listener.set_nonblocking(true)?;
-            Some(listener)
-        }
+    match &settings.duty {
+        Duty::Serve { .. } => shared.listen(settings.address)?,
         Duty::StandBy { party, offers, old_owner, link } => {
             let party = PartyId::new(*party).ok_or("no number of a party")?;
             let here = backdoor_host::net::NetworkNamespace::current()?;
             let standby = StandBy {
                 party,
-                address: *settings.address.ip(),
+                address: settings.address,
                 link: link.clone(),
                 links: Links::of(&here)?,
                 announcer: Announcer::open(&here, link)?,
@@ -185,12 +195,11 @@ pub fn play(settings: &Serve, mut tell: impl FnMut(WebReport) -> io::Result<()>)
             };
             let listener = UnixListener::bind(offers)?;
             std::thread::Builder::new().name("offers".into()).spawn(move || standby.listen(&listener))?;
-            None
         }
-    };
+    }
     let for_loop = Arc::clone(&shared);
     std::thread::Builder::new().name("event-loop".into()).spawn(move || {
-        if let Err(error) = event_loop(listener.as_ref(), &for_loop) {
+        if let Err(error) = event_loop(&for_loop) {
             crate::say::err(&format!("the service's event loop ended: {error}"));
             std::process::exit(1);
         }
@@ -217,14 +226,15 @@ pub fn play(settings: &Serve, mut tell: impl FnMut(WebReport) -> io::Result<()>)
     std::process::exit(0);
 }
 
-fn event_loop(listener: Option<&TcpListener>, shared: &Arc<Shared>) -> Result<(), Box<dyn Error>> {
+fn event_loop(shared: &Arc<Shared>) -> Result<(), Box<dyn Error>> {
     clock::use_exact_timers();
     let mut next = clock::now();
     loop {
         if shared.deadlock.load(Ordering::Acquire) {
             deadlock(shared);
         }
-        match listener.map(TcpListener::accept) {
+        let came = lock(&shared.listener).as_ref().map(TcpListener::accept);
+        match came {
             Some(Ok((stream, peer))) => {
                 if let Err(error) = welcome(stream, shared) {
                     crate::say::err(&format!("the client at {peer} is not served: {error}"));
@@ -233,10 +243,6 @@ fn event_loop(listener: Option<&TcpListener>, shared: &Arc<Shared>) -> Result<()
             }
             Some(Err(error)) if error.kind() != io::ErrorKind::WouldBlock => return Err(error.into()),
             Some(Err(_)) | None => {}
-        }
-        {
-            let requests = lock(&shared.requests);
-            *lock(&shared.journal) = *requests;
         }
         lock(&shared.app).progress().advance();
         // Ticks that were missed are gone; to make up for them would look like progress that did not happen.
@@ -361,7 +367,7 @@ impl Conversation {
 /// Carries on what it is offered.
 struct StandBy {
     party: PartyId,
-    address: Ipv4Addr,
+    address: SocketAddrV4,
     link: String,
     links: Links,
     announcer: Announcer,
@@ -462,8 +468,9 @@ impl StandBy {
         queues: Option<&Queues>,
     ) -> Result<Prepared, Box<dyn Error>> {
         if !self.has_address {
-            self.links.add_address(&self.link, self.address, 32)?;
+            self.links.add_address(&self.link, *self.address.ip(), 32)?;
             self.has_address = true;
+            self.shared.listen(self.address)?;
         }
         let state = WebState::from_bytes(SessionPayload::decode(payload)?.application())?;
         // What can't be made again is missed by whoever counts its bytes.
@@ -489,7 +496,7 @@ impl StandBy {
     }
 
     fn serve(&mut self, Prepared { session, state }: Prepared) -> Result<(), Box<dyn Error>> {
-        self.announcer.announce(self.address)?;
+        self.announcer.announce(*self.address.ip())?;
         Conversation::begin(session.speak()?, state, Arc::clone(&self.shared))
     }
 }
