@@ -29,7 +29,7 @@ pub(super) struct Arguments {
     /// How the serving node fails; several, separated by commas, run one after the other.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "sigstop", value_name = "KIND")]
     failure: Vec<FailoverFailure>,
-    /// What the client moves, about, such as 60MB or 512KiB. [default: 60MB; 2MB where every request counts]
+    /// What the client moves, about, such as 60MB or 512KiB. [default: 60MB; requests: 2MB; many: 500kB]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     size: Option<u64>,
     /// Connections of the client 'many'.

@@ -63,6 +63,8 @@ pub(super) struct Errand {
     pub(super) seed: u64,
 }
 
+/// Requests a second of many clients together: each thinks in between, or two processors would see to nothing else.
+const REQUESTS_PER_S: u64 = 4000;
 /// Bytes of a browser's objects, by turns.
 const OBJECTS: [u64; 4] = [2_000, 150_000, 30_000, 900];
 /// How often a program's progress is looked at.
@@ -306,7 +308,13 @@ fn patient(stream: &TcpStream) -> Result<(), String> {
 fn count(mut stream: TcpStream, errand: Errand, number: u64, seen: &Seen) -> Result<bool, String> {
     patient(&stream)?;
     let mut from = BufReader::new(stream.try_clone().map_err(|error| error.to_string())?);
+    let think = Duration::from_micros(match errand.kind {
+        ClientKind::Many => errand.connections * 1_000_000 / REQUESTS_PER_S,
+        _ => 0,
+    });
     let (mut moved, mut request) = (0, 0);
+    // Not all at once.
+    std::thread::sleep(think.mul_f64(number as f64 / errand.connections as f64));
     while moved < errand.bytes / errand.connections {
         request += 1;
         stream
@@ -318,6 +326,7 @@ fn count(mut stream: TcpStream, errand: Errand, number: u64, seen: &Seen) -> Res
             let body = String::from_utf8_lossy(&body).trim().to_owned();
             return Err(format!("client {number}: request {request} was answered as the one of number {body}"));
         }
+        std::thread::sleep(think);
     }
     Ok(true)
 }

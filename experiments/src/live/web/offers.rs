@@ -32,6 +32,9 @@ pub struct OfferHead {
     pub name: String,
     /// Silence longer than this is a failure, in ns.
     pub deadline_ns: u64,
+    /// Offers that follow at once, and belong to this one: sessions of one node, which are to be there all before the first
+    /// of them speaks.
+    pub more: u32,
     /// Bytes of the State Box's payload; they come first.
     pub payload_bytes: u64,
     /// Where the connection stood, if the old owner's agent could tell; its unread input and its unacknowledged output come
@@ -54,6 +57,7 @@ impl OfferHead {
             claim,
             name: name.into(),
             deadline_ns,
+            more: 0,
             payload_bytes: 0,
             queues: None,
         }

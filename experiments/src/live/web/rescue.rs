@@ -177,18 +177,22 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
 
     /// Does what is to be done now, all of a kind together.
     fn act(&mut self) {
-        let (mut swaps, mut reads, mut fences) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut swaps, mut reads, mut fences, mut offers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (at, action) in std::mem::take(&mut self.to_do) {
             match action {
                 Action::Swap(swap) => swaps.push((at, swap)),
                 Action::ReadBox(look) => reads.push((at, look)),
                 Action::Fence => fences.push(at),
-                Action::Offer { to, offer } => self.offer(at, to, offer),
+                Action::Offer { to, offer } => offers.push((at, to, offer)),
                 Action::End(_) => {}
             }
         }
         for batch in swaps.chunks(SWAPS_AT_ONCE) {
             self.swap(batch);
+        }
+        while let Some((at, to, offer)) = offers.pop() {
+            let more = offers.iter().filter(|(_, other, _)| *other == to).count();
+            self.offer(at, to, offer, more as u32);
         }
         if !fences.is_empty() {
             self.fence(&fences);
@@ -289,11 +293,12 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
         }
     }
 
-    fn offer(&mut self, at: usize, to: PartyId, offer: Offer) {
+    fn offer(&mut self, at: usize, to: PartyId, offer: Offer, more: u32) {
         let rescued = &mut self.rescued[at];
         let record = &rescued.session.record;
         let claim = record.state_box.map_or(u32::MAX, |location| location.claim);
-        let head = OfferHead::new(&offer, self.memory.claims, claim, &record.name.to_string(), record.deadline.0);
+        let mut head = OfferHead::new(&offer, self.memory.claims, claim, &record.name.to_string(), record.deadline.0);
+        head.more = more;
         if let Err(why) = self.surroundings.offer(to, head, &rescued.payload, rescued.queues.as_ref()) {
             rescued.why = Some(why);
             self.tell(at, Input::Answered { by: to, epoch: offer.epoch, answer: Answer::Declined });

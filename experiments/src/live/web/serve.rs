@@ -239,6 +239,7 @@ fn event_loop(shared: &Arc<Shared>) -> Result<(), Box<dyn Error>> {
                 if let Err(error) = welcome(stream, shared) {
                     crate::say::err(&format!("the client at {peer} is not served: {error}"));
                 }
+                lock(&shared.app).progress().advance();
                 continue;
             }
             Some(Err(error)) if error.kind() != io::ErrorKind::WouldBlock => return Err(error.into()),
@@ -382,6 +383,39 @@ struct Prepared {
     state: WebState,
 }
 
+/// An offer that is being taken up.
+struct Taking {
+    head: OfferHead,
+    reinstatement: Reinstatement,
+    actions: Vec<TargetAction>,
+    prepared: Option<Prepared>,
+    /// It is this node's, and is to speak.
+    serves: bool,
+    is_over: bool,
+    answer: AnswerHead,
+}
+
+impl Taking {
+    fn new(party: PartyId, head: OfferHead, offer: Offer) -> Self {
+        let mut reinstatement = Reinstatement::new(TakeoverConfig::default(), party, offer);
+        let mut actions = Vec::new();
+        reinstatement.start(&mut actions);
+        let answer = AnswerHead {
+            session: offer.seen.session,
+            epoch: offer.epoch.0,
+            serving: false,
+            why: None,
+            prepared_ns: 0,
+            served_ns: 0,
+        };
+        Taking { head, reinstatement, actions, prepared: None, serves: false, is_over: false, answer }
+    }
+
+    fn handle(&mut self, input: TargetInput) {
+        self.reinstatement.handle(clock::now(), input, &mut self.actions);
+    }
+}
+
 impl StandBy {
     fn listen(mut self, listener: &UnixListener) {
         while let Ok((stream, _)) = listener.accept() {
@@ -390,78 +424,89 @@ impl StandBy {
         }
     }
 
+    /// Offers come in batches: all sessions of a node. Nobody may be told that the address is here before all of them are,
+    /// for what comes for a connection that isn't there is answered by a reset.
     fn talk(&mut self, mut taker: UnixStream) -> io::Result<()> {
         let mut from = io::BufReader::with_capacity(256 << 10, taker.try_clone()?);
+        let mut batch = Vec::new();
         while let Some(head) = offers::receive::<OfferHead>(&mut from)? {
             let (payload, queues) = offers::receive_offer(&mut from, &head)?;
+            let more = head.more;
             if let Some(offer) = head.offer() {
-                let answer = self.take_up(offer, &head, &payload, queues.as_ref());
-                offers::send(&mut taker, &answer, &[])?;
+                let mut taking = Taking::new(self.party, head, offer);
+                self.prepare(&mut taking, &payload, queues.as_ref());
+                batch.push(taking);
+            }
+            if more > 0 {
+                continue;
+            }
+            batch.iter_mut().for_each(|taking| self.take(taking));
+            self.serve(&mut batch);
+            for taking in batch.drain(..) {
+                offers::send(&mut taker, &taking.answer, &[])?;
             }
         }
         Ok(())
     }
 
-    fn take_up(&mut self, offer: Offer, head: &OfferHead, payload: &[u8], queues: Option<&Queues>) -> AnswerHead {
-        let mut reinstatement = Reinstatement::new(TakeoverConfig::default(), self.party, offer);
-        let (mut actions, mut prepared) = (Vec::new(), None);
-        let mut answer = AnswerHead {
-            session: offer.seen.session,
-            epoch: offer.epoch.0,
-            serving: false,
-            why: None,
-            prepared_ns: 0,
-            served_ns: 0,
-        };
-        reinstatement.start(&mut actions);
-        loop {
-            for action in std::mem::take(&mut actions) {
-                let input = match action {
-                    TargetAction::Prepare => match self.prepare(head, payload, queues) {
-                        Ok(ready) => {
-                            answer.prepared_ns = clock::now().0;
-                            prepared = Some(ready);
-                            TargetInput::Prepared
-                        }
-                        Err(error) => {
-                            answer.why = Some(error.to_string());
-                            TargetInput::CannotPrepare
-                        }
-                    },
-                    TargetAction::Swap(swap) => {
-                        let request = swap.request(WorkId(0), head.claims(), head.claim);
-                        let result = request.map_or(Err(TransportError::OutOfBounds), |request| self.swap(request));
-                        TargetInput::Swapped { swap, result }
-                    }
-                    TargetAction::Serve => {
-                        answer.served_ns = clock::now().0;
-                        if let Some(ready) = prepared.take()
-                            && let Err(error) = self.serve(ready)
-                        {
-                            // The session is this node's, and lost: nobody else can have it any more.
-                            answer.why = Some(error.to_string());
-                        }
-                        continue;
-                    }
-                    TargetAction::Discard => {
-                        prepared = None;
-                        continue;
-                    }
-                    TargetAction::Answer(said) => {
-                        answer.serving = said == backdoor_core::takeover::Answer::Serving;
-                        return answer;
-                    }
-                };
-                reinstatement.handle(clock::now(), input, &mut actions);
+    /// Gets the session ready; it is silent.
+    fn prepare(&mut self, taking: &mut Taking, payload: &[u8], queues: Option<&Queues>) {
+        // The first thing that a reinstatement asks for.
+        taking.actions.clear();
+        let input = match self.prepared(&taking.head, payload, queues) {
+            Ok(ready) => {
+                taking.answer.prepared_ns = clock::now().0;
+                taking.prepared = Some(ready);
+                TargetInput::Prepared
             }
-            if actions.is_empty() {
-                clock::sleep_until(reinstatement.deadline().unwrap_or(clock::now()));
-                reinstatement.handle(clock::now(), TargetInput::Tick, &mut actions);
+            Err(error) => {
+                taking.answer.why = Some(error.to_string());
+                TargetInput::CannotPrepare
+            }
+        };
+        taking.handle(input);
+    }
+
+    /// Takes it, or learns that it can't.
+    fn take(&mut self, taking: &mut Taking) {
+        while !taking.is_over {
+            for action in std::mem::take(&mut taking.actions) {
+                match action {
+                    TargetAction::Prepare => {}
+                    TargetAction::Swap(swap) => {
+                        let request = swap.request(WorkId(0), taking.head.claims(), taking.head.claim);
+                        let result = request.map_or(Err(TransportError::OutOfBounds), |request| self.swap(request));
+                        taking.handle(TargetInput::Swapped { swap, result });
+                    }
+                    TargetAction::Serve => taking.serves = true,
+                    TargetAction::Discard => taking.prepared = None,
+                    TargetAction::Answer(said) => {
+                        taking.answer.serving = said == backdoor_core::takeover::Answer::Serving;
+                        taking.is_over = true;
+                    }
+                }
+            }
+            if !taking.is_over && taking.actions.is_empty() {
+                clock::sleep_until(taking.reinstatement.deadline().unwrap_or(clock::now()));
+                taking.handle(TargetInput::Tick);
             }
         }
     }
 
-    fn prepare(
+    /// Lets those that are this node's speak.
+    fn serve(&self, batch: &mut [Taking]) {
+        let announced = self.announcer.announce(*self.address.ip()).map_err(|error| error.to_string());
+        for taking in batch.iter_mut().filter(|taking| taking.serves) {
+            let Some(Prepared { session, state }) = taking.prepared.take() else { continue };
+            taking.answer.served_ns = clock::now().0;
+            let begin = || Conversation::begin(session.speak()?, state, Arc::clone(&self.shared));
+            let begun = begin().map_err(|error| error.to_string());
+            // The session is this node's, and lost: nobody else can have it any more.
+            taking.answer.why = announced.clone().and(begun).err();
+        }
+    }
+
+    fn prepared(
         &mut self,
         head: &OfferHead,
         payload: &[u8],
@@ -493,10 +538,5 @@ impl StandBy {
             }
         }
         Err(TransportError::Unreachable)
-    }
-
-    fn serve(&mut self, Prepared { session, state }: Prepared) -> Result<(), Box<dyn Error>> {
-        self.announcer.announce(*self.address.ip())?;
-        Conversation::begin(session.speak()?, state, Arc::clone(&self.shared))
     }
 }
