@@ -76,12 +76,19 @@ pub(super) struct Seen {
     /// When bytes moved, in order.
     moments: Mutex<Vec<Nanos>>,
     bytes: AtomicU64,
+    /// Connections that have been answered once.
+    begun: AtomicU64,
 }
 
 impl Seen {
     fn note(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Release);
         self.moments.lock().unwrap_or_else(PoisonError::into_inner).push(clock::now());
+    }
+
+    /// Connections over which anything has moved.
+    pub(super) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Acquire)
     }
 
     /// Bytes moved so far.
@@ -167,6 +174,7 @@ impl Client {
                 match output.read(&mut buffer).map_err(|error| error.to_string())? {
                     0 => break,
                     length => {
+                        seen.begun.store(1, Ordering::Release);
                         seen.note(length as u64);
                         found.update(&buffer[..length]);
                     }
@@ -198,6 +206,7 @@ impl Client {
                 if let (Some(read), Some(last)) = (read, before)
                     && read > last
                 {
+                    seen.begun.store(1, Ordering::Release);
                     seen.note(read - last);
                 }
                 before = read.or(before);
@@ -316,6 +325,7 @@ fn count(mut stream: TcpStream, errand: Errand, number: u64, seen: &Seen) -> Res
     // Not all at once.
     std::thread::sleep(think.mul_f64(number as f64 / errand.connections as f64));
     while moved < errand.bytes / errand.connections {
+        seen.begun.fetch_add(u64::from(request == 1), Ordering::Release);
         request += 1;
         stream
             .write_all(b"POST /count HTTP/1.1\r\nHost: service\r\nContent-Length: 0\r\n\r\n")
@@ -338,6 +348,7 @@ fn browse(mut stream: TcpStream, errand: Errand, seen: &Seen) -> Result<bool, St
     let (mut moved, mut object) = (0, 0);
     let mut right = true;
     while moved < errand.bytes {
+        seen.begun.fetch_add(u64::from(object == 1), Ordering::Release);
         let (bytes, seed) = (OBJECTS[object % OBJECTS.len()], errand.seed.wrapping_add(object as u64));
         stream
             .write_all(format!("GET /bytes/{bytes}?seed={seed} HTTP/1.1\r\nHost: service\r\n\r\n").as_bytes())

@@ -251,7 +251,8 @@ fn one_run(config: &FailoverConfig, number: u32, streams: &Streams) -> Result<Fa
     // Somewhere in the middle: from a fifth to four fifths of the bytes.
     let fail_at = (config.bytes as f64 * streams.stream("failure").random_range(0.2..0.8)) as u64;
     let give_up = clock::now() + config.limit;
-    while client.seen.bytes() < fail_at.min(config.bytes.saturating_sub(1)) && !client.is_done() {
+    let has_come = |client: &Client| client.seen.bytes() >= fail_at && client.seen.begun() >= errand.connections;
+    while !has_come(&client) && !client.is_done() {
         if clock::now() > give_up {
             return Err(FailoverError::Unexpected("the transfer did not get to the moment of failure".into()));
         }
@@ -343,7 +344,8 @@ impl Story {
                 if moved {
                     self.moved += 1;
                     self.marks.push(marks);
-                } else {
+                }
+                if !moved || outcome.contains(": ") {
                     self.trouble = outcome;
                 }
             }

@@ -30,8 +30,8 @@ const SWAPS_AT_ONCE: usize = 64;
 pub trait Surroundings {
     /// Cuts the old owner off, for good; returns when it is.
     fn fence(&mut self) -> Result<(), String>;
-    /// The queues of a session's socket, if the old owner's agent holds it and answers.
-    fn queues(&mut self, session: u64) -> Option<Queues>;
+    /// The queues of a session's socket, if the old owner's agent holds it; why they can't be had, if they should.
+    fn queues(&mut self, session: u64) -> Result<Option<Queues>, String>;
     /// Sends an offer to a target; its answer comes over the channel of answers.
     fn offer(&mut self, to: PartyId, head: OfferHead, payload: &[u8], queues: Option<&Queues>) -> Result<(), String>;
     /// Whether a payload holds channels whose states fit together.
@@ -61,6 +61,7 @@ struct Rescued {
     queues: Option<Queues>,
     marks: Marks,
     why: Option<String>,
+    trouble: Option<String>,
 }
 
 /// What came of one session.
@@ -72,7 +73,7 @@ pub struct Ending {
     pub outcome: Option<Outcome>,
     /// When it got how far.
     pub marks: Marks,
-    /// What the last target to decline it said.
+    /// What the last target to decline it said, or what else went wrong.
     pub why: Option<String>,
     /// Bytes of its State Box's payload, as they were extracted.
     pub state_bytes: u64,
@@ -107,6 +108,7 @@ pub fn rescue<T: Transport>(
         queues: None,
         marks: Marks::default(),
         why: None,
+        trouble: None,
     });
     let mut rescue = Rescue { rescued: rescued.collect(), memory, transport, surroundings, to_do: Vec::new() };
     rescue.run(answers, until);
@@ -256,7 +258,10 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
         for (at, look) in looks {
             let rescued = &mut self.rescued[*at];
             if look.purpose == Purpose::Extract {
-                rescued.queues = self.surroundings.queues(rescued.session.record.session);
+                match self.surroundings.queues(rescued.session.record.session) {
+                    Ok(queues) => rescued.queues = queues,
+                    Err(why) => rescued.trouble = Some(format!("its queues can't be had: {why}")),
+                }
             }
             wanted.insert(rescued.session.slot, (*at, *look));
             sessions.push(rescued.session);
@@ -307,7 +312,8 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
 
     fn endings(self) -> Vec<Ending> {
         let ended = self.rescued.into_iter().map(|rescued| {
-            let Rescued { session, takeover, marks, why, payload, .. } = rescued;
+            let Rescued { session, takeover, marks, why, trouble, payload, .. } = rescued;
+            let why = why.or(trouble);
             let state_bytes = payload.len() as u64;
             Ending { session, outcome: takeover.outcome(), marks, why, state_bytes }
         });

@@ -217,8 +217,8 @@ impl Surroundings for World {
         self.links.set_down(&self.port).map_err(|error| error.to_string())
     }
 
-    fn queues(&mut self, session: u64) -> Option<Queues> {
-        self.agent.as_ref()?.queues(session).ok()
+    fn queues(&mut self, session: u64) -> Result<Option<Queues>, String> {
+        self.agent.as_ref().map(|agent| agent.queues(session)).transpose().map_err(|error| error.to_string())
     }
 
     fn offer(&mut self, to: PartyId, head: OfferHead, payload: &[u8], queues: Option<&Queues>) -> Result<(), String> {
