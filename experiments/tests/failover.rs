@@ -73,8 +73,14 @@ fn a_download_goes_on_whatever_fails() {
 
 #[test]
 fn an_upload_goes_on_whatever_process_fails() {
-    let failures = "sigstop,sigkill,deadlock,session-stuck";
-    all_good(&["--client", "curl-upload", "--failure", failures, "--size", "40MB", "--runs", "1"], 4);
+    let failures = "sigstop,sigkill,deadlock,session-stuck,wrong";
+    all_good(&["--client", "curl-upload", "--failure", failures, "--size", "40MB", "--runs", "1"], 5);
+}
+
+#[test]
+fn a_connection_that_stays_open_carries_one_object_after_the_other() {
+    let failures = "sigstop,sigkill,session-stuck,wrong";
+    all_good(&["--client", "keep-alive", "--failure", failures, "--size", "20MB", "--runs", "1"], 4);
 }
 
 #[test]

@@ -197,6 +197,8 @@ fn an_owner_that_lost_its_session_falls_silent_and_the_heir_serves_the_request_t
         let queues = node.queues(number).unwrap();
         assert_eq!(queues.unread, 8u64.to_le_bytes());
         drop(old);
+        assert_eq!(node.queues(number).unwrap().unread, 8u64.to_le_bytes(), "kept for whoever claimed it");
+        node.let_go(number).unwrap();
         wait_for("it is let go", || node.status().unwrap().queues == 0);
         let replay = |range: std::ops::Range<u64>| vec![0; (range.end - range.start) as usize];
         let heir = TcpSession::adopt(&app, &payload, Some(&queues), "heirloom", config, replay).unwrap();
@@ -230,6 +232,7 @@ fn a_reply_that_was_promised_and_not_sent_comes_from_the_heir_without_its_socket
         assert!(matches!(failed, ServeError::Client(_)), "{failed}");
         let (number, payload) = claim(&mut monitor, name);
         drop(old);
+        Node::connect(test.socket()).unwrap().let_go(number).unwrap();
         wait_for("it is let go", || monitor.find(name).is_none_or(|entity| entity.record.pending.is_none()));
         let replay = |range: std::ops::Range<u64>| {
             assert_eq!(range, 8..16, "the first reply was acknowledged when the second one was promised");

@@ -375,9 +375,15 @@ impl Registry {
         self.sessions.iter().filter(|(_, s)| s.application == application).map(|(id, _)| *id).collect()
     }
 
-    /// Frees a session, or keeps it if somebody took it over and may still be reading.
+    /// Frees a session, or keeps it, and its connection, if somebody took it over and may still be reading.
     fn retire(&mut self, id: u64, now: Nanos) {
-        self.release_session_queue(id);
+        let claimed = self.sessions.get(&id).filter(|session| self.is_claimed(session)).map(|session| session.slot);
+        match claimed {
+            Some(slot) if self.queues.kept(slot).is_some() => {
+                self.kept_until.insert(slot, now + self.keep);
+            }
+            _ => self.release_session_queue(id),
+        }
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if self.claims.load(session.claim) == Some(session.unclaimed) {
             self.remove_session(id);

@@ -499,7 +499,11 @@ impl StandBy {
         for taking in batch.iter_mut().filter(|taking| taking.serves) {
             let Some(Prepared { session, state }) = taking.prepared.take() else { continue };
             taking.answer.served_ns = clock::now().0;
-            let begin = || Conversation::begin(session.speak()?, state, Arc::clone(&self.shared));
+            let begin = || {
+                let link = session.speak()?;
+                link.stream().set_nodelay(true)?;
+                Conversation::begin(link, state, Arc::clone(&self.shared))
+            };
             let begun = begin().map_err(|error| error.to_string());
             // The session is this node's, and lost: nobody else can have it any more.
             taking.answer.why = announced.clone().and(begun).err();
