@@ -19,8 +19,9 @@ use crate::results::Table;
 /// its State Boxes, and has the other node recreate the connections. The client should finish with every byte right,
 /// without a reset and without a new connection.
 ///
-/// Needs root, or CAP_SYS_ADMIN and CAP_NET_ADMIN, and Linux with TCP_REPAIR; curl for the clients of that name. Whatever
-/// is made ends with the command, also if that is killed.
+/// Needs root, or CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_NET_RAW and CAP_NET_BIND_SERVICE, and Linux with TCP_REPAIR; curl for
+/// the clients of that name. Whatever is made ends with the command; after SIGKILL, curl may be at work for two more minutes,
+/// and temporary files stay.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Who talks to the service; several, separated by commas, run one after the other.

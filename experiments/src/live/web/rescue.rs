@@ -23,6 +23,8 @@ use super::offers::{AnswerHead, OfferHead};
 
 /// How long READs and swaps are waited for.
 const OPERATION_LIMIT: Nanos = Nanos::from_millis(500);
+/// How often an agent is asked for a socket's queues before the session is carried on without.
+const QUEUE_ATTEMPTS: u32 = 3;
 /// Swaps under way at once.
 const SWAPS_AT_ONCE: usize = 64;
 
@@ -258,7 +260,12 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
         for (at, look) in looks {
             let rescued = &mut self.rescued[*at];
             if look.purpose == Purpose::Extract {
-                match self.surroundings.queues(rescued.session.record.session) {
+                let number = rescued.session.record.session;
+                let queues = (0..QUEUE_ATTEMPTS).find_map(|attempt| match self.surroundings.queues(number) {
+                    Err(_) if attempt + 1 < QUEUE_ATTEMPTS => None,
+                    last => Some(last),
+                });
+                match queues.unwrap_or(Ok(None)) {
                     Ok(queues) => rescued.queues = queues,
                     Err(why) => rescued.trouble = Some(format!("its queues can't be had: {why}")),
                 }

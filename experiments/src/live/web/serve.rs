@@ -8,6 +8,7 @@
 use std::error::Error;
 use std::io::{self, BufRead};
 use std::net::{SocketAddrV4, TcpListener, TcpStream};
+use std::ops::Range;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,9 +25,9 @@ use backdoor_core::transport::{Completion, Done, Transport, TransportError, Work
 use backdoor_host::app::{App, Node};
 use backdoor_host::attach::attach_local;
 use backdoor_host::clock;
-use backdoor_host::net::{Announcer, Links};
+use backdoor_host::net::{Announcer, Cause, Links};
 use backdoor_host::serve::{PreparedSession, Retain, ServeError, SessionConfig, TcpSession};
-use backdoor_host::tcp::Queues;
+use backdoor_host::tcp::{MAX_REFILL_BYTES, Queues};
 use backdoor_transports::shm::ShmTransport;
 use serde::{Deserialize, Serialize};
 
@@ -228,7 +229,7 @@ pub fn play(settings: &Serve, mut tell: impl FnMut(WebReport) -> io::Result<()>)
 
 fn event_loop(shared: &Arc<Shared>) -> Result<(), Box<dyn Error>> {
     clock::use_exact_timers();
-    let mut next = clock::now();
+    let (mut next, mut complained) = (clock::now(), false);
     loop {
         if shared.deadlock.load(Ordering::Acquire) {
             deadlock(shared);
@@ -242,7 +243,12 @@ fn event_loop(shared: &Arc<Shared>) -> Result<(), Box<dyn Error>> {
                 lock(&shared.app).progress().advance();
                 continue;
             }
-            Some(Err(error)) if error.kind() != io::ErrorKind::WouldBlock => return Err(error.into()),
+            // Too many open files, say: those who are served are not to suffer.
+            Some(Err(error)) if error.kind() != io::ErrorKind::WouldBlock => {
+                if !std::mem::replace(&mut complained, true) {
+                    crate::say::err(&format!("a client can't be taken in: {error}"));
+                }
+            }
             Some(Err(_)) | None => {}
         }
         lock(&shared.app).progress().advance();
@@ -317,6 +323,14 @@ impl Conversation {
                 self.state.promise_more();
                 self.answer(0, promised)?;
             }
+            // What was read together with an earlier request may hold another one.
+            let promised = self.state.promised();
+            let taken = self.state.take(&self.input)?;
+            if taken > 0 {
+                self.answer(taken, promised)?;
+                self.input.drain(..taken);
+                continue;
+            }
             self.link.idle();
             let length = self.link.read(&mut buffer)?;
             if length == 0 {
@@ -324,12 +338,6 @@ impl Conversation {
             }
             self.link.session().progress();
             self.input.extend_from_slice(&buffer[..length]);
-            let promised = self.state.promised();
-            let taken = self.state.take(&self.input)?;
-            if taken > 0 {
-                self.answer(taken, promised)?;
-                self.input.drain(..taken);
-            }
         }
     }
 
@@ -495,6 +503,9 @@ impl StandBy {
 
     /// Lets those that are this node's speak.
     fn serve(&self, batch: &mut [Taking]) {
+        if !batch.iter().any(|taking| taking.serves) {
+            return;
+        }
         let announced = self.announcer.announce(*self.address.ip()).map_err(|error| error.to_string());
         for taking in batch.iter_mut().filter(|taking| taking.serves) {
             let Some(Prepared { session, state }) = taking.prepared.take() else { continue };
@@ -517,13 +528,18 @@ impl StandBy {
         queues: Option<&Queues>,
     ) -> Result<Prepared, Box<dyn Error>> {
         if !self.has_address {
-            self.links.add_address(&self.link, *self.address.ip(), 32)?;
+            match self.links.add_address(&self.link, *self.address.ip(), 32) {
+                Err(error) if !matches!(error.cause(), Cause::AddressExists { .. }) => return Err(error.into()),
+                _ => self.shared.listen(self.address)?,
+            }
             self.has_address = true;
-            self.shared.listen(self.address)?;
         }
         let state = WebState::from_bytes(SessionPayload::decode(payload)?.application())?;
         // What can't be made again is missed by whoever counts its bytes.
-        let replay = |range| state.output(range).unwrap_or_default();
+        let replay = |range: Range<u64>| match range.end.checked_sub(range.start) {
+            Some(bytes) if bytes <= MAX_REFILL_BYTES as u64 => state.output(range).unwrap_or_default(),
+            _ => Vec::new(),
+        };
         let config = SessionConfig { deadline: Nanos(head.deadline_ns), ..self.shared.config() };
         let session = TcpSession::adopt(&lock(&self.shared.app), payload, queues, &head.name, config, replay)?;
         Ok(Prepared { session, state })

@@ -107,6 +107,13 @@ impl WebState {
         if kept.is_none() {
             return wrong("more was promised than can be counted");
         }
+        let past_the_end = |promised: &Promised| match promised {
+            Promised::Content { at, length, .. } => at.checked_add(*length).is_none_or(|end| end > MAX_CONTENT_BYTES),
+            Promised::Text(_) => false,
+        };
+        if self.promised.iter().any(past_the_end) {
+            return wrong("content past its end was promised");
+        }
         match &self.doing {
             Doing::Sending { at, end, .. } if at > end || *end > MAX_CONTENT_BYTES => wrong("it sends past an end"),
             Doing::Receiving { hash, .. } => resume_hash(hash).map(drop),
@@ -349,9 +356,12 @@ mod tests {
         let endless = vec![b'a'; MAX_HEAD_BYTES + 1];
         assert!(WebState::default().take(&endless).is_err());
         assert_eq!(WebState::from_bytes(b""), Ok(WebState::default()));
-        for state in
-            ["{}", "[1]", r#"{"count":1,"doing":{"Receiving":{"left":1,"hash":[1]}},"promised":[],"kept_from":0}"#]
-        {
+        for state in [
+            "{}",
+            "[1]",
+            r#"{"count":1,"doing":{"Receiving":{"left":1,"hash":[1]}},"promised":[],"kept_from":0}"#,
+            r#"{"count":1,"doing":"Nothing","promised":[{"Content":{"seed":1,"at":9,"length":18446744073709551610}}],"kept_from":0}"#,
+        ] {
             assert!(matches!(WebState::from_bytes(state.as_bytes()), Err(WebError::State(_))), "{state}");
         }
     }

@@ -120,7 +120,8 @@ pub fn play(settings: &Taker, mut tell: impl FnMut(TakerReport) -> std::io::Resu
     let mut world = World {
         links: Links::of(&NetworkNamespace::current()?)?,
         port: settings.port.clone(),
-        agent: if settings.asks_agent { Some(Node::connect(&settings.node)?) } else { None },
+        agent: settings.asks_agent.then(|| settings.node.clone()),
+        connection: None,
         targets,
     };
     // A channel of its own: the monitor's may have a READ under way.
@@ -208,7 +209,10 @@ fn report(ending: &Ending) -> TakerReport {
 struct World {
     links: Links,
     port: String,
-    agent: Option<Node>,
+    /// The socket of the node's agent, if it can be asked.
+    agent: Option<PathBuf>,
+    /// Opened when it is needed: an agent closes one over which nothing is asked.
+    connection: Option<Node>,
     targets: Vec<(PartyId, UnixStream)>,
 }
 
@@ -218,7 +222,14 @@ impl Surroundings for World {
     }
 
     fn queues(&mut self, session: u64) -> Result<Option<Queues>, String> {
-        self.agent.as_ref().map(|agent| agent.queues(session)).transpose().map_err(|error| error.to_string())
+        let Some(path) = &self.agent else { return Ok(None) };
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => Node::connect(path).map_err(|error| error.to_string())?,
+        };
+        let queues = connection.queues(session).map_err(|error| error.to_string())?;
+        self.connection = Some(connection);
+        Ok(Some(queues))
     }
 
     fn offer(&mut self, to: PartyId, head: OfferHead, payload: &[u8], queues: Option<&Queues>) -> Result<(), String> {
