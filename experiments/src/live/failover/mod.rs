@@ -213,7 +213,11 @@ pub enum FailoverError {
 
 /// What this machine or user lacks for the experiment, in a sentence; `None` if it can be tried.
 pub fn missing() -> Option<String> {
-    NetworkNamespace::new().err().map(|error| error.to_string())
+    let has_curl = || std::process::Command::new("curl").arg("--version").stdout(std::process::Stdio::null()).status();
+    match NetworkNamespace::new() {
+        Err(error) => Some(error.to_string()),
+        Ok(_) => has_curl().err().map(|error| format!("can't start curl: {error}")),
+    }
 }
 
 /// Runs one configuration. `finished` gets each row as soon as there is one. The calling thread starts the processes and
