@@ -38,6 +38,8 @@ use backdoor_core::transport::{RegionKey, Rights};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::tcp::Queues;
+
 /// Version of the packets.
 pub const PROTOCOL_VERSION: u32 = 4;
 /// Longest packet.
@@ -205,6 +207,22 @@ pub struct QueuesOf {
     pub unread: u64,
     /// Bytes of unacknowledged output.
     pub unacknowledged: u64,
+}
+
+impl From<&Queues> for QueuesOf {
+    fn from(queues: &Queues) -> Self {
+        let Queues { acknowledged, sent, received, ended, ref unread, ref unacknowledged } = *queues;
+        let (unread, unacknowledged) = (unread.len() as u64, unacknowledged.len() as u64);
+        QueuesOf { acknowledged, sent, received, ended, unread, unacknowledged }
+    }
+}
+
+impl QueuesOf {
+    /// With the bytes, whose numbers are not looked at.
+    pub fn with(self, unread: Vec<u8>, unacknowledged: Vec<u8>) -> Queues {
+        let QueuesOf { acknowledged, sent, received, ended, .. } = self;
+        Queues { acknowledged, sent, received, ended, unread, unacknowledged }
+    }
 }
 
 /// How full a node is.

@@ -34,6 +34,7 @@ pub mod reach;
 pub mod record;
 pub mod snapshot;
 pub mod stage;
+mod two_locks;
 pub mod wakeups;
 pub mod watch;
 pub mod web;

@@ -276,14 +276,6 @@ impl AsFd for Handed<'_> {
     }
 }
 
-impl From<&Queues> for QueuesOf {
-    fn from(queues: &Queues) -> Self {
-        let Queues { acknowledged, sent, received, ended, ref unread, ref unacknowledged } = *queues;
-        let (unread, unacknowledged) = (unread.len() as u64, unacknowledged.len() as u64);
-        QueuesOf { acknowledged, sent, received, ended, unread, unacknowledged }
-    }
-}
-
 /// Unread input and unacknowledged output, in a file that exists nowhere.
 fn file_of(queues: &Queues) -> std::io::Result<OwnedFd> {
     let file = rustix::fs::memfd_create("backdoor-queues", MemfdFlags::CLOEXEC)?;

@@ -105,7 +105,7 @@ impl Node {
     /// What the kept connection of a session holds that was claimed; see [`tcp::queues`](crate::tcp::queues).
     pub fn queues(&self, session: u64) -> Result<Queues, ConnectionError> {
         let (answer, descriptors) = self.link.request(&Request::Queues { session })?;
-        let Answer::Queues(QueuesOf { acknowledged, sent, received, ended, unread, unacknowledged }) = answer else {
+        let Answer::Queues(queues) = answer else {
             return Err(self.link.no_agent(format!("answered {answer:?} to a question for queues")));
         };
         let nonsense = || self.link.no_agent("it sent no file with the queues".into());
@@ -113,13 +113,13 @@ impl Node {
         let mut bytes = Vec::new();
         let most = (2 * MAX_REFILL_BYTES) as u64;
         File::from(file).take(most).read_to_end(&mut bytes)?;
+        let QueuesOf { unread, unacknowledged, .. } = queues;
         let (unread, unacknowledged) = usize::try_from(unread)
             .ok()
             .and_then(|unread| bytes.split_at_checked(unread))
             .filter(|(_, rest)| rest.len() as u64 == unacknowledged)
             .ok_or_else(nonsense)?;
-        let (unread, unacknowledged) = (unread.to_vec(), unacknowledged.to_vec());
-        Ok(Queues { acknowledged, sent, received, ended, unread, unacknowledged })
+        Ok(queues.with(unread.to_vec(), unacknowledged.to_vec()))
     }
 
     /// Makes the agent close what it keeps of a claimed session's connection, without a word to the client.

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::world::SERVICE;
+use crate::live::two_locks::lock;
 use crate::live::web::content;
 use crate::live::web::state::hex;
 
@@ -83,7 +84,7 @@ pub(super) struct Seen {
 impl Seen {
     fn note(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Release);
-        self.moments.lock().unwrap_or_else(PoisonError::into_inner).push(clock::now());
+        lock(&self.moments).push(clock::now());
     }
 
     /// Connections over which anything has moved.
@@ -98,13 +99,13 @@ impl Seen {
 
     /// The first moment from `from` on at which bytes moved.
     pub(super) fn first_after(&self, from: Nanos) -> Option<Nanos> {
-        let moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
+        let moments = lock(&self.moments);
         moments.iter().copied().filter(|moment| *moment >= from).min()
     }
 
     /// The longest time without any.
     pub(super) fn longest_silence(&self) -> Option<Nanos> {
-        let mut moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut moments = lock(&self.moments).clone();
         moments.sort_unstable();
         moments.windows(2).map(|pair| pair[1] - pair[0]).max()
     }
@@ -194,7 +195,7 @@ impl Client {
         self._file = Some(file);
         let url = format!("http://{SERVICE}/upload");
         let (child, mut output) = self.curl(namespace, &["--upload-file", &path, &url])?;
-        let id = child.lock().unwrap_or_else(PoisonError::into_inner).id();
+        let id = lock(&child).id();
         let (seen, over) = (Arc::clone(&self.seen), Arc::new(AtomicU64::new(0)));
         let is_over = Arc::clone(&over);
         // What curl has read of its file, it has handed to its socket.
@@ -243,7 +244,7 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         if let Some(program) = &self.program {
-            let mut child = program.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut child = lock(program);
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -251,7 +252,7 @@ impl Drop for Client {
 }
 
 fn ended_well(child: &Mutex<Child>) -> Result<bool, String> {
-    let status = child.lock().unwrap_or_else(PoisonError::into_inner).wait().map_err(|error| error.to_string())?;
+    let status = lock(child).wait().map_err(|error| error.to_string())?;
     if status.success() { Ok(true) } else { Err(format!("curl ended with {status}")) }
 }
 

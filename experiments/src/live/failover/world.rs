@@ -106,7 +106,7 @@ impl World {
                 other => Err(FailoverError::Unexpected(format!("the service began with {other:?}"))),
             }
         };
-        let serving = serve(&nodes[0], &socket_a, Duty::Serve { saves: true })?;
+        let serving = serve(&nodes[0], &socket_a, Duty::Serve)?;
         let stand_by =
             Duty::StandBy { party: TARGET, offers: offers.clone(), old_owner: socket_a.clone(), link: LINK.into() };
         let standing_by = serve(&nodes[1], &socket_b, stand_by)?;

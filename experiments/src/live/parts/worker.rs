@@ -8,8 +8,8 @@
 use std::error::Error;
 use std::io::{self, BufRead, Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backdoor_core::Nanos;
@@ -19,6 +19,7 @@ use backdoor_host::clock;
 use serde::{Deserialize, Serialize};
 
 use super::state::content;
+use crate::live::two_locks::{TwoLocks, lock};
 
 /// The application's name in the Progress Box.
 pub const WORKER_NAME: &str = "worker";
@@ -82,11 +83,8 @@ pub(super) struct Settings {
 #[derive(Debug)]
 struct Shared {
     settings: Settings,
-    /// Two things with a lock each, as any service has them. In good order `requests` is taken first.
-    requests: Mutex<u64>,
-    journal: Mutex<u64>,
+    locks: Arc<TwoLocks>,
     deadlock: AtomicBool,
-    partner_holds_journal: AtomicBool,
     stuck_client: AtomicU64,
     missing_client: AtomicU64,
     livelocked: AtomicBool,
@@ -104,10 +102,8 @@ impl Shared {
 pub(super) fn play(socket: &str, settings: Settings) -> Result<(), Box<dyn Error>> {
     let shared = Arc::new(Shared {
         settings,
-        requests: Mutex::new(0),
-        journal: Mutex::new(0),
+        locks: Arc::default(),
         deadlock: AtomicBool::new(false),
-        partner_holds_journal: AtomicBool::new(false),
         stuck_client: AtomicU64::new(NOBODY),
         missing_client: AtomicU64::new(NOBODY),
         livelocked: AtomicBool::new(false),
@@ -151,7 +147,7 @@ fn event_loop(mut app: App, listener: &TcpListener, shared: &Arc<Shared>) -> Res
     let mut next = clock::now();
     loop {
         if shared.deadlock.load(Ordering::Acquire) {
-            deadlock(shared);
+            shared.locks.deadlock(|| shared.fails_now());
         }
         match listener.accept() {
             Ok((stream, _)) => {
@@ -163,34 +159,14 @@ fn event_loop(mut app: App, listener: &TcpListener, shared: &Arc<Shared>) -> Res
             Err(error) => return Err(error.into()),
         }
         {
-            let requests = lock(&shared.requests);
-            *lock(&shared.journal) = *requests;
+            let requests = lock(&shared.locks.requests);
+            *lock(&shared.locks.journal) = *requests;
         }
         app.progress().advance();
         // Ticks that were missed are gone; to make up for them would look like progress that did not happen.
         next = (next + TICK).max(clock::now());
         clock::sleep_until(next);
     }
-}
-
-/// Waits for a lock that a thread holds which waits for a lock held here.
-fn deadlock(shared: &Arc<Shared>) {
-    let requests = lock(&shared.requests);
-    let partner = Arc::clone(shared);
-    std::thread::spawn(move || {
-        let journal = lock(&partner.journal);
-        partner.partner_holds_journal.store(true, Ordering::Release);
-        *lock(&partner.requests) += *journal;
-    });
-    while !shared.partner_holds_journal.load(Ordering::Acquire) {
-        std::thread::yield_now();
-    }
-    shared.fails_now();
-    *lock(&shared.journal) = *requests;
-}
-
-fn lock(mutex: &Mutex<u64>) -> MutexGuard<'_, u64> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn welcome(app: &App, client: u64, stream: TcpStream, shared: &Arc<Shared>) -> Result<(), Box<dyn Error>> {
@@ -239,7 +215,7 @@ fn serve(mut session: Session, client: u64, mut stream: TcpStream, shared: &Shar
         if request != done + 1 {
             return Err("the requests are not in order".into());
         }
-        *lock(&shared.requests) += 1;
+        *lock(&shared.locks.requests) += 1;
         session.commit_or_wait(&content(seed, client, request, state_bytes), patience)?;
         stream.write_all(&request.to_le_bytes())?;
         done = request;

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use backdoor_host::clock;
@@ -15,6 +15,7 @@ use super::protocol::{Answer, Greeting, Lines, MAX_GREETING, MAX_LINE, Request, 
 use crate::interrupt::Interrupt;
 use crate::live::parts::{ChildPart, Role};
 use crate::live::reach::{Card, Offer};
+use crate::live::two_locks::lock;
 
 /// How long a greeting may take.
 const GREETING: Duration = Duration::from_secs(5);
@@ -277,8 +278,4 @@ impl Drop for Session<'_> {
         // The agent was started first, and is to go last.
         while self.parts.pop_last().is_some() {}
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -102,14 +102,7 @@ pub fn send_offer(
     queues: Option<&Queues>,
 ) -> io::Result<()> {
     head.payload_bytes = payload.len() as u64;
-    head.queues = queues.map(|queues| QueuesOf {
-        acknowledged: queues.acknowledged,
-        sent: queues.sent,
-        received: queues.received,
-        ended: queues.ended,
-        unread: queues.unread.len() as u64,
-        unacknowledged: queues.unacknowledged.len() as u64,
-    });
+    head.queues = queues.map(QueuesOf::from);
     let (unread, unacknowledged) = queues.map_or((&[][..], &[][..]), |queues| (&queues.unread, &queues.unacknowledged));
     send(into, &head, &[payload, unread, unacknowledged])
 }
@@ -118,9 +111,9 @@ pub fn send_offer(
 pub fn receive_offer(from: &mut impl Read, head: &OfferHead) -> io::Result<(Vec<u8>, Option<Queues>)> {
     let payload = receive_body(from, head.payload_bytes)?;
     let mut queues = None;
-    if let Some(QueuesOf { acknowledged, sent, received, ended, unread, unacknowledged }) = head.queues {
-        let (unread, unacknowledged) = (receive_body(from, unread)?, receive_body(from, unacknowledged)?);
-        queues = Some(Queues { acknowledged, sent, received, ended, unread, unacknowledged });
+    if let Some(found) = head.queues {
+        let unread = receive_body(from, found.unread)?;
+        queues = Some(found.with(unread, receive_body(from, found.unacknowledged)?));
     }
     Ok((payload, queues))
 }

@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use backdoor_core::Nanos;
@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use super::offers::{self, AnswerHead, OfferHead};
 use super::state::WebState;
+use crate::live::two_locks::{TwoLocks, lock};
 
 /// The application's name in the Progress Box.
 pub const SERVICE_NAME: &str = "web";
@@ -67,10 +68,7 @@ pub struct Serve {
 #[serde(rename_all = "snake_case")]
 pub enum Duty {
     /// It serves.
-    Serve {
-        /// Whether states are saved; without, what that costs can be seen.
-        saves: bool,
-    },
+    Serve,
     /// It carries on what others served.
     StandBy {
         /// Its number among the parties of a takeover.
@@ -92,8 +90,6 @@ pub enum WebOrder {
     Deadlock,
     /// The session that acts next never ends what it does.
     Stick,
-    /// Say how many sessions were found to be in other hands.
-    Count,
 }
 
 /// What it says.
@@ -107,11 +103,6 @@ pub enum WebReport {
         /// When, in monotonic ns.
         at_ns: u64,
     },
-    /// Sessions that it found in other hands, and closed without a word.
-    Lost {
-        /// How many.
-        sessions: u64,
-    },
 }
 
 /// What the threads share.
@@ -121,15 +112,11 @@ struct Shared {
     listener: Mutex<Option<TcpListener>>,
     deadline: Nanos,
     state_bytes: usize,
-    saves: bool,
-    /// Two things with a lock each, as any service has them. Every answer takes the first.
-    requests: Mutex<u64>,
-    journal: Mutex<u64>,
-    partner_holds_journal: AtomicBool,
+    /// Every answer takes the first.
+    locks: Arc<TwoLocks>,
     deadlock: AtomicBool,
     stick: AtomicBool,
     failed_at: AtomicU64,
-    lost: AtomicU64,
     sessions: AtomicU64,
 }
 
@@ -155,32 +142,23 @@ impl Shared {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Serves, or stands by, until the process ends. Takes [`WebOrder`]s, makes [`WebReport`]s.
 pub fn play(settings: &Serve, mut tell: impl FnMut(WebReport) -> io::Result<()>) -> Result<(), Box<dyn Error>> {
     let deadline = Nanos(settings.deadline_ns);
     let app = Node::connect(&settings.agent)?.register(SERVICE_NAME, deadline)?;
-    let saves = !matches!(settings.duty, Duty::Serve { saves: false });
     let shared = Arc::new(Shared {
         app: Mutex::new(app),
         listener: Mutex::new(None),
         deadline,
         state_bytes: settings.state_bytes,
-        saves,
-        requests: Mutex::new(0),
-        journal: Mutex::new(0),
-        partner_holds_journal: AtomicBool::new(false),
+        locks: Arc::default(),
         deadlock: AtomicBool::new(false),
         stick: AtomicBool::new(false),
         failed_at: AtomicU64::new(0),
-        lost: AtomicU64::new(0),
         sessions: AtomicU64::new(0),
     });
     match &settings.duty {
-        Duty::Serve { .. } => shared.listen(settings.address)?,
+        Duty::Serve => shared.listen(settings.address)?,
         Duty::StandBy { party, offers, old_owner, link } => {
             let party = PartyId::new(*party).ok_or("no number of a party")?;
             let here = backdoor_host::net::NetworkNamespace::current()?;
@@ -210,10 +188,6 @@ pub fn play(settings: &Serve, mut tell: impl FnMut(WebReport) -> io::Result<()>)
         match serde_json::from_str(&line?)? {
             WebOrder::Deadlock => shared.deadlock.store(true, Ordering::Release),
             WebOrder::Stick => shared.stick.store(true, Ordering::Release),
-            WebOrder::Count => {
-                tell(WebReport::Lost { sessions: shared.lost.load(Ordering::Acquire) })?;
-                continue;
-            }
         }
         let at_ns = loop {
             match shared.failed_at.load(Ordering::Acquire) {
@@ -232,7 +206,7 @@ fn event_loop(shared: &Arc<Shared>) -> Result<(), Box<dyn Error>> {
     let (mut next, mut complained) = (clock::now(), false);
     loop {
         if shared.deadlock.load(Ordering::Acquire) {
-            deadlock(shared);
+            shared.locks.deadlock(|| shared.fails_now());
         }
         let came = lock(&shared.listener).as_ref().map(TcpListener::accept);
         match came {
@@ -256,22 +230,6 @@ fn event_loop(shared: &Arc<Shared>) -> Result<(), Box<dyn Error>> {
         next = (next + TICK).max(clock::now());
         clock::sleep_until(next);
     }
-}
-
-/// Waits for a lock that a thread holds which waits for a lock held here.
-fn deadlock(shared: &Arc<Shared>) {
-    let requests = lock(&shared.requests);
-    let partner = Arc::clone(shared);
-    std::thread::spawn(move || {
-        let journal = lock(&partner.journal);
-        partner.partner_holds_journal.store(true, Ordering::Release);
-        *lock(&partner.requests) += *journal;
-    });
-    while !shared.partner_holds_journal.load(Ordering::Acquire) {
-        std::thread::yield_now();
-    }
-    shared.fails_now();
-    *lock(&shared.journal) = *requests;
 }
 
 fn welcome(stream: TcpStream, shared: &Arc<Shared>) -> Result<(), Box<dyn Error>> {
@@ -299,20 +257,12 @@ struct Lost;
 
 impl Conversation {
     fn begin(link: TcpSession, state: WebState, shared: Arc<Shared>) -> Result<(), Box<dyn Error>> {
-        let conversation = Conversation { link, state, shared, input: Vec::new(), bytes: Vec::new() };
+        let mut conversation = Conversation { link, state, shared, input: Vec::new(), bytes: Vec::new() };
         let thread = std::thread::Builder::new().name("session".into()).stack_size(STACK_BYTES);
-        thread.spawn(move || conversation.go_on())?;
+        // Until its client leaves, or can't be understood, or is another's. Dropping the session says the one, and nothing of
+        // the other.
+        thread.spawn(move || drop(conversation.serve()))?;
         Ok(())
-    }
-
-    /// Serves until its client leaves, or can't be understood, or is another's. Dropping the session says the one, and
-    /// nothing of the other.
-    fn go_on(mut self) {
-        let result = self.serve();
-        let lost = self.link.session().ownership() != backdoor_core::takeover::Ownership::Mine;
-        if lost || result.is_err_and(|error| error.is::<Lost>()) {
-            self.shared.lost.fetch_add(1, Ordering::AcqRel);
-        }
     }
 
     fn serve(&mut self) -> Result<(), Box<dyn Error>> {
@@ -349,13 +299,10 @@ impl Conversation {
                 std::thread::park();
             }
         }
-        *lock(&self.shared.requests) += 1;
+        *lock(&self.shared.locks.requests) += 1;
         self.state.forget(self.link.state().acknowledged);
         let output = self.state.output(promised..self.state.promised())?;
-        self.bytes.clear();
-        if self.shared.saves {
-            self.state.to_bytes(&mut self.bytes);
-        }
+        self.state.to_bytes(&mut self.bytes);
         let mut doubt = Doubt::new(TakeoverConfig::default().patience);
         loop {
             match self.link.commit_and_send(&self.bytes, taken, &output) {
