@@ -192,7 +192,7 @@ impl Region {
     }
 }
 
-/// Where a TCP connection stands, in sequence numbers; see [`Queues`](crate::tcp::Queues).
+/// Where a TCP connection stands, in sequence numbers; see [`Queues`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueuesOf {
     /// First byte of output that the client has not acknowledged.
