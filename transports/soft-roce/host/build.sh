@@ -1,18 +1,35 @@
 # shellcheck shell=bash disable=SC2154,SC2034
 # Our own binaries, built on the host.
 
-# One command for all of them, or crates would be compiled again for every set of features that is asked for. Nobody
-# looks at figures in a guest, so what renders PNGs is left out.
 begin_build() {
     [ -n "$build" ] || return 0
+    begin_cargo "$scratch/build.json"
+}
+
+# While the packages are installed that the verbs bindings need: all crates that don't depend on those. The others fail
+# here, and if they fail again in the build proper, that says why.
+begin_early_build() {
+    [ -n "$build" ] || return 0
+    begin_cargo /dev/null --keep-going 2>"$out/logs/early-build.log"
+}
+
+stop_early_build() {
+    [ -n "$build" ] || return 0
+    stop_running
+}
+
+# begin_cargo FILE [OPTION…]: one command for all programs, or crates would be compiled again for every set of features
+# that is asked for. Nobody looks at figures in a guest, so what renders PNGs is left out.
+begin_cargo() {
     # libclang without clang's own headers: gcc's stand in for them.
-    BINDGEN_EXTRA_CLANG_ARGS=-I$(gcc -print-file-name=include)
+    BINDGEN_EXTRA_CLANG_ARGS=-I$(gcc -print-file-name=include 2>/dev/null || true)
     export BINDGEN_EXTRA_CLANG_ARGS CARGO_TARGET_DIR=$target
     cd "$repo" || exit
-    begin sh -c 'exec cargo build --release --locked -p backdoor-experiments -p backdoor-transports -p backdoor-host \
+    begin sh -c 'messages=$1; shift
+        exec cargo build --release --locked -p backdoor-experiments -p backdoor-transports -p backdoor-host \
         --no-default-features --features backdoor-experiments/verbs,backdoor-transports/verbs,backdoor-host/verbs \
-        --bin backdoor --example verbs_check --test verbs_node --message-format=json-render-diagnostics >"$1"' \
-        sh "$scratch/build.json"
+        --bin backdoor --example verbs_check --test verbs_node --message-format=json-render-diagnostics "$@" >"$messages"' \
+        sh "$@"
 }
 
 finish_build() {

@@ -33,9 +33,11 @@ install_tools() {
     [ ${#missing[@]} -gt 0 ] || return 0
     say "installing with apt-get: ${missing[*]}"
     : >"$out/logs/install.log"
+    begin_early_build
     as_root apt-get -q -q update || die "apt-get update failed"
     install_missing --download-only "${missing[@]}"
     install_packages "${build_packages[@]}"
+    stop_early_build
 }
 
 install_packages() {
