@@ -6,13 +6,17 @@
 //! | [`state`] | a session: what was asked, what was promised; no I/O |
 //! | [`content`] | the bytes that it serves |
 //! | [`serve`] | the process that serves, or stands by |
+//! | `conversation` | a session at work |
+//! | `standby` | sessions of another node, carried on here |
 //! | [`offers`] | what a taker and a node that stands by say to each other |
 //! | [`rescue`] | the taker's doing: core's takeover, for many sessions at once |
 //! | [`taker`] | the process that watches a node and carries its sessions on |
 
 pub mod content;
+mod conversation;
 pub mod offers;
 pub mod rescue;
 pub mod serve;
+mod standby;
 pub mod state;
 pub mod taker;
