@@ -12,6 +12,7 @@ use backdoor_host::net::{Links, NetworkNamespace};
 use super::{FailoverConfig, FailoverError};
 use crate::config::Span;
 use crate::live::parts::{Part, Place, Ready, Role};
+use crate::live::reach::NodeAddress;
 use crate::live::web::serve::{Duty, Serve, WebReport};
 use crate::live::web::taker::{Taker, TakerReport};
 
@@ -107,17 +108,21 @@ impl World {
             }
         };
         let serving = serve(&nodes[0], &socket_a, Duty::Serve)?;
-        let stand_by =
-            Duty::StandBy { party: TARGET, offers: offers.clone(), old_owner: socket_a.clone(), link: LINK.into() };
+        let stand_by = Duty::StandBy {
+            party: TARGET,
+            offers: offers.clone(),
+            old_owner: NodeAddress::Local(socket_a.clone()),
+            link: LINK.into(),
+        };
         let standing_by = serve(&nodes[1], &socket_b, stand_by)?;
         let mut taker = start(
             &switch,
             Role::Taker(Taker {
-                node: socket_a,
+                node: NodeAddress::Local(socket_a.clone()),
                 party: TAKER,
                 targets: vec![(TARGET, offers)],
                 port: PORTS[0].into(),
-                asks_agent: config.failure.leaves_the_agent_in_reach(),
+                agent: config.failure.leaves_the_agent_in_reach().then_some(socket_a),
                 poll_ns: config.poll.0,
                 detector: config.detector,
                 // So that it can tell what hindered it before the run is given up.

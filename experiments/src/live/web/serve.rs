@@ -13,7 +13,7 @@ use std::time::Duration;
 use backdoor_core::Nanos;
 use backdoor_core::takeover::PartyId;
 use backdoor_host::app::{App, Node};
-use backdoor_host::attach::attach_local;
+use backdoor_host::attach::attach;
 use backdoor_host::clock;
 use backdoor_host::net::{Announcer, Links};
 use backdoor_host::serve::{Retain, SessionConfig, TcpSession};
@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::conversation::Conversation;
 use super::standby::StandBy;
 use super::state::WebState;
+use crate::live::reach::NodeAddress;
 use crate::live::two_locks::{TwoLocks, lock};
 
 /// The application's name in the Progress Box.
@@ -58,8 +59,8 @@ pub enum Duty {
         party: u32,
         /// Where offers come.
         offers: PathBuf,
-        /// The socket of the agent of the node whose sessions it may be offered.
-        old_owner: PathBuf,
+        /// Where the node is whose sessions it may be offered.
+        old_owner: NodeAddress,
         /// Its link to the clients.
         link: String,
     },
@@ -151,7 +152,7 @@ pub fn play(settings: &Serve, mut tell: impl FnMut(WebReport) -> io::Result<()>)
                 link: link.clone(),
                 links: Links::of(&here)?,
                 announcer: Announcer::open(&here, link)?,
-                old_owner: attach_local(old_owner)?.into_parts().0,
+                old_owner: attach(&old_owner.to_attach()?)?,
                 has_address: false,
                 shared: Arc::clone(&shared),
             };

@@ -12,11 +12,11 @@ use backdoor_core::Nanos;
 use backdoor_core::channels::SessionPayload;
 use backdoor_core::takeover::{Offer, PartyId, Reinstatement, TakeoverConfig, TargetAction, TargetInput};
 use backdoor_core::transport::{Completion, Done, Transport, TransportError, WorkId};
+use backdoor_host::attach::Attachment;
 use backdoor_host::clock;
 use backdoor_host::net::{Announcer, Cause, Links};
 use backdoor_host::serve::{PreparedSession, SessionConfig, TcpSession};
 use backdoor_host::tcp::{MAX_REFILL_BYTES, Queues};
-use backdoor_transports::shm::ShmTransport;
 
 use super::conversation::Conversation;
 use super::offers::{self, AnswerHead, OfferHead};
@@ -34,7 +34,7 @@ pub(super) struct StandBy {
     pub(super) link: String,
     pub(super) links: Links,
     pub(super) announcer: Announcer,
-    pub(super) old_owner: ShmTransport,
+    pub(super) old_owner: Attachment,
     pub(super) has_address: bool,
     pub(super) shared: Arc<Shared>,
 }
@@ -201,10 +201,10 @@ impl StandBy {
     }
 
     fn swap(&mut self, request: backdoor_core::transport::WorkRequest) -> Result<u64, TransportError> {
-        self.old_owner.post(&[request]).map_err(|_| TransportError::LocalFault)?;
+        self.old_owner.transport().post(&[request]).map_err(|_| TransportError::LocalFault)?;
         let (mut completions, start): (Vec<Completion>, _) = (Vec::new(), clock::now());
         while clock::now() < start + SWAP_LIMIT {
-            self.old_owner.poll(&mut completions);
+            self.old_owner.transport().poll(&mut completions);
             if let Some(completion) = completions.pop() {
                 return match completion.result? {
                     Done::CompareSwapped { previous } => Ok(previous),

@@ -13,7 +13,7 @@ use backdoor_core::monitor::MonitorConfig;
 use backdoor_core::recovery::SessionToRecover;
 use backdoor_core::takeover::{Outcome, PartyId, TakeoverConfig};
 use backdoor_host::app::Node;
-use backdoor_host::attach::attach_local;
+use backdoor_host::attach::attach;
 use backdoor_host::clock;
 use backdoor_host::net::{Links, NetworkNamespace};
 use backdoor_host::tcp::Queues;
@@ -23,6 +23,7 @@ use super::offers::{self, AnswerHead, OfferHead};
 use super::rescue::{self, Answered, Ending, Marks, Memory, Surroundings};
 use crate::live::detector::DetectorKind;
 use crate::live::notice::What;
+use crate::live::reach::NodeAddress;
 use crate::live::watch::{Watch, WatchConfig};
 
 /// How often it looks whether it was told something.
@@ -31,16 +32,16 @@ const LOOK_EVERY: Nanos = Nanos::from_millis(5);
 /// How to take over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Taker {
-    /// The socket of the watched node's agent.
-    pub node: PathBuf,
+    /// Where the watched node is.
+    pub node: NodeAddress,
     /// Its number among the parties.
     pub party: u32,
     /// Where sessions are offered: numbers and sockets, in the order in which they are asked.
     pub targets: Vec<(u32, PathBuf)>,
     /// The port that leads to the watched node, in this process's network namespace.
     pub port: String,
-    /// Whether the watched node's agent can be asked for what its sockets hold.
-    pub asks_agent: bool,
+    /// The socket of the watched node's agent, if it can be asked for what its sockets hold.
+    pub agent: Option<PathBuf>,
     /// Time between polls, in ns.
     pub poll_ns: u64,
     /// What to judge by.
@@ -120,15 +121,16 @@ pub fn play(settings: &Taker, mut tell: impl FnMut(TakerReport) -> std::io::Resu
     let mut world = World {
         links: Links::of(&NetworkNamespace::current()?)?,
         port: settings.port.clone(),
-        agent: settings.asks_agent.then(|| settings.node.clone()),
+        agent: settings.agent.clone(),
         connection: None,
         targets,
     };
     // A channel of its own: the monitor's may have a READ under way.
-    let mut transport = attach_local(&settings.node)?.into_parts().0;
+    let node = settings.node.to_attach()?;
+    let (mut transport, _link) = attach(&node)?.into_parts();
     let orders = orders();
     let mut watch = Watch::new(WatchConfig {
-        node: settings.node.as_path().into(),
+        node,
         monitor: MonitorConfig::polling_every(Nanos(settings.poll_ns)),
         detector: settings.detector,
         spin: false,
