@@ -49,11 +49,11 @@ pub(super) struct Arguments {
     #[arg(long, value_enum, default_value_t = TransportKind::Shm)]
     transport: TransportKind,
     /// Where to listen for monitors that want to be connected.
-    #[arg(long, default_value = "[::]:7471", value_name = "ADDRESS:PORT", help_heading = "With --transport verbs")]
+    #[arg(long, default_value = "[::]:7471", value_name = "ADDRESS:PORT", help_heading = "RDMA")]
     listen: SocketAddr,
     /// The file with the key that monitors must have, made if there is none. [default: backdoor/key in the user's
     /// configuration directory]
-    #[arg(long, value_name = "FILE", help_heading = "With --transport verbs")]
+    #[arg(long, value_name = "FILE", help_heading = "RDMA")]
     key: Option<PathBuf>,
     #[command(flatten)]
     card: Card,

@@ -46,13 +46,13 @@ impl TransportKind {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
 pub struct Card {
     /// The RDMA device of this machine, such as mlx5_0. [default: the first with an active port]
-    #[arg(long, value_name = "NAME", help_heading = "With --transport verbs")]
+    #[arg(long, value_name = "NAME", help_heading = "RDMA")]
     pub device: Option<String>,
     /// The device's port, from 1. [default: the first that is active]
-    #[arg(long, value_name = "N", help_heading = "With --transport verbs")]
+    #[arg(long, value_name = "N", help_heading = "RDMA")]
     pub port: Option<u8>,
     /// Index of the port's global identifier. [default: chosen by type: RoCE v2, IPv4 before IPv6]
-    #[arg(long, value_name = "N", help_heading = "With --transport verbs")]
+    #[arg(long, value_name = "N", help_heading = "RDMA")]
     pub gid_index: Option<u32>,
 }
 
@@ -60,10 +60,10 @@ pub struct Card {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
 pub struct Retry {
     /// After 4.096 us times two to the power of this, an unanswered READ is sent again.
-    #[arg(long, default_value_t = Retry::default().retry_timeout, value_name = "N", help_heading = "With --transport verbs")]
+    #[arg(long, default_value_t = Retry::default().retry_timeout, value_name = "N", help_heading = "RDMA")]
     pub retry_timeout: u8,
     /// After it was sent again this often, the node counts as unreachable.
-    #[arg(long, default_value_t = Retry::default().retries, value_name = "N", help_heading = "With --transport verbs")]
+    #[arg(long, default_value_t = Retry::default().retries, value_name = "N", help_heading = "RDMA")]
     pub retries: u8,
 }
 
@@ -217,10 +217,10 @@ pub struct ReachArguments {
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// The machine whose agent serves network cards. [default port: 7471]
-    #[arg(long, value_name = "HOST[:PORT]", help_heading = "With --transport verbs")]
+    #[arg(long, value_name = "HOST[:PORT]", help_heading = "RDMA")]
     connect: Option<String>,
     /// The file with that agent's key, copied from there. [default: backdoor/key in the user's configuration directory]
-    #[arg(long, value_name = "FILE", help_heading = "With --transport verbs")]
+    #[arg(long, value_name = "FILE", help_heading = "RDMA")]
     key: Option<PathBuf>,
     #[command(flatten)]
     card: Card,

@@ -5,7 +5,7 @@
 kernel_dir=$target/soft-roce/kernel
 
 # What a guest loads. rdma_rxe asks the kernel for a CRC-32 when it is loaded, so crc32_generic goes before it.
-guest_modules=(crc32_generic virtio_pci virtio_net 9pnet_virtio 9p rdma_rxe)
+guest_modules=(crc32_generic virtio_pci virtio_net 9pnet_virtio 9p rdma_rxe veth bridge)
 
 fetch_kernel() {
     # What was fetched by another version of this file is made anew.

@@ -1,5 +1,7 @@
 //! `backdoor live failover`.
 
+use std::net::SocketAddr;
+
 use backdoor_core::Nanos;
 
 use super::{Format, say};
@@ -7,8 +9,10 @@ use crate::cli::Failure;
 use crate::interrupt::Interrupt;
 use crate::live::detector::DetectorKind;
 use crate::live::failover::{
-    ClientKind, FailoverConfig, FailoverError, FailoverFailure, FailoverReport, FailoverRow, run as run_failover,
+    ClientKind, Elsewhere, FailoverConfig, FailoverError, FailoverFailure, FailoverReport, FailoverRow,
+    run as run_failover,
 };
+use crate::live::reach::{Card, Retry, WITHOUT_VERBS, built_with_verbs};
 use crate::progress::Progress;
 use crate::results::Table;
 
@@ -51,6 +55,19 @@ pub(super) struct Arguments {
     /// How long a run may take from the failure on.
     #[arg(long, default_value = "30s", value_name = "DURATION")]
     limit: Nanos,
+    /// The stage on the machine that is to be node A (see 'backdoor live stage'), by its address in the network that the
+    /// monitor reads over, by RDMA. This machine is all the rest.
+    #[arg(long, value_name = "HOST:PORT", value_parser = super::address, requires = "through", help_heading = ELSEWHERE)]
+    on: Option<SocketAddr>,
+    /// This machine's link to node A for clients' traffic; not the one that is read over: it is taken down to fence the node,
+    /// and until the end it has no use for its own addresses. Node A needs the addresses 10.0.0.2/24 and 10.0.0.10/32 at
+    /// its end.
+    #[arg(long, value_name = "LINK", requires = "on", help_heading = ELSEWHERE)]
+    through: Option<String>,
+    #[command(flatten)]
+    card: Card,
+    #[command(flatten)]
+    retry: Retry,
     /// Seed of the moments of failure and of what is transferred.
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
@@ -61,6 +78,9 @@ pub(super) struct Arguments {
     #[arg(long, short)]
     quiet: bool,
 }
+
+/// Heading of the options for node A on another machine.
+const ELSEWHERE: &str = "With node A on another machine";
 
 /// Bytes, with a unit or without.
 fn bytes(text: &str) -> Result<u64, String> {
@@ -83,6 +103,12 @@ fn bytes(text: &str) -> Result<u64, String> {
 impl Arguments {
     fn configs(&self) -> Result<Vec<FailoverConfig>, Failure> {
         let mut configs = Vec::new();
+        let elsewhere = self.on.zip(self.through.clone()).map(|(stage, through)| Elsewhere {
+            stage,
+            through,
+            card: self.card.clone(),
+            retry: self.retry,
+        });
         for client in &self.client {
             for failure in &self.failure {
                 let default = FailoverConfig::of(*client, *failure)?;
@@ -95,6 +121,7 @@ impl Arguments {
                     runs: self.runs,
                     limit: self.limit,
                     seed: self.seed,
+                    elsewhere: elsewhere.clone(),
                     ..default
                 });
             }
@@ -106,6 +133,9 @@ impl Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let configs = arguments.configs()?;
     configs.iter().try_for_each(FailoverConfig::check)?;
+    if arguments.on.is_some() && !built_with_verbs() {
+        return Err(Failure::from(FailoverError::Config(WITHOUT_VERBS.into())));
+    }
     let interrupt = Interrupt::listen()?;
     let runs = configs.iter().map(|config| config.runs as usize).sum();
     let progress = if arguments.quiet { Progress::hidden() } else { Progress::new(runs) };

@@ -25,12 +25,14 @@
 //! client's own timer, 200 ms after it was sent or later.
 
 mod client;
+mod network;
 mod report;
 mod world;
 
 pub use client::ClientKind;
 pub use report::{FailoverReport, FailoverRow};
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -43,6 +45,7 @@ use serde::{Deserialize, Serialize};
 
 use super::detector::DetectorKind;
 use super::parts::{PartError, PartSignal};
+use super::reach::{Card, Retry};
 use super::web::serve::{WebOrder, WebReport};
 use super::web::taker::{TakerOrder, TakerReport};
 use crate::interrupt::Interrupt;
@@ -92,6 +95,20 @@ impl FailoverFailure {
     }
 }
 
+/// Node A on another machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// The stage there, by its address in the network that the taker reads over.
+    pub stage: SocketAddr,
+    /// This machine's link that leads to the node and carries what it has for its clients; not the one that the taker reads
+    /// over, for it is taken down to fence the node.
+    pub through: String,
+    /// This machine's card.
+    pub card: Card,
+    /// How long it tries.
+    pub retry: Retry,
+}
+
 /// One configuration of the experiment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FailoverConfig {
@@ -117,6 +134,8 @@ pub struct FailoverConfig {
     pub limit: Nanos,
     /// Seed of the moments of failure and of the contents.
     pub seed: u64,
+    /// Where node A is, if not on this machine.
+    pub elsewhere: Option<Elsewhere>,
 }
 
 impl FailoverConfig {
@@ -143,6 +162,7 @@ impl FailoverConfig {
             runs: 20,
             limit: Nanos::from_secs(30),
             seed: 1,
+            elsewhere: None,
         }
     }
 
@@ -251,7 +271,7 @@ fn one_run(config: &FailoverConfig, number: u32, streams: &Streams) -> Result<Fa
         connections: config.sessions(),
         seed: streams.stream("content").next_u64(),
     };
-    let client = Client::start(errand, &world.client).map_err(FailoverError::Client)?;
+    let client = Client::start(errand, &world.network.client).map_err(FailoverError::Client)?;
     // Somewhere in the middle: from a fifth to four fifths of the bytes.
     let fail_at = (config.bytes as f64 * streams.stream("failure").random_range(0.2..0.8)) as u64;
     let give_up = clock::now() + config.limit;
@@ -294,15 +314,16 @@ fn one_run(config: &FailoverConfig, number: u32, streams: &Streams) -> Result<Fa
     Ok(row)
 }
 
-/// Makes node A fail; answers when it had.
+/// Makes node A fail; answers when it had, by this machine's clock.
 fn fail(failure: FailoverFailure, world: &mut World) -> Result<Nanos, FailoverError> {
+    let clock = world.clock()?;
     let order = match failure {
-        FailoverFailure::Sigstop => return Ok(world.serving.signal(PartSignal::Stop)?.1),
-        FailoverFailure::Sigkill => return Ok(world.serving.signal(PartSignal::Kill)?.1),
+        FailoverFailure::Sigstop => return Ok(clock.to_ours(world.serving.signal(PartSignal::Stop)?.1)),
+        FailoverFailure::Sigkill => return Ok(clock.to_ours(world.serving.signal(PartSignal::Kill)?.1)),
         FailoverFailure::Cut => {
             let (_, failed_at) = world.serving.signal(PartSignal::Stop)?;
             world.cut()?;
-            return Ok(failed_at);
+            return Ok(clock.to_ours(failed_at));
         }
         FailoverFailure::Wrong => {
             let now = clock::now();
@@ -314,7 +335,7 @@ fn fail(failure: FailoverFailure, world: &mut World) -> Result<Nanos, FailoverEr
     };
     world.serving.send(&order)?;
     match world.serving.expect(PATIENCE)? {
-        WebReport::Failed { at_ns } => Ok(Nanos(at_ns)),
+        WebReport::Failed { at_ns } => Ok(clock.to_ours(Nanos(at_ns))),
         other => Err(FailoverError::Unexpected(format!("the service was to fail and said {other:?}"))),
     }
 }

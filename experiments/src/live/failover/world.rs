@@ -1,18 +1,21 @@
-//! A small network of the experiment's own: a client, two nodes and a switch between them, each in a network namespace.
-//! Nothing of it has a name that anybody else sees, and all of it goes with the processes that are in it.
+//! Who is in an experiment's network: the agents, the service, its heir, the taker.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
 use backdoor_core::Nanos;
 use backdoor_core::state_box::words_needed;
-use backdoor_host::net::{Links, NetworkNamespace};
+use backdoor_host::net::NetworkNamespace;
 
-use super::{FailoverConfig, FailoverError};
+use super::network::Network;
+use super::{Elsewhere, FailoverConfig, FailoverError};
 use crate::config::Span;
-use crate::live::parts::{Part, Place, Ready, Role};
-use crate::live::reach::NodeAddress;
+use crate::live::parts::{Part, PartError, Place, Ready, Role};
+use crate::live::reach::{NodeAddress, Offer, Reached, TransportKind, reach};
+use crate::live::stage::connection::StageConnection;
+use crate::live::stage::offset::ClockOffset;
 use crate::live::web::serve::{Duty, Serve, WebReport};
 use crate::live::web::taker::{Taker, TakerReport};
 
@@ -20,13 +23,6 @@ use crate::live::web::taker::{Taker, TakerReport};
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 /// Where clients find the service, on whichever node it is.
 pub(super) const SERVICE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 10), 80);
-const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
-const NODES: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 0, 0, 3)];
-const PREFIX: u8 = 24;
-/// Each namespace's only link.
-const LINK: &str = "eth0";
-/// The switch's ports.
-const PORTS: [&str; 2] = ["node-a", "node-b"];
 /// Numbers of the parties of a takeover: the taker, and the node that stands by.
 const TAKER: u32 = 1;
 const TARGET: u32 = 2;
@@ -40,89 +36,87 @@ pub(super) struct World {
     /// The service on node B.
     pub(super) _standing_by: Part,
     _agents: [Part; 2],
-    /// Where the client is.
-    pub(super) client: NetworkNamespace,
-    switch_links: Links,
-    _nodes: [NetworkNamespace; 2],
-    _switch: NetworkNamespace,
+    /// Where node A's processes run.
+    node_a: Place,
+    _reached: Option<Reached>,
+    pub(super) network: Network,
     _directory: tempfile::TempDir,
 }
 
 impl World {
     /// Makes it, and waits until the service serves and the taker watches.
     pub(super) fn make(config: &FailoverConfig) -> Result<Self, FailoverError> {
-        let switch = NetworkNamespace::new()?;
-        let client = NetworkNamespace::new()?;
-        let nodes = [NetworkNamespace::new()?, NetworkNamespace::new()?];
-        let mut switch_links = Links::of(&switch)?;
-        switch_links.add_bridge("bridge")?;
-        switch_links.set_up("bridge")?;
-        let ends = [(&client, "client", CLIENT), (&nodes[0], PORTS[0], NODES[0]), (&nodes[1], PORTS[1], NODES[1])];
-        for (namespace, port, address) in ends {
-            switch_links.add_veth(port, LINK, namespace)?;
-            switch_links.attach(port, "bridge")?;
-            switch_links.set_up(port)?;
-            let mut links = Links::of(namespace)?;
-            links.add_address(LINK, address, PREFIX)?;
-            links.set_up(LINK)?;
-        }
-        Links::of(&nodes[0])?.add_address(LINK, *SERVICE.ip(), 32)?;
-
+        let here = Place::Here(config.program.clone());
+        let (network, node_a) = match &config.elsewhere {
+            None => (Network::within()?, here.clone()),
+            Some(Elsewhere { stage, through, .. }) => {
+                let stage = StageConnection::open(*stage).map_err(PartError::from)?;
+                (Network::around(through)?, Place::Stage(Rc::new(stage)))
+            }
+        };
         let directory =
             tempfile::Builder::new().prefix("backdoor-failover-").tempdir().map_err(FailoverError::Files)?;
-        let place = Place::Here(config.program.clone());
         let start = |namespace: &NetworkNamespace, role: Role| -> Result<Part, FailoverError> {
-            Ok(namespace.enter_here(|| place.start(role))??)
+            Ok(namespace.enter_here(|| here.start(role))??)
+        };
+        let start_a = |role: Role| match &network.node {
+            Some(namespace) => start(namespace, role),
+            None => Ok(node_a.start(role)?),
         };
         let sessions = config.sessions() as usize;
-        let agent = |namespace| -> Result<(Part, PathBuf), FailoverError> {
-            let mut agent = start(
-                namespace,
-                Role::Agent {
-                    capacity: 64 + 2 * sessions,
-                    // The connection's state comes to the application's.
-                    state_words: (sessions + 1) * words_needed(2 * config.box_bytes()),
-                    os_deadline: Span(config.deadline.max(Nanos::from_millis(100))),
-                    queues: sessions + 1,
-                    retain: Span(Nanos::from_secs(60)),
-                    offer: None,
-                },
-            )?;
-            let Ready { socket, .. } = agent.expect(PATIENCE)?;
-            Ok((agent, socket.into()))
+        let agent_role = |offer| Role::Agent {
+            capacity: 64 + 2 * sessions,
+            // The connection's state comes to the application's.
+            state_words: (sessions + 1) * words_needed(2 * config.box_bytes()),
+            os_deadline: Span(config.deadline.max(Nanos::from_millis(100))),
+            queues: sessions + 1,
+            retain: Span(Nanos::from_secs(60)),
+            offer,
         };
-        let [(agent_a, socket_a), (agent_b, socket_b)] = [agent(&nodes[0])?, agent(&nodes[1])?];
+        let offer = |to: &Elsewhere| Offer { listen: to.stage.ip(), card: to.card.clone() };
+        let mut agent_a = start_a(agent_role(config.elsewhere.as_ref().map(offer)))?;
+        let mut agent_b = start(&network.heir, agent_role(None))?;
+        let (ready_a, ready_b): (Ready, Ready) = (agent_a.expect(PATIENCE)?, agent_b.expect(PATIENCE)?);
+        let reached = config.elsewhere.as_ref().map(|Elsewhere { stage, card, retry, .. }| {
+            let same_machine = node_a.is_this_machine();
+            reach(TransportKind::Verbs, &ready_a, Some(stage.ip()), same_machine, (card, *retry))
+        });
+        let reached = reached.transpose().map_err(FailoverError::Config)?;
+        let socket_a = PathBuf::from(ready_a.socket);
+        let address = reached.as_ref().map_or_else(|| NodeAddress::Local(socket_a.clone()), |to| to.address.clone());
         let offers = directory.path().join("offers");
-        let serve = |namespace, agent: &PathBuf, duty| -> Result<Part, FailoverError> {
-            let role = Role::Web(Serve {
-                agent: agent.clone(),
+        let service = |agent: PathBuf, duty| {
+            Role::Web(Serve {
+                agent,
                 deadline_ns: config.deadline.0,
                 state_bytes: config.box_bytes(),
                 address: SERVICE,
                 duty,
-            });
-            let mut part = start(namespace, role)?;
+            })
+        };
+        let begun = |mut part: Part| -> Result<Part, FailoverError> {
             match part.expect(PATIENCE)? {
                 WebReport::Ready => Ok(part),
                 other => Err(FailoverError::Unexpected(format!("the service began with {other:?}"))),
             }
         };
-        let serving = serve(&nodes[0], &socket_a, Duty::Serve)?;
+        let serving = begun(start_a(service(socket_a.clone(), Duty::Serve))?)?;
         let stand_by = Duty::StandBy {
             party: TARGET,
             offers: offers.clone(),
-            old_owner: NodeAddress::Local(socket_a.clone()),
-            link: LINK.into(),
+            old_owner: address.clone(),
+            link: network.heir_link.clone(),
         };
-        let standing_by = serve(&nodes[1], &socket_b, stand_by)?;
+        let standing_by = begun(start(&network.heir, service(ready_b.socket.into(), stand_by))?)?;
+        let asks_agent = config.failure.leaves_the_agent_in_reach() && config.elsewhere.is_none();
         let mut taker = start(
-            &switch,
+            &network.switch,
             Role::Taker(Taker {
-                node: NodeAddress::Local(socket_a.clone()),
+                node: address,
                 party: TAKER,
                 targets: vec![(TARGET, offers)],
-                port: PORTS[0].into(),
-                agent: config.failure.leaves_the_agent_in_reach().then_some(socket_a),
+                port: network.port.clone(),
+                agent: asks_agent.then_some(socket_a),
                 poll_ns: config.poll.0,
                 detector: config.detector,
                 // So that it can tell what hindered it before the run is given up.
@@ -138,22 +132,26 @@ impl World {
             serving,
             _standing_by: standing_by,
             _agents: [agent_a, agent_b],
-            client,
-            switch_links,
-            _nodes: nodes,
-            _switch: switch,
+            node_a,
+            _reached: reached,
+            network,
             _directory: directory,
         })
     }
 
     /// Cuts node A's link.
     pub(super) fn cut(&mut self) -> Result<(), FailoverError> {
-        Ok(self.switch_links.set_down(PORTS[0])?)
+        Ok(self.network.cut()?)
+    }
+
+    /// How far node A's clock is ahead of this machine's.
+    pub(super) fn clock(&self) -> Result<ClockOffset, FailoverError> {
+        Ok(self.node_a.clock()?)
     }
 
     /// What the client's kernel has counted.
     pub(super) fn counted(&self) -> Result<TcpCounts, FailoverError> {
-        let text = self.client.enter(|| std::fs::read_to_string("/proc/thread-self/net/snmp"))?;
+        let text = self.network.client.enter(|| std::fs::read_to_string("/proc/thread-self/net/snmp"))?;
         TcpCounts::parse(&text.map_err(FailoverError::Files)?)
             .ok_or_else(|| FailoverError::Unexpected("the kernel's TCP counters can't be read".into()))
     }

@@ -19,8 +19,8 @@
 //! # Trust
 //! There are no passwords. Whoever can reach the port can start the experiment's processes, as the user whom the stage
 //! runs as, and crash the machine if the stage allows crashes; so it listens where it is told to and nowhere else. What
-//! comes over the connection can do no more than that: lines, parts and waiting are bounded, and nothing in them
-//! names a program or an address to listen on. Nothing is encrypted, the key of the experiment's agent neither; it is
+//! comes over the connection can do no more than that: lines, parts and waiting are bounded, nothing in them names
+//! a program, and the only address to listen on that they name is that of a failover's service. Nothing is encrypted, the key of the experiment's agent neither; it is
 //! made for the experiment and worth nothing after it.
 
 pub mod connection;

@@ -16,6 +16,7 @@ use crate::interrupt::Interrupt;
 use crate::live::parts::{ChildPart, Role};
 use crate::live::reach::{Card, Offer};
 use crate::live::two_locks::lock;
+use crate::live::web::serve::{Duty, Serve};
 
 /// How long a greeting may take.
 const GREETING: Duration = Duration::from_secs(5);
@@ -243,7 +244,9 @@ impl Session<'_> {
             }
             Role::Worker { listen, .. } => *listen = self.local,
             Role::Monitor { .. } => return Err("the monitor's place is not on the stage".into()),
-            Role::Web(_) | Role::Taker(_) => return Err("a failover is all on one machine".into()),
+            Role::Web(Serve { duty: Duty::Serve, .. }) => {}
+            Role::Web(_) => return Err("of a failover, the service that fails is on the stage, and no other".into()),
+            Role::Taker(_) => return Err("the taker's place is not on the stage".into()),
             Role::Saboteur { .. } if !self.config.allow_crash => {
                 return Err("it was not started with --allow-crash, so its machine and network are left alone".into());
             }

@@ -1,0 +1,110 @@
+//! The network that an experiment plays in: a client, node A, and node B, joined by a switch.
+//!
+//! On one machine, each is a network namespace. Nothing of it has a name that anybody else sees, and all of it goes with the
+//! processes that are in it. With node A on another machine, this one is the switch, and node B too: a bridge joins the
+//! link that leads there with the client, which is a namespace still.
+
+use std::net::Ipv4Addr;
+
+use backdoor_host::net::{Links, NetError, NetworkNamespace};
+
+use super::world::SERVICE;
+
+const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+const NODES: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 0, 0, 3)];
+const PREFIX: u8 = 24;
+/// Each namespace's only link.
+const LINK: &str = "eth0";
+/// The switch's ports.
+const PORTS: [&str; 2] = ["node-a", "node-b"];
+const BRIDGE: &str = "bridge";
+/// The bridge and the client's port, where others have links, too.
+const BRIDGE_HERE: &str = "bd-failover";
+const CLIENT_HERE: &str = "bd-client";
+
+/// The network. Dropping it ends it, once the processes in it have ended.
+pub(super) struct Network {
+    /// Where the client is.
+    pub(super) client: NetworkNamespace,
+    /// Where node A is; `None`: on another machine.
+    pub(super) node: Option<NetworkNamespace>,
+    /// Where node B is.
+    pub(super) heir: NetworkNamespace,
+    /// Node B's link to the clients.
+    pub(super) heir_link: String,
+    /// Where the switch is.
+    pub(super) switch: NetworkNamespace,
+    /// The switch's port that leads to node A.
+    pub(super) port: String,
+    links: Links,
+}
+
+impl Network {
+    /// Makes one within this machine.
+    pub(super) fn within() -> Result<Self, NetError> {
+        let switch = NetworkNamespace::new()?;
+        let (client, node, heir) = (NetworkNamespace::new()?, NetworkNamespace::new()?, NetworkNamespace::new()?);
+        let mut links = Links::of(&switch)?;
+        links.add_bridge(BRIDGE)?;
+        links.set_up(BRIDGE)?;
+        let ends = [(&client, "client", CLIENT), (&node, PORTS[0], NODES[0]), (&heir, PORTS[1], NODES[1])];
+        for (namespace, port, address) in ends {
+            join(&mut links, BRIDGE, port, namespace, address)?;
+        }
+        Links::of(&node)?.add_address(LINK, *SERVICE.ip(), 32)?;
+        let (heir_link, port) = (LINK.into(), PORTS[0].into());
+        Ok(Network { client, node: Some(node), heir, heir_link, switch, port, links })
+    }
+
+    /// Makes one around this machine's link to another, which is node A and has the addresses 10.0.0.2/24 and, the
+    /// service's, 10.0.0.10/32. The link's own addresses are out of use as long as the network is there.
+    pub(super) fn around(link: &str) -> Result<Self, NetError> {
+        let client = NetworkNamespace::new()?;
+        let (switch, heir) = (NetworkNamespace::current()?, NetworkNamespace::current()?);
+        let mut links = Links::of(&switch)?;
+        links.is_up(link)?;
+        links.add_bridge(BRIDGE_HERE)?;
+        // From here on dropping it puts things back.
+        let (heir_link, port) = (BRIDGE_HERE.into(), link.into());
+        let mut network = Network { client, node: None, heir, heir_link, switch, port, links };
+        let links = &mut network.links;
+        links.set_up(BRIDGE_HERE)?;
+        links.add_address(BRIDGE_HERE, NODES[1], PREFIX)?;
+        join(links, BRIDGE_HERE, CLIENT_HERE, &network.client, CLIENT)?;
+        links.attach(link, BRIDGE_HERE)?;
+        Ok(network)
+    }
+
+    /// Cuts node A off.
+    pub(super) fn cut(&mut self) -> Result<(), NetError> {
+        self.links.set_down(&self.port)
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        if self.node.is_none() {
+            // The client's end goes with its namespace, which may take a moment; the next network needs the name.
+            let _ = self.links.delete(CLIENT_HERE);
+            let _ = self.links.delete(BRIDGE_HERE);
+            // The fence took it down.
+            let _ = self.links.set_up(&self.port);
+        }
+    }
+}
+
+/// Gives `namespace` a link with this address, whose other end is a port of the bridge.
+fn join(
+    links: &mut Links,
+    bridge: &str,
+    port: &str,
+    namespace: &NetworkNamespace,
+    address: Ipv4Addr,
+) -> Result<(), NetError> {
+    links.add_veth(port, LINK, namespace)?;
+    links.attach(port, bridge)?;
+    links.set_up(port)?;
+    let mut inside = Links::of(namespace)?;
+    inside.add_address(LINK, address, PREFIX)?;
+    inside.set_up(LINK)
+}

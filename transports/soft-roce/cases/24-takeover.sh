@@ -1,0 +1,24 @@
+# shellcheck shell=sh
+# what: a client's session goes on in the other guest: its State Box comes by RDMA READ, its claim by compare-and-swap
+# limit: 60s
+
+# Clients' traffic takes the other cable, for that one is cut to fence the node.
+addresses='10.0.0.2/24 10.0.0.10/32'
+for address in $addresses; do
+    on_node ip address add "$address" dev control || fail "the node did not take the address $address"
+done
+backdoor live failover --on "$STAGE" --through control --client keep-alive --failure sigstop --size 2MB --runs 1 \
+    --deadline 500ms --poll 5ms --format csv --quiet >"$OUT/failover.csv" || fail "live failover ended with status $?"
+cat "$OUT/failover.csv"
+for address in $addresses; do
+    on_node ip address del "$address" dev control
+done
+metric runs "$(rows "$OUT/failover.csv" 1)" runs "=1"
+for failure in sigstop; do
+    this="v[\"failure\"] == \"$failure\""
+    metric "$failure-moved" "$(median "$OUT/failover.csv" moved "$this")" sessions "=1.0"
+    metric "$failure-sha256_ok" "$(rows "$OUT/failover.csv" "$this && v[\"sha256_ok\"] == \"true\"")" runs "=1"
+    metric "$failure-resets" "$(median "$OUT/failover.csv" client_resets "$this")" connections "=0"
+    metric "$failure-detection" "$(median "$OUT/failover.csv" detection_ms "$this")" ms
+    metric "$failure-first_byte" "$(median "$OUT/failover.csv" first_byte_ms "$this")" ms
+done
