@@ -1,6 +1,7 @@
 //! `backdoor live`.
 
 mod failover;
+mod overhead;
 mod record;
 mod stage;
 
@@ -29,6 +30,7 @@ pub(super) struct Arguments {
 enum Experiment {
     Detect(Box<Detect>),
     Failover(failover::Arguments),
+    Overhead(overhead::Arguments),
     Record(Box<record::Arguments>),
     Stage(stage::Arguments),
     /// One process of an experiment.
@@ -136,6 +138,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.experiment {
         Experiment::Detect(arguments) => detect(&arguments),
         Experiment::Failover(arguments) => failover::run(&arguments),
+        Experiment::Overhead(arguments) => overhead::run(&arguments),
         Experiment::Record(arguments) => record::run(&arguments),
         Experiment::Stage(arguments) => stage::run(&arguments),
         Experiment::Part { task } => parts::play(&task).map_err(Failure::Message),

@@ -23,12 +23,14 @@
 //!   the failed process the one that the clients know?
 //! * [`failover`] is the other: does a client go on whose server died, with every byte right? [`web`] is its service, the
 //!   heir, and the taker between them.
+//! * [`overhead`] is the third: what do State Boxes cost while nothing fails?
 //! * [`record`] writes down what the monitor of healthy parts, or of any node, observes: traces for `backdoor qos`.
 
 pub mod detect;
 pub mod detector;
 pub mod failover;
 pub mod notice;
+pub mod overhead;
 pub mod parts;
 pub mod reach;
 pub mod record;

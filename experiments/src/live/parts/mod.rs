@@ -35,6 +35,7 @@ use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
 use super::detector::DetectorKind;
+use super::overhead::{self, Counters};
 use super::reach::{NodeAddress, Offer};
 use super::web;
 use super::web::serve::Serve;
@@ -105,6 +106,8 @@ pub enum Role {
     /// Watches a node and takes its sessions over. Takes [`TakerOrder`](super::web::taker::TakerOrder)s, makes
     /// [`TakerReport`](super::web::taker::TakerReport)s.
     Taker(Taker),
+    /// A service that is measured. Says [`CountersReady`](super::overhead::CountersReady).
+    Counters(Counters),
     /// Makes its machine fail. Takes a [`Sabotage`], makes [`SaboteurReport`]s.
     Saboteur {
         /// How.
@@ -122,6 +125,7 @@ impl Role {
             Role::Monitor { .. } => "monitor",
             Role::Web(_) => "service",
             Role::Taker(_) => "taker",
+            Role::Counters(_) => "counters",
             Role::Saboteur { .. } => "saboteur",
         }
     }
@@ -168,6 +172,7 @@ pub fn play(task: &str) -> Result<(), String> {
         Role::Monitor { node, poll, detector, spin } => monitor::play(node, poll.0, detector, spin),
         Role::Web(settings) => web::serve::play(&settings, |report| tell(&report)),
         Role::Taker(settings) => web::taker::play(&settings, |report| tell(&report)),
+        Role::Counters(settings) => overhead::play(&settings, |ready| tell(&ready)),
         Role::Saboteur { fault } => saboteur::play(&fault),
     };
     outcome.map_err(|error| format!("{name} process: {error}"))

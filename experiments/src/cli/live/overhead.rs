@@ -1,0 +1,108 @@
+//! `backdoor live overhead`.
+
+use backdoor_core::Nanos;
+
+use super::{Format, say};
+use crate::cli::Failure;
+use crate::interrupt::Interrupt;
+use crate::live::overhead::{OverheadConfig, OverheadError, OverheadReport, OverheadRow, run as run_overhead};
+use crate::progress::Progress;
+use crate::results::Table;
+
+/// Measure what State Boxes cost a service while nothing fails.
+///
+/// The same service runs twice, with State Boxes and an agent and without either; clients ask each in turn as fast as they
+/// are answered, and check every answer. A request is eight bytes and costs one addition, so that little is there to hide
+/// the cost behind.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Bytes of each session's state, all saved each time; several, separated by commas, run one after the other.
+    #[arg(long, value_delimiter = ',', default_value = "1024", value_name = "BYTES")]
+    state_size: Vec<usize>,
+    /// Requests that a client has under way at once, and the service saves at once; several, separated by commas, run
+    /// one after the other.
+    #[arg(long, value_delimiter = ',', default_value = "1", value_name = "N")]
+    requests_per_save: Vec<usize>,
+    /// Clients, each with a connection of its own.
+    #[arg(long, default_value_t = 4, value_name = "K")]
+    clients: u32,
+    /// Pairs of turns, one with State Boxes and one without.
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pairs: u32,
+    /// How long a turn takes.
+    #[arg(long, default_value = "200ms", value_name = "DURATION")]
+    turn: Nanos,
+    /// Seed of the order of turns.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    seed: u64,
+    /// A row per pair as CSV, or a summary for people.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// No progress on standard error.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+impl Arguments {
+    fn configs(&self) -> Result<Vec<OverheadConfig>, Failure> {
+        let program = std::env::current_exe()?;
+        let of = |state_bytes: usize, requests_per_save: usize| OverheadConfig {
+            state_bytes,
+            requests_per_save,
+            clients: self.clients,
+            pairs: self.pairs,
+            turn: self.turn,
+            seed: self.seed,
+            ..OverheadConfig::new(program.clone())
+        };
+        let sizes = self.state_size.iter();
+        Ok(sizes
+            .flat_map(|bytes| self.requests_per_save.iter().map(move |n| (*bytes, *n)))
+            .map(|(b, n)| of(b, n))
+            .collect())
+    }
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let configs = arguments.configs()?;
+    configs.iter().try_for_each(OverheadConfig::check)?;
+    let interrupt = Interrupt::listen()?;
+    let progress = match arguments.quiet {
+        true => Progress::hidden(),
+        false => Progress::new(configs.iter().map(|config| config.pairs as usize).sum()),
+    };
+    let (mut rows, mut reports) = (Vec::new(), Vec::new());
+    let mut outcome = Ok(());
+    for config in &configs {
+        let name = format!("{} bytes, {} per save", config.state_bytes, config.requests_per_save);
+        let bar = progress.experiment(&name, config.pairs as usize);
+        let finished = &mut |row: &OverheadRow| {
+            rows.push(*row);
+            bar.point_finished();
+        };
+        match run_overhead(config, &interrupt, finished) {
+            Ok(report) => {
+                bar.finish();
+                reports.push(report);
+            }
+            Err(OverheadError::Interrupted { report, pairs }) => {
+                let message = format!("stopped after {} of {pairs} pairs of turns", report.rows.len());
+                outcome = Err(Failure::interrupted(message, &interrupt));
+                reports.extend((!report.rows.is_empty()).then_some(*report));
+                break;
+            }
+            Err(error) => {
+                outcome = Err(error.into());
+                break;
+            }
+        }
+    }
+    progress.finish();
+    let text = match arguments.format {
+        Format::Csv if rows.is_empty() => return outcome,
+        Format::Csv => Table::from_rows(&rows)?.to_csv(),
+        Format::Text => reports.iter().map(OverheadReport::to_text).collect::<Vec<_>>().join("\n"),
+    };
+    say::out(&text)?;
+    outcome
+}

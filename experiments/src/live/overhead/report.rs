@@ -1,0 +1,126 @@
+//! What the experiment found: a row per pair of turns, and a summary for people.
+
+use std::fmt::Write;
+
+use serde::{Deserialize, Serialize};
+
+use super::OverheadConfig;
+use super::client::Turn;
+use crate::stats::{self, Estimate};
+
+/// A pair of turns: one without State Boxes, one with. The field names are the columns of the CSV.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct OverheadRow {
+    /// Number of the pair, from 0.
+    pub pair: u32,
+    /// Bytes of each session's state.
+    pub state_bytes: u64,
+    /// Requests acted upon with one save.
+    pub requests_per_save: u64,
+    /// Clients at once.
+    pub clients: u32,
+    /// Requests per second without State Boxes.
+    pub plain_per_s: f64,
+    /// Requests per second with them.
+    pub saved_per_s: f64,
+    /// The second by the first.
+    pub throughput_ratio: f64,
+    /// Median latency without State Boxes, in microseconds.
+    pub plain_p50_us: f64,
+    /// Median latency with them, in microseconds.
+    pub saved_p50_us: f64,
+    /// 99th percentile of the latency without State Boxes, in microseconds.
+    pub plain_p99_us: f64,
+    /// 99th percentile of the latency with them, in microseconds.
+    pub saved_p99_us: f64,
+}
+
+impl OverheadRow {
+    pub(super) fn of(pair: u32, config: &OverheadConfig, plain: (f64, Turn), saved: (f64, Turn)) -> Self {
+        let percentile = |turn: &Turn, q: f64| {
+            let mut latencies = turn.latencies.clone();
+            let at = ((latencies.len() as f64 * q) as usize).min(latencies.len().saturating_sub(1));
+            if latencies.is_empty() { 0.0 } else { *latencies.select_nth_unstable(at).1 as f64 / 1e3 }
+        };
+        OverheadRow {
+            pair,
+            state_bytes: config.state_bytes as u64,
+            requests_per_save: config.requests_per_save as u64,
+            clients: config.clients,
+            plain_per_s: plain.0,
+            saved_per_s: saved.0,
+            throughput_ratio: saved.0 / plain.0,
+            plain_p50_us: percentile(&plain.1, 0.5),
+            saved_p50_us: percentile(&saved.1, 0.5),
+            plain_p99_us: percentile(&plain.1, 0.99),
+            saved_p99_us: percentile(&saved.1, 0.99),
+        }
+    }
+}
+
+/// All pairs of one configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OverheadReport {
+    /// The configuration.
+    pub config: OverheadConfig,
+    /// The pairs.
+    pub rows: Vec<OverheadRow>,
+}
+
+impl OverheadReport {
+    /// Throughput with State Boxes by throughput without, over all pairs; `None` of fewer than two.
+    pub fn throughput_ratio(&self) -> Option<Estimate> {
+        self.ratio(|row| (row.saved_per_s, row.plain_per_s))
+    }
+
+    /// The same of the pairs' median latencies.
+    pub fn latency_ratio(&self) -> Option<Estimate> {
+        self.ratio(|row| (row.saved_p50_us, row.plain_p50_us))
+    }
+
+    fn ratio(&self, of: fn(&OverheadRow) -> (f64, f64)) -> Option<Estimate> {
+        stats::ratio(&self.rows.iter().map(of).collect::<Vec<_>>())
+    }
+
+    /// For people.
+    pub fn to_text(&self) -> String {
+        let config = &self.config;
+        let requests = match config.requests_per_save {
+            1 => "request".to_owned(),
+            several => format!("{several} requests"),
+        };
+        let mut text = format!(
+            "{} bytes of state saved per {requests}, {} clients, {} pairs of turns of {}\n",
+            config.state_bytes,
+            config.clients,
+            self.rows.len(),
+            config.turn
+        );
+        let mut ratio = |name: &str, estimate: Option<Estimate>| {
+            let Some(estimate) = estimate else { return };
+            let interval = match (estimate.low, estimate.high) {
+                (Some(low), Some(high)) => format!(" (95%: {low:.3} to {high:.3})"),
+                _ => String::new(),
+            };
+            // Writing to a String can't fail.
+            let _ = writeln!(text, "  {name:<18}{:.3} of that without State Boxes{interval}", estimate.value);
+        };
+        ratio("throughput", self.throughput_ratio());
+        ratio("latency, median", self.latency_ratio());
+        ratio("latency, p99", self.ratio(|row| (row.saved_p99_us, row.plain_p99_us)));
+        let median = |of: fn(&OverheadRow) -> f64| {
+            let mut values: Vec<f64> = self.rows.iter().map(of).collect();
+            stats::quantile(&mut values, 0.5).map_or(0.0, |median| median.value)
+        };
+        let _ = writeln!(
+            text,
+            "  {:<18}{:.0} requests/s and {:.1} us without, {:.0} requests/s and {:.1} us with them",
+            "medians",
+            median(|row| row.plain_per_s),
+            median(|row| row.plain_p50_us),
+            median(|row| row.saved_per_s),
+            median(|row| row.saved_p50_us),
+        );
+        text
+    }
+}
