@@ -5,6 +5,7 @@
 //! comes back is checked as a whole; a version that is not (its writer still runs) is read again, a few times.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::plan::SessionToRecover;
 use crate::state_box::{BoxLayout, Committed, StateBoxError, StateBoxView};
@@ -211,38 +212,30 @@ impl Extraction {
         if job.under_way > 0 {
             return;
         }
-        if let Some(phase) = self.next_phase(at, transport) {
-            self.jobs[at].phase = phase;
-            self.post_or_end(at, transport, answer);
-        } else {
-            self.end(at, transport, None, answer);
-        }
-    }
-
-    /// What is still to be read for a job whose batch has completed; `None` if it can be answered.
-    fn next_phase<T: Transport>(&mut self, at: usize, transport: &T) -> Option<Phase> {
-        let job = &self.jobs[at];
-        match (job.failed, job.phase) {
-            (Some(_), _) => None,
-            (None, Phase::Headers) => Some(Phase::Payload),
+        let (failed, phase) = (job.failed, job.phase);
+        let next = match (failed, phase) {
+            (Some(error), _) => return self.end(at, Err(StateError::Transport(error)), answer),
+            (None, Phase::Headers) => Phase::Payload,
             (None, phase) => {
+                // Checked once: that takes as long as the copy.
+                let state = read_state(job, transport);
                 let torn = matches!(
-                    read_state(job, transport),
+                    state,
                     Err(StateError::StateBox(StateBoxError::NoWholeVersion { .. } | StateBoxError::Format(_)))
                 );
-                let again = torn && job.attempts < self.config.attempts;
-                self.stats.retries += u64::from(again);
-                again.then_some(if phase == Phase::Whole { Phase::Whole } else { Phase::Headers })
+                if !torn || job.attempts >= self.config.attempts {
+                    return self.end(at, state, answer);
+                }
+                self.stats.retries += 1;
+                if phase == Phase::Whole { Phase::Whole } else { Phase::Headers }
             }
-        }
+        };
+        self.jobs[at].phase = next;
+        self.post_or_end(at, transport, answer);
     }
 
-    fn end<T: Transport>(&mut self, at: usize, transport: &T, error: Option<StateError>, answer: &mut Answer<'_>) {
+    fn end(&mut self, at: usize, state: Result<SessionState<'_>, StateError>, answer: &mut Answer<'_>) {
         let job = self.jobs.swap_remove(at);
-        let state = match error.or(job.failed.map(StateError::Transport)) {
-            Some(error) => Err(error),
-            None => read_state(&job, transport),
-        };
         answer(&job.session, state);
         self.idle_buffers.push((job.buffer, job.layout.total_words()));
     }
@@ -261,7 +254,7 @@ impl Extraction {
         match self.post(at, transport) {
             Ok(posted) => posted,
             Err(error) => {
-                self.end(at, transport, Some(error), answer);
+                self.end(at, Err(error), answer);
                 false
             }
         }
@@ -316,25 +309,29 @@ impl Extraction {
         let alone = self.jobs.iter().all(|job| job.under_way == 0);
         let job = &mut self.jobs[at];
         let whole = 0..job.layout.total_words();
-        let mut ranges = Vec::with_capacity(3);
-        match job.phase {
-            Phase::Whole => ranges.push(whole),
-            Phase::Headers => ranges.extend(job.layout.header_ranges()),
+        let (ranges, count) = match job.phase {
+            Phase::Whole => ([whole, 0..0, 0..0], 1),
+            Phase::Headers => (job.layout.header_ranges(), 3),
             Phase::Payload => {
                 let copy = transport.buffer(job.buffer).ok();
                 let range = copy.and_then(|copy| job.layout.committed_range(copy)).unwrap_or(whole);
                 // An empty payload is there already; a word more keeps every phase at one READ or more.
-                ranges.push(range.start..range.end.max(range.start + 1));
+                ([range.start..range.end.max(range.start + 1), 0..0, 0..0], 1)
             }
-        }
+        };
+        let ranges = &ranges[..count];
         let id = WorkId(EXTRACTION_WORK | (self.batches + 1));
-        let mut batch = Vec::with_capacity(ranges.len());
-        for range in &ranges {
+        let request = |range: &Range<usize>| {
             let from = job.memory.part(range.start as u64, range.len() as u64).ok_or(StateError::BadLocation)?;
             let into = LocalSlice { buffer: job.buffer, offset: range.start };
-            batch.push(WorkRequest { id, operation: Operation::Read { from, into } });
+            Ok::<_, StateError>(WorkRequest { id, operation: Operation::Read { from, into } })
+        };
+        let mut batch = [request(&ranges[0])?; 3];
+        for (place, range) in batch.iter_mut().zip(ranges).skip(1) {
+            *place = request(range)?;
         }
-        match transport.post(&batch) {
+        let batch = &batch[..count];
+        match transport.post(batch) {
             Ok(()) => {}
             Err(PostError::NotOpen) => return Ok(false),
             Err(error @ PostError::QueueFull { .. }) => {

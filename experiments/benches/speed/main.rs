@@ -4,6 +4,7 @@
 //! Absolute times vary with the machine; the ratios are what is required.
 
 mod detectors;
+mod extraction;
 mod measure;
 
 use std::hint::black_box;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
     progress_counter(&mut table);
     poll(&mut table);
     state_box(&mut table);
+    extraction::extraction(&mut table);
     event_engine(&mut table);
     deadlines(&mut table);
     detectors::detectors(&mut table);

@@ -79,7 +79,7 @@ impl OverheadConfig {
     /// A sentence about the first setting that can't be.
     pub fn check(&self) -> Result<(), OverheadError> {
         let error = |what: String| Err(OverheadError::Config(what));
-        if !(8..=MAX_STATE_BYTES).contains(&self.state_bytes) || self.state_bytes % 8 != 0 {
+        if !(8..=MAX_STATE_BYTES).contains(&self.state_bytes) || !self.state_bytes.is_multiple_of(8) {
             return error(format!(
                 "{} bytes of state: must be from 8 to {MAX_STATE_BYTES}, in steps of 8",
                 self.state_bytes
