@@ -11,9 +11,10 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant, SystemTime};
 
 use backdoor_core::Nanos;
-use backdoor_core::channels::{Input, Output, TcpBirth, TcpState, resume};
-use backdoor_host::tcp::{TcpError, birth, queues, recreate, silence};
+use backdoor_core::channels::{Input, Output, Resume, TcpBirth, TcpState, resume};
+use backdoor_host::tcp::{MAX_REFILL_BYTES, TcpError, birth, queues, recreate, silence};
 use proptest::prelude::*;
+use rustix::net::sockopt::{set_socket_send_buffer_size, socket_send_buffer_size};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 /// Whether this can be tested: not by anybody but root, and always by root.
@@ -213,6 +214,55 @@ fn what_was_dropped_in_silence_is_not_heard_and_can_be_made_again() {
 }
 
 #[test]
+fn a_send_buffer_is_no_larger_than_this_machine_allows_whatever_the_state_says() {
+    if !is_root() {
+        return;
+    }
+    let (_client, server) = connection();
+    let birth = TcpBirth { send_buffer: u32::MAX, ..birth(&server).unwrap() };
+    let state = TcpState::new(birth, Output::Regenerated);
+    silence(server).unwrap();
+    let heir = recreate(&resume(&state, None, now()).unwrap(), b"").unwrap().speak().unwrap();
+    let size = socket_send_buffer_size(&heir).unwrap();
+    assert!(size <= 2 * MAX_REFILL_BYTES, "{size} bytes");
+}
+
+#[test]
+fn a_client_whose_connection_can_not_speak_is_told() {
+    if !is_root() {
+        return;
+    }
+    let (mut client, server) = connection();
+    let birth = birth(&server).unwrap();
+    silence(server).unwrap();
+    // What was never sent does not fit a buffer that somebody made smaller.
+    let exact = Input::Exact { refill: b"", ended: false };
+    let state = TcpState { intent: 32 << 20, ..TcpState::new(birth, Output::Regenerated) };
+    let resume = Resume { input: exact, replay_until: 0, ..resume(&state, None, now()).unwrap() };
+    let silent = recreate(&resume, &bytes(resume.replay())).unwrap();
+    let held_elsewhere = silent.as_fd().try_clone_to_owned().unwrap();
+    set_socket_send_buffer_size(&silent, 5_000).unwrap();
+    let error = silent.speak().unwrap_err();
+    assert!(matches!(error, TcpError::System { .. }), "{error}");
+    let mut heard = Vec::new();
+    assert_eq!(client.read_to_end(&mut heard).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    drop(held_elsewhere);
+}
+
+#[test]
+fn looking_at_the_queues_of_a_silent_socket_leaves_it_silent() {
+    if !is_root() {
+        return;
+    }
+    let (mut client, server) = connection();
+    birth(&server).unwrap();
+    silence(&server).unwrap();
+    queues(&server).unwrap();
+    drop(server);
+    expect_silence(&mut client);
+}
+
+#[test]
 fn the_birth_is_right_though_the_client_speaks_first_and_falls_silent() {
     if !is_root() {
         return;
@@ -345,8 +395,7 @@ fn what_it_costs() {
         let intent = replay.len() as u64;
         let state = TcpState { intent, acknowledged: 0, ..TcpState::new(birth, Output::Regenerated) };
         let resume = resume(&state, None, now()).unwrap();
-        let resume =
-            backdoor_core::channels::Resume { input: Input::Exact { refill: &found.unread, ended: false }, ..resume };
+        let resume = Resume { input: Input::Exact { refill: &found.unread, ended: false }, ..resume };
         silence(server).unwrap();
         let start = Instant::now();
         let silent = recreate(&resume, &replay).unwrap();

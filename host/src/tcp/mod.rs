@@ -15,7 +15,8 @@
 //! * [`queues`] of a connection whose process is stopped or dead, by anybody who holds its socket.
 //! * [`recreate`] in the calling thread's network namespace. Nothing is sent before [`SilentSocket::speak`], nor ever if it
 //!   is dropped.
-//! * [`silence`] closes a connection that is another's now: without FIN or RST, which its client would take for the end.
+//! * [`silence`] is for a connection that is another's now: it closes without FIN or RST, which its client would take for
+//!   the end. [`reset`] is for one that can't be carried on after all.
 //!
 //! What is decided, and why that is right, is in [`backdoor_core::channels`].
 
@@ -28,13 +29,14 @@ mod repair;
 
 use std::io;
 use std::net::SocketAddrV4;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 
 pub use birth::birth;
 pub(crate) use birth::wall_clock;
 pub use queues::{Queues, queues};
+pub(crate) use recreate::send_now;
 pub use recreate::{MAX_REFILL_BYTES, SilentSocket, recreate};
 
 use options::{Amount, Number};
@@ -109,11 +111,18 @@ impl TcpError {
     }
 }
 
-/// Closes a connection without a word to the peer. Other descriptors of the same socket keep it open, and in repair mode,
-/// in which it sends nothing of its own accord either; it does answer what comes.
-pub fn silence(socket: impl Into<OwnedFd>) -> Result<(), TcpError> {
-    let socket = socket.into();
+/// Makes a connection silent for good: it sends nothing of its own accord, though it answers what comes; and whoever closes
+/// the last descriptor of its socket does so without a word to the peer.
+pub fn silence(socket: impl AsFd) -> Result<(), TcpError> {
     Repair::enter(socket.as_fd()).map(Repair::for_good).map(drop)
+}
+
+/// Ends a connection at once, whoever else has its socket, and tells the peer by a reset.
+pub fn reset(socket: impl AsFd) -> Result<(), TcpError> {
+    let socket = socket.as_fd();
+    // In repair mode it would end in silence.
+    Repair::enter(socket)?.leave()?;
+    rustix::net::connect_unspec(socket).map_err(TcpError::while_doing("reset the connection"))
 }
 
 /// Bytes that were written to the connection and that the peer has not acknowledged. Needs no privilege.

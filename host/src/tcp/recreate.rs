@@ -15,6 +15,7 @@ use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 use super::TcpError;
 use super::options::{self, Number};
 use super::repair::{Queue, Repair};
+use super::reset;
 
 /// Most bytes that are put into a queue of the kernel.
 pub const MAX_REFILL_BYTES: usize = 64 << 20;
@@ -96,30 +97,38 @@ pub fn recreate(resume: &Resume<'_>, replay: &[u8]) -> Result<SilentSocket, TcpE
 
 impl SilentSocket {
     /// Lets the connection speak: from here on it is the one that the peer talks to. What it is asked first is how far it
-    /// has come; what it is missing goes out when it has answered.
+    /// has come; what it is missing goes out when it has answered. The connection does not hold small pieces back
+    /// (`TCP_NODELAY`).
+    ///
+    /// # Errors
+    /// [`TcpError::System`], [`TcpError::NotPermitted`]. The peer was told by a reset, if that is possible at all.
     pub fn speak(self) -> Result<TcpStream, TcpError> {
-        let SilentSocket { socket, birth, unsent, window_closed } = self;
-        // Entered again, it is as it was.
-        let repair = Repair::enter(socket.as_fd())?;
-        // A probe would announce the window, and not be believed; what the first reading brings about is asked instead.
-        if window_closed {
-            drop(repair)
-        } else {
-            repair.leave_with_probe()?
+        match self.go_on() {
+            Ok(()) => Ok(TcpStream::from(self.socket)),
+            Err(error) => {
+                // Whoever else has the socket, say this node's agent, would keep the peer waiting for ever.
+                let _ = reset(&self.socket);
+                Err(error)
+            }
         }
+    }
+
+    fn go_on(&self) -> Result<(), TcpError> {
+        // Entered again, it is as it was.
+        let repair = Repair::enter(self.socket.as_fd())?;
+        // A probe would announce the window, and not be believed; what the first reading brings about is asked instead.
+        if self.window_closed { repair.leave() } else { repair.leave_with_probe() }?;
         let system = TcpError::while_doing("send on the connection made anew");
         // Not held back until all before it is acknowledged.
-        set_tcp_nodelay(&socket, true).map_err(&system)?;
-        let mut left = &unsent[..];
+        set_tcp_nodelay(&self.socket, true).map_err(&system)?;
+        let mut left = &self.unsent[..];
         while !left.is_empty() {
-            let sent = send_now(socket.as_fd(), left)
+            let sent = send_now(self.socket.as_fd(), left)
                 .map_err(|source| TcpError::System { doing: "send on the connection made anew", source })?;
             left = &left[sent..];
         }
-        set_tcp_nodelay(&socket, false).map_err(&system)?;
         // Of the size that the next heir counts on.
-        set_socket_send_buffer_size_force(&socket, birth.send_buffer as usize / 2).map_err(&system)?;
-        Ok(TcpStream::from(socket))
+        set_socket_send_buffer_size_force(&self.socket, send_buffer(&self.birth)).map_err(&system)
     }
 }
 
@@ -130,7 +139,7 @@ impl AsFd for SilentSocket {
 }
 
 /// Sends what the kernel takes now.
-pub(super) fn send_now(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+pub(crate) fn send_now(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     Ok(rustix::io::retry_on_intr(|| rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))?)
 }
 
@@ -142,13 +151,19 @@ fn make_room(socket: BorrowedFd<'_>, birth: &TcpBirth, refill: usize, replay: us
         Errno::PERM => TcpError::NotPermitted,
         errno => TcpError::while_doing("make the socket's buffers larger")(errno),
     };
-    let send = (birth.send_buffer as usize / 2).min(MAX_REFILL_BYTES).max(replay + SPARE_BYTES);
+    let send = send_buffer(birth).max(replay + SPARE_BYTES);
     set_socket_send_buffer_size_force(socket, send).map_err(forced)?;
     // Set by hand it no longer grows by itself, so it is left alone if it can be.
     if refill > socket_recv_buffer_size(socket).map_err(forced)? / 4 {
         set_socket_recv_buffer_size_force(socket, 2 * refill + SPARE_BYTES).map_err(forced)?;
     }
     Ok(())
+}
+
+/// What to ask for so that the send buffer is as large as it was, which the kernel doubles. Another machine says how large
+/// that is, so there is a limit.
+fn send_buffer(birth: &TcpBirth) -> usize {
+    (birth.send_buffer as usize / 2).min(MAX_REFILL_BYTES)
 }
 
 /// What both sides agreed on in the handshake that this socket never had.

@@ -33,11 +33,11 @@ pub(super) mod state {
     pub(crate) const CLOSE_WAIT: u8 = 8;
 }
 
-/// Repair mode, until it is dropped. Then the connection goes on as before, without a probe.
+/// Repair mode, until it is dropped. Then the connection goes on as before, without a probe; in repair mode, if it was.
 #[derive(Debug)]
 pub(super) struct Repair<'s> {
     socket: BorrowedFd<'s>,
-    for_good: bool,
+    stays: bool,
     /// Leaving repair mode clears this, and with it somebody could no longer listen at the address.
     reuse_address: bool,
 }
@@ -46,24 +46,36 @@ impl<'s> Repair<'s> {
     /// Fails unless the socket is TCP and this process may.
     pub(super) fn enter(socket: BorrowedFd<'s>) -> Result<Self, TcpError> {
         let reuse_address = socket_reuseaddr(socket).map_err(|_| TcpError::NotTcp)?;
+        let stays = options::get(socket, Number::Repair).map_err(|_| TcpError::NotTcp)? == mode::ON;
         options::set(socket, Number::Repair, mode::ON).map_err(|errno| match errno {
             Errno::PERM => TcpError::NotPermitted,
             Errno::NOPROTOOPT | Errno::OPNOTSUPP | Errno::NOTSOCK => TcpError::NotTcp,
             errno => TcpError::while_doing("put the socket into repair mode")(errno),
         })?;
-        Ok(Repair { socket, for_good: false, reuse_address })
+        Ok(Repair { socket, stays, reuse_address })
     }
 
     /// Not left when this is dropped: whoever closes the socket last closes it in silence.
     pub(super) fn for_good(mut self) -> Self {
-        self.for_good = true;
+        self.stays = true;
         self
     }
 
     /// Back to work; a probe asks the peer for an acknowledgement.
     pub(super) fn leave_with_probe(self) -> Result<(), TcpError> {
-        let outcome = options::set(self.socket, Number::Repair, mode::OFF);
-        outcome.map_err(TcpError::while_doing("leave repair mode"))
+        self.end(mode::OFF)
+    }
+
+    /// Back to work, without a word.
+    pub(super) fn leave(self) -> Result<(), TcpError> {
+        self.end(mode::OFF_IN_SILENCE)
+    }
+
+    fn end(mut self, mode: u32) -> Result<(), TcpError> {
+        self.stays = true;
+        options::set(self.socket, Number::Repair, mode).map_err(TcpError::while_doing("leave repair mode"))?;
+        let _ = set_socket_reuseaddr(self.socket, self.reuse_address);
+        Ok(())
     }
 
     /// From here on, everything is about this queue.
@@ -112,7 +124,7 @@ impl<'s> Repair<'s> {
 
 impl Drop for Repair<'_> {
     fn drop(&mut self) {
-        if self.for_good {
+        if self.stays {
             return;
         }
         let _ = options::set(self.socket, Number::Repair, mode::OFF_IN_SILENCE);
