@@ -17,9 +17,10 @@ use backdoor_host::app::{App, Node};
 use backdoor_host::attach::{Attachment, attach_local};
 use backdoor_host::clock;
 use backdoor_host::protocol::{Answer, MAX_PACKET_BYTES, Reason, Request, Status, decode, encode};
+use backdoor_host::serve::{Retain, ServeError, SessionConfig, TcpSession};
 use backdoor_host::wire::{Connection, ConnectionError};
 use backdoor_transports::shm::ShmTransport;
-use common::{RELAXED, TestNode, socket_of_parent, wait_for};
+use common::{RELAXED, TestNode, is_root, socket_of_parent, wait_for};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketType,
 };
@@ -109,6 +110,34 @@ fn a_session_that_serves_is_not_suspected_for_what_comes_meanwhile() {
         server.read_exact(&mut [0; 7]).unwrap();
         session.progress();
     }
+}
+
+#[test]
+fn a_session_that_waits_for_its_client_to_read_is_not_suspected_for_the_requests_behind() {
+    if !is_root() {
+        return;
+    }
+    let test = TestNode::start(|_| {});
+    let (_node, app) = registered(&test);
+    let mut watch = Watch::of(&test);
+    let (mut client, server) = tcp();
+    let config = SessionConfig {
+        deadline: Nanos::from_secs(1),
+        patience: Nanos::from_secs(2),
+        application_bytes: 8,
+        retain: Retain::Regenerated,
+    };
+    let mut session = TcpSession::accept(&app, server, "client", config).unwrap();
+    let slot = session.session().slot();
+    let serving = std::thread::spawn(move || {
+        assert_eq!(session.read(&mut [0; 7]).unwrap(), 7);
+        // More than the kernels hold.
+        session.commit_and_send(b"", 7, &vec![0; 32 << 20])
+    });
+    client.write_all(b"requestanother").unwrap();
+    assert!(!watch.suspects(slot, 3_000));
+    drop(client);
+    assert!(matches!(serving.join().unwrap(), Err(ServeError::Client(_))));
 }
 
 #[test]

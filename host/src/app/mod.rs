@@ -27,7 +27,7 @@ use crate::wire::{Connection, ConnectionError};
 use claim::ReadOnlyClaim;
 
 /// Time between two looks at the claim word of a session in doubt.
-const LOOK_AGAIN: Nanos = Nanos::from_micros(500);
+pub(crate) const LOOK_AGAIN: Nanos = Nanos::from_micros(500);
 
 /// Why a service could not do what it asked for.
 #[derive(Debug, thiserror::Error)]

@@ -5,15 +5,18 @@ use std::ops::Range;
 
 use backdoor_core::channels::{Channel, Input, Output, Resume, SessionPayload, TcpState, resume};
 
-use super::session::Progress;
+use super::progress::Progress;
 use super::{CLIENT, Retain, ServeError, SessionConfig, TcpSession};
 use crate::app::{App, Session};
 use crate::tcp::{self, Queues, SilentSocket};
 
 /// A session that was carried on up to the point at which its connection speaks. Dropped, it never does.
+///
+/// All that could still fail is done. Its holder [says](Self::waits) that it waits until it speaks.
 #[derive(Debug)]
 pub struct PreparedSession {
     session: Session,
+    config: SessionConfig,
     socket: SilentSocket,
     progress: Progress,
     input_known: bool,
@@ -24,7 +27,8 @@ impl TcpSession {
     /// Prepares to carry on the session whose State Box held `payload`, with the `queues` of its socket if they could be
     /// had. `replay` computes output that is needed again, by offsets, if the session didn't retain it.
     ///
-    /// The service's address must be here. The old owner must be cut off, and its queues read after that.
+    /// The service's address must be here. The old owner must be cut off, and its queues read after that. This node's agent
+    /// keeps the new connection from here on.
     pub fn adopt(
         app: &App,
         payload: &[u8],
@@ -57,7 +61,8 @@ impl TcpSession {
         let state_bytes = progress.state_bytes(config.application_bytes.max(payload.application().len()));
         let mut session = app.open_session(name, config.deadline, state_bytes)?;
         progress.commit(&mut session, payload.application(), 0, b"", replay_from)?;
-        Ok(PreparedSession { session, socket, progress, input_known, input_end })
+        session.keep_connection(&socket)?;
+        Ok(PreparedSession { session, config, socket, progress, input_known, input_end })
     }
 }
 
@@ -73,11 +78,18 @@ impl PreparedSession {
         &self.session
     }
 
+    /// Says that it waits to speak: input may lie in its socket already, and is [held against](super#idle) who is silent. To
+    /// be called at intervals of [`SessionConfig::say_every`].
+    pub fn waits(&mut self) {
+        self.session.idle();
+    }
+
     /// The session is this node's: its connection speaks.
+    ///
+    /// # Errors
+    /// [`ServeError::Tcp`]: the client was told by a reset, for it would wait for ever.
     pub fn speak(self) -> Result<TcpSession, ServeError> {
-        let PreparedSession { session, socket, progress, input_end, .. } = self;
-        let mut speaking = TcpSession::speaking(session, socket.speak()?, progress)?;
-        speaking.input_end = input_end;
-        Ok(speaking)
+        let PreparedSession { session, config, socket, progress, input_end, .. } = self;
+        Ok(TcpSession::speaking(session, config, socket.speak()?, progress, input_end))
     }
 }

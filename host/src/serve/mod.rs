@@ -13,7 +13,12 @@
 //!
 //! let app = Node::connect(default_socket())?.register("echo", Nanos::from_secs(1))?;
 //! let listener = std::net::TcpListener::bind("10.0.0.1:7")?;
-//! let config = SessionConfig { deadline: Nanos::from_millis(50), application_bytes: 64, retain: Retain::Bytes(1 << 20) };
+//! let config = SessionConfig {
+//!     deadline: Nanos::from_millis(50),
+//!     patience: Nanos::from_secs(2),
+//!     application_bytes: 64,
+//!     retain: Retain::Bytes(1 << 20),
+//! };
 //! let mut session = TcpSession::accept(&app, listener.accept()?.0, "client", config)?;
 //! let mut line = [0; 512];
 //! loop {
@@ -27,6 +32,21 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Idle
+//! A session is *active* while the next step is its own, and then owes progress within its deadline. It is *idle* while it
+//! waits for its client, and then owes nothing, unless input waits in its socket: that counts as work, for whoever watches
+//! can't know what it is good for. So that no healthy session is suspected, three rules see to it that this is true:
+//!
+//! 1. **Input that can't be acted upon yet does not stay in the socket.** The first half of a request is acted upon by
+//!    committing it: consumed, it is the service's state, and nothing waits. This is up to the service, and how long such
+//!    a half may be, too.
+//! 2. **Who waits for its client to take output says so again and again,** [four times](SessionConfig::say_every) in each
+//!    deadline, in [`commit_and_send`](TcpSession::commit_and_send) and
+//!    [`wait_until_acknowledged`](TcpSession::wait_until_acknowledged). To say so is progress. So a client may send a
+//!    hundred requests and read no answer, for as long as it likes; and a session that hangs is silent and found out.
+//! 3. **A session that is prepared waits, too,** and its holder [says so](PreparedSession::waits).
+//!
+//! # The heir
 //! The heir, with what it read out of the failed node's State Box and, if that node's agent still lives, out of the
 //! connection's [queues](crate::app::Node::queues):
 //!
@@ -43,7 +63,9 @@
 //! ```
 
 mod adopt;
+mod progress;
 mod session;
+mod waiting;
 
 use std::io;
 
@@ -76,10 +98,20 @@ pub enum Retain {
 pub struct SessionConfig {
     /// Silence longer than this while active is a failure.
     pub deadline: Nanos,
+    /// For how long a session shows life while the same taker claims it: the patience of the cluster's takers
+    /// ([`TakeoverConfig`](backdoor_core::takeover::TakeoverConfig::patience)).
+    pub patience: Nanos,
     /// Largest state of the application, in bytes.
     pub application_bytes: usize,
     /// Where output comes from that is asked for again.
     pub retain: Retain,
+}
+
+impl SessionConfig {
+    /// How often a session that waits says so: four times in its deadline.
+    pub const fn say_every(&self) -> Nanos {
+        Nanos(self.deadline.0 / 4)
+    }
 }
 
 /// Why a session could not be opened, served, or carried on.
@@ -94,9 +126,12 @@ pub enum ServeError {
     /// The connection can't be read or made.
     #[error(transparent)]
     Tcp(#[from] TcpError),
-    /// The state was not committed, so nothing was sent. If the session was taken over, stop serving it.
+    /// The state was not committed, so nothing was sent.
     #[error(transparent)]
-    Commit(#[from] CommitError),
+    Commit(CommitError),
+    /// The session is another's: drop it, which closes the connection without a word to the client.
+    #[error("the session was taken over: stop serving it")]
+    Lost,
     /// The payload is none.
     #[error(transparent)]
     Payload(#[from] ChannelError),
@@ -125,4 +160,13 @@ pub enum ServeError {
     /// The client is gone.
     #[error("the connection to the client: {0}")]
     Client(#[source] io::Error),
+}
+
+impl From<CommitError> for ServeError {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Lost { .. } => ServeError::Lost,
+            error => ServeError::Commit(error),
+        }
+    }
 }

@@ -24,6 +24,15 @@ pub const SOCKET_VARIABLE: &str = "BACKDOOR_TEST_SOCKET";
 /// A deadline that no test lets pass.
 pub const RELAXED: Nanos = Nanos::from_secs(60);
 
+/// Whether repair mode can be tested: not by anybody but root, and always by root.
+pub fn is_root() -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        eprintln!("not tested: repair mode needs root");
+    }
+    is_root
+}
+
 /// An agent, and the directory of its socket.
 pub struct TestNode {
     pub agent: Option<Agent>,

@@ -47,13 +47,12 @@ use super::detector::DetectorKind;
 use super::parts::{PartError, PartSignal};
 use super::reach::{Card, Retry};
 use super::web::serve::{WebOrder, WebReport};
+use super::web::state::STATE_BYTES;
 use super::web::taker::{TakerOrder, TakerReport};
 use crate::interrupt::Interrupt;
 use client::{Client, Errand};
 use world::{PATIENCE, World};
 
-/// Bytes that a session's state needs beside what the service's user adds.
-const STATE_BYTES: usize = 4096;
 /// Most sessions at once.
 pub const MAX_SESSIONS: u64 = 2000;
 /// How often a run looks at its client.

@@ -2,17 +2,16 @@
 //!
 //! Input is looked at and left in the socket; what comes of it is committed, with the place in both streams; only then is
 //! the input taken out of the socket, and the answer sent. So at any instant whatever is not in the State Box is still in
-//! the socket, and whatever a client has seen is in the State Box.
+//! the socket, and whatever a client has seen is in the State Box. Before it waits for input, it has taken in all that it
+//! had: part of a request is committed as that.
 
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use backdoor_core::state_box::CommitError;
-use backdoor_core::takeover::{Doubt, Duty, TakeoverConfig};
-use backdoor_host::serve::{ServeError, TcpSession};
+use backdoor_host::serve::TcpSession;
 
-use super::serve::{LOOK_AGAIN, Shared};
+use super::serve::Shared;
 use super::state::WebState;
 use crate::live::two_locks::lock;
 
@@ -31,11 +30,6 @@ pub(super) struct Conversation {
     bytes: Vec<u8>,
 }
 
-/// The session is in other hands.
-#[derive(Debug, thiserror::Error)]
-#[error("the session is in other hands")]
-struct Lost;
-
 impl Conversation {
     /// Serves the session in a thread of its own, from `state` on.
     pub(super) fn begin(link: TcpSession, state: WebState, shared: Arc<Shared>) -> Result<(), Box<dyn Error>> {
@@ -48,16 +42,22 @@ impl Conversation {
     }
 
     fn serve(&mut self) -> Result<(), Box<dyn Error>> {
-        let mut buffer = vec![0; INPUT_BYTES];
+        let (mut buffer, box_bytes) = (vec![0; INPUT_BYTES], self.link.config().application_bytes);
         loop {
-            while self.state.has_more() {
-                let promised = self.state.promised();
+            let promised = self.state.promised();
+            if !self.state.has_room(box_bytes) {
+                let until = self.state.oldest_end().ok_or("the State Box is too small for a session")?;
+                self.link.wait_until_acknowledged(until)?;
+                self.state.forget(until);
+                continue;
+            }
+            if self.state.has_more() {
                 self.state.promise_more();
                 self.answer(0, promised)?;
+                continue;
             }
             // What was read together with an earlier request may hold another one.
-            let promised = self.state.promised();
-            let taken = self.state.take(&self.input)?;
+            let taken = self.state.take(&self.input, box_bytes)?;
             if taken > 0 {
                 self.answer(taken, promised)?;
                 self.input.drain(..taken);
@@ -85,19 +85,139 @@ impl Conversation {
         self.state.forget(self.link.state().acknowledged);
         let output = self.state.output(promised..self.state.promised())?;
         self.state.to_bytes(&mut self.bytes);
-        let mut doubt = Doubt::new(TakeoverConfig::default().patience);
-        loop {
-            match self.link.commit_and_send(&self.bytes, taken, &output) {
-                Err(ServeError::Commit(CommitError::InDoubt { .. })) => {
-                    // Advances the counter as long as that is right.
-                    if self.link.session().duty(&mut doubt) == Duty::Stop {
-                        return Err(Lost.into());
-                    }
-                    std::thread::sleep(LOOK_AGAIN);
-                }
-                Err(ServeError::Commit(CommitError::Lost { .. })) => return Err(Lost.into()),
-                result => return Ok(result?),
+        Ok(self.link.commit_and_send(&self.bytes, taken, &output)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
+
+    use backdoor_core::Nanos;
+    use backdoor_core::detector::DeadlineDetector;
+    use backdoor_core::monitor::{Monitor, MonitorConfig, Standing};
+    use backdoor_host::agent::{Agent, AgentConfig};
+    use backdoor_host::app::Node;
+    use backdoor_host::attach::{Attachment, attach_local};
+    use backdoor_host::clock;
+    use backdoor_host::protocol::HOOK_TABLE;
+    use backdoor_transports::shm::ShmTransport;
+
+    use super::super::content;
+    use super::super::serve::welcome;
+    use super::super::state::STATE_BYTES;
+    use super::*;
+
+    const COUNT: &[u8] = b"POST /count HTTP/1.1\r\nHost: service\r\n\r\n";
+
+    /// A node that serves, and a monitor of it.
+    struct Served {
+        shared: Arc<Shared>,
+        monitor: Monitor<DeadlineDetector>,
+        attachment: Attachment<ShmTransport>,
+        _agent: Agent,
+        _directory: tempfile::TempDir,
+    }
+
+    impl Served {
+        /// `None` for whoever is not root, who can't serve so.
+        fn with_deadline(deadline: Nanos) -> Option<Self> {
+            if !rustix::process::geteuid().is_root() {
+                eprintln!("not tested: repair mode needs root");
+                return None;
             }
+            let directory = tempfile::tempdir().unwrap();
+            let config = AgentConfig { state_words: 1 << 16, ..AgentConfig::at(directory.path().join("node.sock")) };
+            let agent = Agent::start(config.clone()).unwrap();
+            let app = Node::connect(&config.socket).unwrap().register("web", Nanos::from_secs(60)).unwrap();
+            let attachment = attach_local(&config.socket).unwrap();
+            let monitor = Monitor::by_deadline(MonitorConfig::polling_every(Nanos::from_millis(1)), HOOK_TABLE);
+            let shared = Arc::new(Shared::new(app, deadline, STATE_BYTES));
+            Some(Served { shared, monitor, attachment, _agent: agent, _directory: directory })
         }
+
+        /// A client whose session is served.
+        fn client(&self) -> TcpStream {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            welcome(listener.accept().unwrap().0, &self.shared).unwrap();
+            client
+        }
+
+        /// How the first client's session is seen now.
+        fn standing(&mut self) -> Option<Standing> {
+            self.monitor.step(clock::now(), self.attachment.transport(), &mut Vec::new());
+            let mut entities = self.monitor.entities();
+            entities.find(|entity| entity.record.name.as_str() == "client 0").map(|entity| entity.standing)
+        }
+
+        /// Whether that session is watched and not suspected within so many polls.
+        fn is_never_suspected(&mut self, polls: usize) -> bool {
+            let seen: Vec<_> = std::iter::repeat_with(|| {
+                std::thread::sleep(Duration::from_millis(1));
+                self.standing()
+            })
+            .take(polls)
+            .collect();
+            seen.last().is_some_and(Option::is_some) && !seen.contains(&Some(Standing::Suspected))
+        }
+    }
+
+    /// Reads answers to counts, which must be these.
+    fn expect_counts(client: &mut TcpStream, counts: std::ops::RangeInclusive<u64>) {
+        for count in counts {
+            let body = format!("{count}\n");
+            let text =
+                format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            let mut answer = vec![0; text.len()];
+            client.read_exact(&mut answer).unwrap();
+            assert_eq!(String::from_utf8_lossy(&answer), text);
+        }
+    }
+
+    #[test]
+    fn half_a_request_and_a_pause_of_many_deadlines_lead_to_no_suspicion() {
+        let Some(mut served) = Served::with_deadline(Nanos::from_millis(50)) else { return };
+        let mut client = served.client();
+        for (nth, half) in [(1, 20), (2, 1), (3, COUNT.len() - 1)] {
+            client.write_all(&COUNT[..half]).unwrap();
+            assert!(served.is_never_suspected(400), "after {half} bytes");
+            client.write_all(&COUNT[half..]).unwrap();
+            expect_counts(&mut client, nth..=nth);
+        }
+    }
+
+    #[test]
+    fn fifty_requests_whose_answers_nobody_reads_lead_to_no_suspicion_and_are_answered_in_the_end() {
+        const BYTES: u64 = 2_000_000;
+        // Longer than this machine ever keeps a thread waiting for a processor.
+        let Some(mut served) = Served::with_deadline(Nanos::from_secs(1)) else { return };
+        let mut client = served.client();
+        let requests: String = (0..50).map(|seed| format!("GET /bytes/{BYTES}?seed={seed} HTTP/1.1\r\n\r\n")).collect();
+        client.write_all(requests.as_bytes()).unwrap();
+        assert!(served.is_never_suspected(3_000));
+        let head =
+            format!("HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: {BYTES}\r\n\r\n");
+        for seed in 0..50 {
+            let (mut answer, mut expected) = (vec![0; head.len() + BYTES as usize], head.clone().into_bytes());
+            expected.resize(answer.len(), 0);
+            content::fill(seed, 0, &mut expected[head.len()..]);
+            client.read_exact(&mut answer).unwrap();
+            assert!(answer == expected, "answer {seed}");
+        }
+    }
+
+    #[test]
+    fn as_many_requests_at_once_as_anybody_likes_are_all_answered() {
+        const REQUESTS: u64 = 20_000;
+        let Some(served) = Served::with_deadline(Nanos::from_secs(60)) else { return };
+        let mut client = served.client();
+        let mut sender = client.try_clone().unwrap();
+        let sent = std::thread::spawn(move || (0..REQUESTS).try_for_each(|_| sender.write_all(COUNT)));
+        expect_counts(&mut client, 1..=REQUESTS);
+        sent.join().unwrap().unwrap();
     }
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use backdoor_core::Nanos;
-use backdoor_core::takeover::PartyId;
+use backdoor_core::takeover::{PartyId, TakeoverConfig};
 use backdoor_host::app::{App, Node};
 use backdoor_host::attach::attach;
 use backdoor_host::clock;
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::conversation::Conversation;
 use super::standby::StandBy;
-use super::state::WebState;
+use super::state::{LEAST_STATE_BYTES, WebState};
 use crate::live::reach::NodeAddress;
 use crate::live::two_locks::{TwoLocks, lock};
 
@@ -29,8 +29,8 @@ use crate::live::two_locks::{TwoLocks, lock};
 pub const SERVICE_NAME: &str = "web";
 /// Period of the event loop.
 const TICK: Nanos = Nanos::from_millis(1);
-/// Pause between two looks at a claim, or at a request that is not whole.
-pub(super) const LOOK_AGAIN: Duration = Duration::from_micros(100);
+/// Pause between two looks at whether it has failed as it was told.
+const LOOK_AGAIN: Duration = Duration::from_micros(100);
 
 /// Which process of the service this is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,7 +39,7 @@ pub struct Serve {
     pub agent: PathBuf,
     /// Deadline of the application and of each session, in ns.
     pub deadline_ns: u64,
-    /// Largest state of a session, in bytes.
+    /// Largest state of a session, in bytes: [`LEAST_STATE_BYTES`] or more.
     pub state_bytes: usize,
     /// Where its clients find it.
     pub address: SocketAddrV4,
@@ -105,9 +105,24 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    pub(super) fn new(app: App, deadline: Nanos, state_bytes: usize) -> Self {
+        Shared {
+            app: Mutex::new(app),
+            listener: Mutex::new(None),
+            deadline,
+            state_bytes,
+            locks: Arc::default(),
+            deadlock: AtomicBool::new(false),
+            stick: AtomicBool::new(false),
+            failed_at: AtomicU64::new(0),
+            sessions: AtomicU64::new(0),
+        }
+    }
+
     pub(super) fn config(&self) -> SessionConfig {
         let Shared { deadline, state_bytes, .. } = *self;
-        SessionConfig { deadline, application_bytes: state_bytes, retain: Retain::Regenerated }
+        let patience = TakeoverConfig::default().patience;
+        SessionConfig { deadline, patience, application_bytes: state_bytes, retain: Retain::Regenerated }
     }
 
     /// Takes new clients at this address from now on.
@@ -128,19 +143,14 @@ impl Shared {
 
 /// Serves, or stands by, until the process ends. Takes [`WebOrder`]s, makes [`WebReport`]s.
 pub fn play(settings: &Serve, mut tell: impl FnMut(WebReport) -> io::Result<()>) -> Result<(), Box<dyn Error>> {
+    if settings.state_bytes < LEAST_STATE_BYTES {
+        return Err(
+            format!("a State Box of {} bytes: a session needs {LEAST_STATE_BYTES}", settings.state_bytes).into()
+        );
+    }
     let deadline = Nanos(settings.deadline_ns);
     let app = Node::connect(&settings.agent)?.register(SERVICE_NAME, deadline)?;
-    let shared = Arc::new(Shared {
-        app: Mutex::new(app),
-        listener: Mutex::new(None),
-        deadline,
-        state_bytes: settings.state_bytes,
-        locks: Arc::default(),
-        deadlock: AtomicBool::new(false),
-        stick: AtomicBool::new(false),
-        failed_at: AtomicU64::new(0),
-        sessions: AtomicU64::new(0),
-    });
+    let shared = Arc::new(Shared::new(app, deadline, settings.state_bytes));
     match &settings.duty {
         Duty::Serve => shared.listen(settings.address)?,
         Duty::StandBy { party, offers, old_owner, link } => {
@@ -216,9 +226,8 @@ fn event_loop(shared: &Arc<Shared>) -> Result<(), Box<dyn Error>> {
     }
 }
 
-fn welcome(stream: TcpStream, shared: &Arc<Shared>) -> Result<(), Box<dyn Error>> {
+pub(super) fn welcome(stream: TcpStream, shared: &Arc<Shared>) -> Result<(), Box<dyn Error>> {
     stream.set_nonblocking(false)?;
-    stream.set_nodelay(true)?;
     let number = shared.sessions.fetch_add(1, Ordering::Relaxed);
     let link = TcpSession::accept(&lock(&shared.app), stream, &format!("client {number}"), shared.config())?;
     Conversation::begin(link, WebState::default(), Arc::clone(shared))

@@ -9,7 +9,13 @@
 //! | `PUT /upload` | takes a body of any length and answers with its SHA-256 |
 //!
 //! Output is promised before it is sent. What was promised can be made again, from any byte that the client has not
-//! acknowledged; so is what a successor replays.
+//! acknowledged; so is what a successor replays. Input is taken in as it comes, the first half of a request's head, too; so
+//! nothing stays in the session's socket that it can do nothing about.
+//!
+//! A State Box holds a state that [has room](WebState::has_room) whatever its client does next, in [`STATE_BYTES`]. Without
+//! room no further request is taken in, until the client has acknowledged some of what it was answered.
+//!
+//! In the box it is one line of JSON, and then the bytes of the head that was begun.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -23,7 +29,17 @@ use super::content;
 /// Most bytes of content that are promised at once: what is sent between two commits.
 pub const CHUNK_BYTES: u64 = 64 << 10;
 /// Longest head of a request.
-pub const MAX_HEAD_BYTES: usize = 8 << 10;
+pub const MAX_HEAD_BYTES: usize = 4 << 10;
+/// Bytes of a State Box with room for any state and some twenty answers that are on their way.
+pub const STATE_BYTES: usize = 8 << 10;
+/// Fewest bytes of a State Box in which a session gets on, one answer at a time.
+pub const LEAST_STATE_BYTES: usize = EMPTY_BYTES + MAX_HEAD_BYTES + NEXT_BYTES;
+
+/// Most bytes of a state that has promised nothing and begun no head: numbers, names, and a hash.
+const EMPTY_BYTES: usize = 768;
+/// Most bytes by which a state grows by the next request or piece of content, beside its head.
+const NEXT_BYTES: usize = 512;
+
 /// Most bytes that a client may ask for.
 pub const MAX_CONTENT_BYTES: u64 = 1 << 40;
 
@@ -56,6 +72,9 @@ pub struct WebState {
     promised: VecDeque<Promised>,
     /// Place in the output of the first byte of `promised`.
     kept_from: u64,
+    /// The first bytes of a request whose head is not whole.
+    #[serde(skip)]
+    begun: Vec<u8>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +100,20 @@ impl Promised {
             Promised::Content { length, .. } => *length,
         }
     }
+
+    /// Most bytes that it takes in a state.
+    fn state_bytes(&self) -> usize {
+        const NAMES_AND_NUMBERS: usize = 112;
+        let escaped = |byte: u8| match byte {
+            b'\r' | b'\n' | b'"' | b'\\' => 2,
+            0..=0x1f => 6,
+            _ => 1,
+        };
+        match self {
+            Promised::Text(text) => text.bytes().map(escaped).sum::<usize>() + r#"{"Text":""},"#.len(),
+            Promised::Content { .. } => NAMES_AND_NUMBERS,
+        }
+    }
 }
 
 impl WebState {
@@ -89,7 +122,11 @@ impl WebState {
         if bytes.is_empty() {
             return Ok(Self::default());
         }
-        let state: WebState = serde_json::from_slice(bytes).map_err(|error| WebError::State(error.to_string()))?;
+        let line = bytes.iter().position(|byte| *byte == b'\n');
+        let line = line.ok_or_else(|| WebError::State("its first line does not end".into()))?;
+        let (json, begun) = (&bytes[..line], &bytes[line + 1..]);
+        let state: WebState = serde_json::from_slice(json).map_err(|error| WebError::State(error.to_string()))?;
+        let state = WebState { begun: begun.to_vec(), ..state };
         state.check()?;
         Ok(state)
     }
@@ -98,7 +135,9 @@ impl WebState {
     pub fn to_bytes(&self, bytes: &mut Vec<u8>) {
         bytes.clear();
         // Integers, text, and no maps: nothing that JSON can't hold.
-        let _ = serde_json::to_writer(bytes, self);
+        let _ = serde_json::to_writer(&mut *bytes, self);
+        bytes.push(b'\n');
+        bytes.extend(&self.begun);
     }
 
     fn check(&self) -> Result<(), WebError> {
@@ -113,6 +152,9 @@ impl WebState {
         };
         if self.promised.iter().any(past_the_end) {
             return wrong("content past its end was promised");
+        }
+        if self.begun.len() >= MAX_HEAD_BYTES || self.doing != Doing::Nothing && !self.begun.is_empty() {
+            return wrong("a head was begun that can't be");
         }
         match &self.doing {
             Doing::Sending { at, end, .. } if at > end || *end > MAX_CONTENT_BYTES => wrong("it sends past an end"),
@@ -131,9 +173,10 @@ impl WebState {
         matches!(self.doing, Doing::Sending { .. })
     }
 
-    /// Whether a request was begun and not answered.
-    pub fn is_busy(&self) -> bool {
-        self.doing != Doing::Nothing
+    /// Whether a box of so many bytes holds it after one more request or piece of content, and any part of a head.
+    pub fn has_room(&self, box_bytes: usize) -> bool {
+        let promised: usize = self.promised.iter().map(Promised::state_bytes).sum();
+        EMPTY_BYTES + MAX_HEAD_BYTES + promised + NEXT_BYTES <= box_bytes
     }
 
     /// Promises the next piece of content.
@@ -148,9 +191,9 @@ impl WebState {
         self.promised.push_back(piece);
     }
 
-    /// Takes in what it can of `input`, the bytes behind those taken before; answers how many that were. None of one
-    /// request are taken until its head is whole, and none of the next while there is content to be promised.
-    pub fn take(&mut self, input: &[u8]) -> Result<usize, WebError> {
+    /// Takes in what it can of `input`, the bytes behind those taken before; answers how many that were. That is all of it,
+    /// unless there is content to be promised first, or a box of `box_bytes` bytes has no room.
+    pub fn take(&mut self, input: &[u8], box_bytes: usize) -> Result<usize, WebError> {
         let mut taken = 0;
         loop {
             let rest = &input[taken..];
@@ -169,22 +212,40 @@ impl WebState {
                     self.doing = Doing::Nothing;
                     self.answer(&format!("{}\n", hex(&hasher.finalize())));
                 }
-                Doing::Nothing => match self.take_head(rest)? {
-                    0 => return Ok(taken),
-                    length => taken += length,
-                },
+                Doing::Nothing => {
+                    if rest.is_empty() || !self.has_room(box_bytes) {
+                        return Ok(taken);
+                    }
+                    taken += self.take_head(rest)?;
+                }
             }
         }
     }
 
+    /// Takes in a head, or as much of it as there is.
     fn take_head(&mut self, input: &[u8]) -> Result<usize, WebError> {
+        let before = self.begun.len();
+        let more = input.len().min(MAX_HEAD_BYTES - before);
+        let mut head = std::mem::take(&mut self.begun);
+        head.extend(&input[..more]);
+        match self.act_upon(&head)? {
+            Some(length) => Ok(length - before),
+            None if head.len() < MAX_HEAD_BYTES => {
+                self.begun = head;
+                Ok(more)
+            }
+            None => Err(WebError::Request("its head is too long".into())),
+        }
+    }
+
+    /// Acts upon the request whose head `input` begins with; answers the length of that. `None` if it is not whole.
+    fn act_upon(&mut self, input: &[u8]) -> Result<Option<usize>, WebError> {
         let bad = |why: &str| WebError::Request(why.into());
         let mut headers = [httparse::EMPTY_HEADER; 32];
         let mut request = httparse::Request::new(&mut headers);
         let length = match request.parse(input) {
-            Ok(httparse::Status::Complete(length)) if length <= MAX_HEAD_BYTES => length,
-            Ok(httparse::Status::Partial) if input.len() < MAX_HEAD_BYTES => return Ok(0),
-            Ok(_) => return Err(bad("its head is too long")),
+            Ok(httparse::Status::Complete(length)) => length,
+            Ok(httparse::Status::Partial) => return Ok(None),
             Err(error) => return Err(bad(&error.to_string())),
         };
         let header = |name: &str| {
@@ -215,7 +276,7 @@ impl WebState {
             }
             _ => return Err(bad("there is no such thing to do here")),
         }
-        Ok(length)
+        Ok(Some(length))
     }
 
     fn answer(&mut self, body: &str) {
@@ -237,6 +298,11 @@ impl WebState {
             self.kept_from += first.length();
             self.promised.pop_front();
         }
+    }
+
+    /// Until which byte the client must acknowledge output for one segment to be forgotten; `None` if none is kept.
+    pub fn oldest_end(&self) -> Option<u64> {
+        self.promised.front().map(|oldest| self.kept_from + oldest.length())
     }
 
     /// Segments of output that are kept.
@@ -310,11 +376,12 @@ mod tests {
     fn a_count_is_answered_once() {
         let mut state = WebState::default();
         let request = b"POST /count HTTP/1.1\r\nContent-Length: 0\r\n\r\n";
-        assert_eq!(state.take(&request[..20]), Ok(0), "not whole yet");
-        assert_eq!(state.take(request), Ok(request.len()));
+        assert_eq!(state.take(&request[..20], STATE_BYTES), Ok(20), "not whole, and not left behind");
+        assert_eq!((state.promised(), state.begun.len()), (0, 20));
+        assert_eq!(state.take(&request[20..], STATE_BYTES), Ok(request.len() - 20));
         assert!(text(&state).ends_with("\r\n\r\n1\n"), "{}", text(&state));
         let two = [request.as_slice(), request].concat();
-        assert_eq!(state.take(&two), Ok(two.len()));
+        assert_eq!(state.take(&two, STATE_BYTES), Ok(two.len()));
         assert!(text(&state).ends_with("\r\n\r\n3\n"), "{}", text(&state));
     }
 
@@ -322,9 +389,9 @@ mod tests {
     fn content_is_promised_in_pieces_and_made_again_from_any_byte() {
         let mut state = WebState::default();
         let length = CHUNK_BYTES + 100;
-        state.take(format!("GET /bytes/{length}?seed=5 HTTP/1.1\r\n\r\n").as_bytes()).unwrap();
+        state.take(format!("GET /bytes/{length}?seed=5 HTTP/1.1\r\n\r\n").as_bytes(), STATE_BYTES).unwrap();
         let head = state.promised();
-        assert_eq!(state.take(b"GET /bytes/1 HTTP/1.1\r\n\r\n"), Ok(0), "one after the other");
+        assert_eq!(state.take(b"GET /bytes/1 HTTP/1.1\r\n\r\n", STATE_BYTES), Ok(0), "one after the other");
         state.promise_more();
         state.promise_more();
         assert!(!state.has_more());
@@ -350,23 +417,101 @@ mod tests {
             "PUT /upload HTTP/1.1\r\nContent-Length: many\r\n\r\n",
             "\u{0}\u{1}\r\n\r\n",
         ] {
-            let refused = WebState::default().take(request.as_bytes());
+            let refused = WebState::default().take(request.as_bytes(), STATE_BYTES);
             assert!(matches!(refused, Err(WebError::Request(_))), "{request:?}: {refused:?}");
         }
-        let endless = vec![b'a'; MAX_HEAD_BYTES + 1];
-        assert!(WebState::default().take(&endless).is_err());
+        assert!(matches!(WebState::from_bytes(b"{}"), Err(WebError::State(_))), "no line");
         assert_eq!(WebState::from_bytes(b""), Ok(WebState::default()));
         for state in [
             "{}",
             "[1]",
             r#"{"count":1,"doing":{"Receiving":{"left":1,"hash":[1]}},"promised":[],"kept_from":0}"#,
+            "{\"count\":1,\"doing\":{\"Sending\":{\"seed\":1,\"at\":0,\"end\":9}},\"promised\":[],\"kept_from\":0}\nGET",
             r#"{"count":1,"doing":"Nothing","promised":[{"Content":{"seed":1,"at":9,"length":18446744073709551610}}],"kept_from":0}"#,
         ] {
+            let state = format!("{state}\n");
             assert!(matches!(WebState::from_bytes(state.as_bytes()), Err(WebError::State(_))), "{state}");
         }
     }
 
+    #[test]
+    fn a_head_of_any_length_is_taken_in_up_to_a_limit() {
+        let head = |length: usize| {
+            let rest = "POST /count HTTP/1.1\r\nCookie: \r\n\r\n".len();
+            format!("POST /count HTTP/1.1\r\nCookie: {}\r\n\r\n", "x".repeat(length - rest)).into_bytes()
+        };
+        let longest = head(MAX_HEAD_BYTES);
+        let mut state = WebState::default();
+        for byte in &longest {
+            assert_eq!(state.take(std::slice::from_ref(byte), STATE_BYTES), Ok(1));
+        }
+        assert!(text(&state).ends_with("\r\n\r\n1\n"));
+        assert_eq!(WebState::default().take(&longest, STATE_BYTES), Ok(MAX_HEAD_BYTES));
+        for pieces in [1, 2] {
+            let (too_long, mut state) = (head(MAX_HEAD_BYTES + 1), WebState::default());
+            let taken: Result<Vec<_>, _> =
+                too_long.chunks(too_long.len().div_ceil(pieces)).map(|piece| state.take(piece, STATE_BYTES)).collect();
+            assert_eq!(taken, Err(WebError::Request("its head is too long".into())));
+        }
+    }
+
+    #[test]
+    fn without_room_no_request_is_taken_until_the_client_has_acknowledged_something() {
+        let request = b"POST /count HTTP/1.1\r\n\r\n";
+        let (mut state, mut bytes) = (WebState::default(), Vec::new());
+        let many = request.repeat(1_000);
+        let taken = state.take(&many, STATE_BYTES).unwrap();
+        assert!(taken < many.len() && taken.is_multiple_of(request.len()) && !state.has_room(STATE_BYTES), "{taken}");
+        assert_eq!(state.take(&many[taken..], STATE_BYTES), Ok(0));
+        assert!(taken / request.len() > 15, "{taken}");
+        state.to_bytes(&mut bytes);
+        assert!(bytes.len() + MAX_HEAD_BYTES <= STATE_BYTES);
+        let oldest_end = state.oldest_end().unwrap();
+        state.forget(oldest_end - 1);
+        assert_eq!(state.take(&many[taken..], STATE_BYTES), Ok(0));
+        for _ in 0..10 {
+            state.forget(state.oldest_end().unwrap());
+        }
+        assert!(state.take(&many[taken..], STATE_BYTES).unwrap() > 0);
+        assert!(
+            WebState::default().has_room(LEAST_STATE_BYTES) && !WebState::default().has_room(LEAST_STATE_BYTES - 1)
+        );
+    }
+
     proptest! {
+        /// Whatever is asked for and acknowledged, in a box of any size: it never outgrows the box.
+        #[test]
+        fn a_state_fits_its_box(
+            asked in proptest::collection::vec((0u8..4, any::<u16>()), 1..80),
+            box_bytes in LEAST_STATE_BYTES..2 * STATE_BYTES,
+        ) {
+            let (mut state, mut bytes) = (WebState { count: u64::MAX >> 1, ..WebState::default() }, Vec::new());
+            let mut input = Vec::new();
+            for (what, number) in asked {
+                match what {
+                    0 => input.extend(b"POST /count HTTP/1.1\r\nHost: service\r\n\r\n"),
+                    1 => input.extend(format!("GET /bytes/{}?seed={} HTTP/1.1\r\n\r\n", u64::from(number) << 4, u64::MAX).bytes()),
+                    2 => {
+                        let head = "PUT /upload HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: ";
+                        input.extend(format!("{head}{}\r\n\r\n", number % 300).bytes());
+                        input.extend(vec![b'x'; usize::from(number % 300)]);
+                    }
+                    _ => state.forget(state.kept_from + u64::from(number)),
+                }
+                loop {
+                    let taken = state.take(&input, box_bytes)?;
+                    input.drain(..taken);
+                    state.to_bytes(&mut bytes);
+                    let with_any_head = bytes.len() - state.begun.len() + MAX_HEAD_BYTES;
+                    prop_assert!(with_any_head <= box_bytes, "{} bytes of {}", with_any_head, box_bytes);
+                    if !state.has_more() || !state.has_room(box_bytes) {
+                        break;
+                    }
+                    state.promise_more();
+                }
+            }
+        }
+
         /// However the input is cut, whatever is saved and read back in between: the same answer.
         #[test]
         fn an_upload_is_hashed_as_a_whole(body in proptest::collection::vec(any::<u8>(), 0..2000), cuts in proptest::collection::vec(0usize..2100, 0..6)) {
@@ -377,7 +522,7 @@ mod tests {
             cuts.sort_unstable();
             let (mut state, mut taken, mut bytes) = (WebState::default(), 0, Vec::new());
             for cut in cuts {
-                taken += state.take(&input[taken..cut.max(taken)])?;
+                taken += state.take(&input[taken..cut.max(taken)], STATE_BYTES)?;
                 state.to_bytes(&mut bytes);
                 state = WebState::from_bytes(&bytes)?;
             }

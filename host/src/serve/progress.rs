@@ -1,0 +1,85 @@
+//! What is committed of a connection.
+
+use backdoor_core::channels::{Channel, Output, SessionPayload, TcpState, encoded_len};
+
+use super::{CLIENT, Retain, ServeError};
+use crate::app::Session;
+
+/// How far the connection has come, and what is committed of it.
+#[derive(Debug)]
+pub(super) struct Progress {
+    /// Its output is not looked at: `retained` is.
+    state: TcpState<'static>,
+    retain: Retain,
+    /// Output from `state.acknowledged` to `state.intent`.
+    retained: Vec<u8>,
+    payload: Vec<u8>,
+}
+
+impl Progress {
+    pub(super) fn new(state: &TcpState<'_>, retain: Retain, retained: Vec<u8>) -> Self {
+        let state = TcpState { output: Output::Regenerated, ..*state };
+        Progress { state, retain, retained, payload: Vec::new() }
+    }
+
+    /// How far the connection has come. What is retained is not in it.
+    pub(super) fn state(&self) -> &TcpState<'static> {
+        &self.state
+    }
+
+    /// No input comes any more; committed with whatever is next.
+    pub(super) fn input_ended(&mut self) {
+        self.state.input_ended = true;
+    }
+
+    /// Bytes of State Box that it takes.
+    pub(super) fn state_bytes(&self, application_bytes: usize) -> usize {
+        let most = match self.retain {
+            Retain::Bytes(bytes) => bytes,
+            Retain::Regenerated => 0,
+        };
+        encoded_len(application_bytes, &[(CLIENT, Channel::Tcp(self.state))]) + most
+    }
+
+    /// Commits that `output` is promised and `consumed` more bytes were acted upon. If that fails, all is as before.
+    pub(super) fn commit(
+        &mut self,
+        session: &mut Session,
+        application: &[u8],
+        consumed: usize,
+        output: &[u8],
+        acknowledged: u64,
+    ) -> Result<(), ServeError> {
+        let mut next = self.state;
+        next.intent += output.len() as u64;
+        next.consumed += consumed as u64;
+        next.acknowledged = next.acknowledged.max(acknowledged);
+        if let Retain::Bytes(room) = self.retain {
+            // Never negative: the client acknowledges no more than was promised.
+            let known = (next.acknowledged - self.state.acknowledged) as usize;
+            let needed = self.retained.len() - known + output.len();
+            if needed > room {
+                return Err(ServeError::NoRoom { needed, room });
+            }
+            self.retained.drain(..known);
+            self.state.acknowledged = next.acknowledged;
+            self.retained.extend(output);
+            next.output = Output::Retained(&[]);
+        }
+        let outcome = self.write(&next, application).and_then(|()| Ok(session.commit(&self.payload)?));
+        match outcome {
+            Ok(_) => self.state = TcpState { output: Output::Regenerated, ..next },
+            Err(_) => self.retained.truncate(self.retained.len() - output.len().min(self.retained.len())),
+        }
+        outcome.map(|_| ())
+    }
+
+    fn write(&mut self, next: &TcpState<'static>, application: &[u8]) -> Result<(), ServeError> {
+        let output = match self.retain {
+            Retain::Bytes(_) => Output::Retained(&self.retained),
+            Retain::Regenerated => Output::Regenerated,
+        };
+        let tcp = TcpState { output, ..*next };
+        Ok(SessionPayload::encode(application, &[(CLIENT, Channel::Tcp(tcp))], &mut self.payload)?)
+    }
+}
