@@ -133,6 +133,7 @@ fn a_killed_services_connection_is_carried_on_and_nothing_is_lost_nor_done_twice
     assert!(prepared.input_known());
     let heirloom = monitor.find("heirloom").unwrap();
     assert_eq!(monitor.state(&heirloom).unwrap().0, 1, "it can be taken over in turn");
+    assert!(heirloom.record.pending.is_some(), "its socket is kept already, for nothing may fail from here on");
     let mut heir = prepared.speak().unwrap();
     assert!(serve_one(&mut heir, &mut sum).unwrap() && serve_one(&mut heir, &mut sum).unwrap());
     assert_eq!([answer(&mut client), answer(&mut client)], [1_111, 11_111]);

@@ -73,6 +73,11 @@ impl PreparedSession {
         self.input_known
     }
 
+    /// What it is opened with.
+    pub fn config(&self) -> &SessionConfig {
+        &self.config
+    }
+
     /// The session in its new State Box.
     pub fn session(&self) -> &Session {
         &self.session

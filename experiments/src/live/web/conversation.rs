@@ -6,10 +6,13 @@
 //! had: part of a request is committed as that.
 
 use std::error::Error;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::Duration;
 
-use backdoor_host::serve::TcpSession;
+use backdoor_host::serve::{PreparedSession, ServeError, TcpSession};
 
 use super::serve::Shared;
 use super::state::WebState;
@@ -19,6 +22,22 @@ use crate::live::two_locks::lock;
 const INPUT_BYTES: usize = 64 << 10;
 /// Stack of a session's thread.
 const STACK_BYTES: usize = 256 << 10;
+
+/// A session that was carried on to here, and everything that it needs to be served, its thread too. Dropped, it never
+/// speaks.
+pub(super) struct Silent {
+    go: Sender<()>,
+    spoke: Receiver<Result<(), ServeError>>,
+}
+
+impl Silent {
+    /// The session is this node's: it speaks, and is served. What comes is whether it could; if not, its client was told.
+    pub(super) fn speak(self) -> Receiver<Result<(), ServeError>> {
+        // If its thread has ended, nothing comes.
+        let _ = self.go.send(());
+        self.spoke
+    }
+}
 
 /// A session at work.
 pub(super) struct Conversation {
@@ -31,14 +50,42 @@ pub(super) struct Conversation {
 }
 
 impl Conversation {
-    /// Serves the session in a thread of its own, from `state` on.
-    pub(super) fn begin(link: TcpSession, state: WebState, shared: Arc<Shared>) -> Result<(), Box<dyn Error>> {
+    /// Serves the session in a thread of its own, from `state` on, until its client leaves, or can't be understood, or is
+    /// another's. Dropping the session says the one, and nothing of the other.
+    pub(super) fn begin(link: TcpSession, state: WebState, shared: Arc<Shared>) -> io::Result<()> {
+        thread(move || Conversation::hold(link, state, shared))
+    }
+
+    /// The same for a session that was carried on to here, as soon as it may speak.
+    pub(super) fn prepare(mut session: PreparedSession, state: WebState, shared: Arc<Shared>) -> io::Result<Silent> {
+        let (go, may_speak) = mpsc::channel();
+        let (tell, spoke) = mpsc::channel();
+        let every = Duration::from_nanos(session.config().say_every().0);
+        thread(move || {
+            while let Err(still) = may_speak.recv_timeout(every) {
+                match still {
+                    RecvTimeoutError::Timeout => session.waits(),
+                    RecvTimeoutError::Disconnected => return,
+                }
+            }
+            // Whoever asked may be gone; the client is not.
+            match session.speak() {
+                Ok(link) => {
+                    let _ = tell.send(Ok(()));
+                    Conversation::hold(link, state, shared);
+                }
+                Err(error) => {
+                    let _ = tell.send(Err(error));
+                }
+            }
+        })?;
+        Ok(Silent { go, spoke })
+    }
+
+    fn hold(link: TcpSession, state: WebState, shared: Arc<Shared>) {
         let mut conversation = Conversation { link, state, shared, input: Vec::new(), bytes: Vec::new() };
-        let thread = std::thread::Builder::new().name("session".into()).stack_size(STACK_BYTES);
-        // Until its client leaves, or can't be understood, or is another's. Dropping the session says the one, and nothing of
-        // the other.
-        thread.spawn(move || drop(conversation.serve()))?;
-        Ok(())
+        // There is nobody to tell why it ended.
+        let _ = conversation.serve();
     }
 
     fn serve(&mut self) -> Result<(), Box<dyn Error>> {
@@ -89,13 +136,18 @@ impl Conversation {
     }
 }
 
+/// A session's thread.
+fn thread(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    std::thread::Builder::new().name("session".into()).stack_size(STACK_BYTES).spawn(work).map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
-    use std::time::Duration;
 
     use backdoor_core::Nanos;
+    use backdoor_core::channels::{Channel, SessionPayload};
     use backdoor_core::detector::DeadlineDetector;
     use backdoor_core::monitor::{Monitor, MonitorConfig, Standing};
     use backdoor_host::agent::{Agent, AgentConfig};
@@ -103,6 +155,8 @@ mod tests {
     use backdoor_host::attach::{Attachment, attach_local};
     use backdoor_host::clock;
     use backdoor_host::protocol::HOOK_TABLE;
+    use backdoor_host::serve::CLIENT;
+    use backdoor_host::tcp::{self, TcpError};
     use backdoor_transports::shm::ShmTransport;
 
     use super::super::content;
@@ -140,11 +194,31 @@ mod tests {
 
         /// A client whose session is served.
         fn client(&self) -> TcpStream {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-            welcome(listener.accept().unwrap().0, &self.shared).unwrap();
+            let (client, connection) = connected();
+            welcome(connection, &self.shared).unwrap();
             client
+        }
+
+        /// A client whose requests, so far, wait for an heir; and that heir, which has not spoken yet.
+        fn client_of_silent(&self, requests: &[u8]) -> (TcpStream, Silent) {
+            let (mut client, connection) = connected();
+            let (app, config) = (lock(&self.shared.app), self.shared.config());
+            let old = TcpSession::accept(&app, connection, "old", config).unwrap();
+            client.write_all(requests).unwrap();
+            let queues = tcp::queues(old.stream()).unwrap();
+            assert_eq!(queues.unread, requests);
+            let mut payload = Vec::new();
+            SessionPayload::encode(b"", &[(CLIENT, Channel::Tcp(*old.state()))], &mut payload).unwrap();
+            tcp::silence(old.stream()).unwrap();
+            drop(old);
+            let prepared = loop {
+                match TcpSession::adopt(&app, &payload, Some(&queues), "client 0", config, |_| Vec::new()) {
+                    // Until the agent has let go of the old one.
+                    Err(ServeError::Tcp(TcpError::InUse { .. })) => std::thread::sleep(Duration::from_millis(1)),
+                    prepared => break prepared.unwrap(),
+                }
+            };
+            (client, Conversation::prepare(prepared, WebState::default(), Arc::clone(&self.shared)).unwrap())
         }
 
         /// How the first client's session is seen now.
@@ -164,6 +238,13 @@ mod tests {
             .collect();
             seen.last().is_some_and(Option::is_some) && !seen.contains(&Some(Standing::Suspected))
         }
+    }
+
+    fn connected() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        (client, listener.accept().unwrap().0)
     }
 
     /// Reads answers to counts, which must be these.
@@ -208,6 +289,26 @@ mod tests {
             client.read_exact(&mut answer).unwrap();
             assert!(answer == expected, "answer {seed}");
         }
+    }
+
+    #[test]
+    fn a_session_that_waits_to_speak_is_not_suspected_for_the_requests_that_wait_with_it() {
+        let Some(mut served) = Served::with_deadline(Nanos::from_secs(1)) else { return };
+        let (mut client, silent) = served.client_of_silent(&COUNT.repeat(2));
+        assert!(served.is_never_suspected(3_000));
+        silent.speak().recv().unwrap().unwrap();
+        expect_counts(&mut client, 1..=2);
+        client.write_all(COUNT).unwrap();
+        expect_counts(&mut client, 3..=3);
+    }
+
+    #[test]
+    fn a_session_that_may_not_speak_never_does() {
+        let Some(served) = Served::with_deadline(Nanos::from_secs(60)) else { return };
+        let (mut client, silent) = served.client_of_silent(COUNT);
+        drop(silent);
+        client.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        assert_eq!(client.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]

@@ -230,5 +230,5 @@ pub(super) fn welcome(stream: TcpStream, shared: &Arc<Shared>) -> Result<(), Box
     stream.set_nonblocking(false)?;
     let number = shared.sessions.fetch_add(1, Ordering::Relaxed);
     let link = TcpSession::accept(&lock(&shared.app), stream, &format!("client {number}"), shared.config())?;
-    Conversation::begin(link, WebState::default(), Arc::clone(shared))
+    Ok(Conversation::begin(link, WebState::default(), Arc::clone(shared))?)
 }

@@ -15,10 +15,10 @@ use backdoor_core::transport::{Completion, Done, Transport, TransportError, Work
 use backdoor_host::attach::Attachment;
 use backdoor_host::clock;
 use backdoor_host::net::{Announcer, Cause, Links};
-use backdoor_host::serve::{PreparedSession, SessionConfig, TcpSession};
+use backdoor_host::serve::{SessionConfig, TcpSession};
 use backdoor_host::tcp::{MAX_REFILL_BYTES, Queues};
 
-use super::conversation::Conversation;
+use super::conversation::{Conversation, Silent};
 use super::offers::{self, AnswerHead, OfferHead};
 use super::serve::Shared;
 use super::state::WebState;
@@ -39,18 +39,12 @@ pub(super) struct StandBy {
     pub(super) shared: Arc<Shared>,
 }
 
-/// A session that is ready to be served here, and silent.
-struct Prepared {
-    session: PreparedSession,
-    state: WebState,
-}
-
 /// An offer that is being taken up.
 struct Taking {
     head: OfferHead,
     reinstatement: Reinstatement,
     actions: Vec<TargetAction>,
-    prepared: Option<Prepared>,
+    prepared: Option<Silent>,
     /// It is this node's, and is to speak.
     serves: bool,
     is_over: bool,
@@ -162,17 +156,17 @@ impl StandBy {
             return;
         }
         let announced = self.announcer.announce(*self.address.ip()).map_err(|error| error.to_string());
+        let mut speaking = Vec::new();
         for taking in batch.iter_mut().filter(|taking| taking.serves) {
-            let Some(Prepared { session, state }) = taking.prepared.take() else { continue };
+            let Some(silent) = taking.prepared.take() else { continue };
             taking.answer.served_ns = clock::now().0;
-            let begin = || {
-                let link = session.speak()?;
-                link.stream().set_nodelay(true)?;
-                Conversation::begin(link, state, Arc::clone(&self.shared))
-            };
-            let begun = begin().map_err(|error| error.to_string());
-            // The session is this node's, and lost: nobody else can have it any more.
-            taking.answer.why = announced.clone().and(begun).err();
+            speaking.push((&mut taking.answer, silent.speak()));
+        }
+        for (answer, spoke) in speaking {
+            let spoke = spoke.recv().map_err(|_| "its thread has ended".to_owned());
+            let spoke = spoke.and_then(|spoke| spoke.map_err(|error| error.to_string()));
+            // The session is this node's, and lost: nobody else can have it any more. Its client was told.
+            answer.why = announced.clone().and(spoke).err();
         }
     }
 
@@ -181,7 +175,7 @@ impl StandBy {
         head: &OfferHead,
         payload: &[u8],
         queues: Option<&Queues>,
-    ) -> Result<Prepared, Box<dyn Error>> {
+    ) -> Result<Silent, Box<dyn Error>> {
         if !self.has_address {
             match self.links.add_address(&self.link, *self.address.ip(), 32) {
                 Err(error) if !matches!(error.cause(), Cause::AddressExists { .. }) => return Err(error.into()),
@@ -197,7 +191,7 @@ impl StandBy {
         };
         let config = SessionConfig { deadline: Nanos(head.deadline_ns), ..self.shared.config() };
         let session = TcpSession::adopt(&lock(&self.shared.app), payload, queues, &head.name, config, replay)?;
-        Ok(Prepared { session, state })
+        Ok(Conversation::prepare(session, state, Arc::clone(&self.shared))?)
     }
 
     fn swap(&mut self, request: backdoor_core::transport::WorkRequest) -> Result<u64, TransportError> {
