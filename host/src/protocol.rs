@@ -27,9 +27,11 @@
 //! other requests is closed. If it is to `keep` the socket, the agent does so when the application dies, so that its client
 //! is not told, for as long as the agent is configured to: somebody may carry the connection on.
 //!
-//! `queues` is for whoever takes a session over: what its kept TCP connection holds, as it is now. It is refused unless
-//! the session's claim word says that it is claimed, for the connection pauses meanwhile, and its owner's calls may fail.
-//! `let_go` closes what the agent keeps of it, in silence and under the same condition: the connection lives elsewhere now.
+//! `queues` is for whoever takes a session over: what its kept TCP connection holds, as it is now. It is refused as long as
+//! the session may be given back (its claim word says *unclaimed* or *claimed*), for the connection pauses meanwhile, and
+//! its owner's calls may fail. `let_go` closes what the agent keeps of it, in silence and under the same condition: the
+//! connection lives elsewhere now, or can't be carried on. The agent does so by itself when it finds that the session has
+//! moved, or has been lost to its owner for as long as the agent keeps connections.
 //!
 //! `revoke` takes a region back from the network card, so that no monitor on another machine can reach it; `restore`
 //! offers it again, under another key of the card. Memory that processes of this machine have mapped stays with them.
@@ -99,12 +101,12 @@ pub enum Request {
         /// Whether it is kept for a while if the application dies.
         keep: bool,
     },
-    /// Whoever has claimed a session wants to know what its kept connection holds.
+    /// Whoever takes a session over wants to know what its kept connection holds.
     Queues {
         /// Its number.
         session: u64,
     },
-    /// Whoever has claimed a session has no more use for its kept connection.
+    /// Whoever takes a session over has no more use for its kept connection.
     LetGo {
         /// Its number.
         session: u64,
@@ -270,7 +272,7 @@ pub enum Reason {
     Busy,
     /// The application is not registered over this connection.
     NotYours,
-    /// The session is its owner's.
+    /// The session is its owner's, or may be given back.
     NotClaimed,
     /// The agent itself failed.
     Internal,

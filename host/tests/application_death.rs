@@ -8,12 +8,12 @@ use std::time::Duration;
 use backdoor_core::Nanos;
 use backdoor_core::progress_box::EntityState;
 use backdoor_core::state_box::CommitError;
-use backdoor_core::takeover::{Claim, Doubt, Duty, Epoch, Ownership, PartyId};
+use backdoor_core::takeover::{Doubt, Duty, Ownership};
 use backdoor_core::transport::Done;
 use backdoor_host::app::{AppError, Node};
 use backdoor_host::protocol::Reason;
 use backdoor_host::wire::ConnectionError;
-use common::{Monitor, RELAXED, TestNode, socket_of_parent, wait_for};
+use common::{CLAIMED, FENCING, Monitor, RELAXED, TestNode, socket_of_parent, wait_for};
 
 fn state_of(client: usize) -> Vec<u8> {
     (0..1000 + client).map(|i| (i * 31 + client * 7) as u8).collect()
@@ -117,7 +117,7 @@ fn a_session_taken_over_is_kept_for_its_heir() {
     session.commit(b"mine").unwrap();
     let entity = monitor.find("client").unwrap();
     let claim = entity.record.state_box.unwrap().claim;
-    let [claimed, fencing] = [claimed(), fencing()].map(|claim| claim.word(0));
+    let [claimed, fencing] = [CLAIMED, FENCING].map(|claim| claim.word(0));
     assert_eq!(monitor.claim(claim, 0, claimed), Ok(Done::CompareSwapped { previous: 0 }));
     assert_eq!(session.ownership(), Ownership::InDoubt);
     assert_eq!(session.commit(b"perhaps mine"), Err(CommitError::InDoubt { claim: claimed }));
@@ -129,14 +129,6 @@ fn a_session_taken_over_is_kept_for_its_heir() {
     assert_eq!(monitor.state(&entity), Ok((1, b"mine".to_vec())));
 }
 
-fn claimed() -> Claim {
-    Claim::Claimed { by: PartyId::new(1).unwrap(), epoch: Epoch(1) }
-}
-
-fn fencing() -> Claim {
-    Claim::Fencing { by: PartyId::new(1).unwrap(), epoch: Epoch(1) }
-}
-
 #[test]
 fn a_session_in_doubt_shows_life_for_the_takers_patience_and_is_served_on_when_given_back() {
     let test = TestNode::start(|_| ());
@@ -146,7 +138,7 @@ fn a_session_in_doubt_shows_life_for_the_takers_patience_and_is_served_on_when_g
     let mut session = app.open_session("client", RELAXED, 100).unwrap();
     session.commit(b"one").unwrap();
     let claim = monitor.find("client").unwrap().record.state_box.unwrap().claim;
-    let word = claimed().word(0);
+    let word = CLAIMED.word(0);
     monitor.claim(claim, 0, word).unwrap();
 
     let count = |monitor: &mut Monitor| monitor.find("client").unwrap().liveness.count();
@@ -163,9 +155,35 @@ fn a_session_in_doubt_shows_life_for_the_takers_patience_and_is_served_on_when_g
     assert_eq!(committed, Ok(2));
     assert_eq!(session.duty(&mut Doubt::new(RELAXED)), Duty::Serve);
 
-    let word = fencing().word(0);
+    let word = FENCING.word(0);
     monitor.claim(claim, 0, word).unwrap();
     assert_eq!(session.commit_or_wait(b"three", RELAXED), Err(CommitError::Lost { claim: word }));
+}
+
+#[test]
+fn a_claim_that_comes_too_late_concerns_nobody_else() {
+    let test = TestNode::start(|_| ());
+    let mut monitor = test.attach();
+    let app = Node::connect(test.socket()).unwrap().register("kv", RELAXED).unwrap();
+    let claim_of = |monitor: &mut Monitor, name: &str| monitor.find(name).unwrap().record.state_box.unwrap().claim;
+    let first = app.open_session("first", RELAXED, 100).unwrap();
+    let claim = claim_of(&mut monitor, "first");
+    drop(first);
+    wait_for("it is gone", || monitor.find("first").is_none());
+    for word in [CLAIMED, FENCING].map(|claim| claim.word(0)) {
+        monitor.claim(claim, 0, word).unwrap();
+        let second = app.open_session("second", RELAXED, 100).unwrap();
+        // Given back, or moved: whatever becomes of the first.
+        monitor.claim(claim, word, 0).unwrap();
+        assert_eq!(second.ownership(), Ownership::Mine);
+        assert_ne!(claim_of(&mut monitor, "second"), claim);
+        drop(second);
+        wait_for("it is gone", || monitor.find("second").is_none());
+    }
+    // When there is no other, such a word serves, too.
+    monitor.claim(claim, 0, CLAIMED.word(0)).unwrap();
+    let all: Vec<_> = (0..16).map(|i| app.open_session(&format!("{i}"), RELAXED, 100).unwrap()).collect();
+    assert!(all.iter().all(|session| session.ownership() == Ownership::Mine));
 }
 
 /// Fills the node with the sessions of an application that then dies.

@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use backdoor_core::Nanos;
 use backdoor_core::channels::{Channel, SessionPayload};
+use backdoor_core::takeover::Claim;
+use backdoor_core::transport::Done;
+use backdoor_host::agent::AgentConfig;
 use backdoor_host::app::{App, Node};
 use backdoor_host::protocol::Reason;
 use backdoor_host::serve::{CLIENT, Retain, ServeError, SessionConfig, TcpSession};
 use backdoor_host::tcp;
 use backdoor_host::wire::ConnectionError;
-use common::{Monitor, RELAXED, TestNode, is_root, socket_of_parent, wait_for};
+use common::{CLAIMED, Entity, FENCING, MOVED, Monitor, RELAXED, TestNode, is_root, socket_of_parent, wait_for};
 
 const RETAINING: SessionConfig = SessionConfig {
     deadline: RELAXED,
@@ -50,13 +53,27 @@ fn answer(client: &mut TcpStream) -> u64 {
     u64::from_le_bytes(sum)
 }
 
-/// Claims a session as a taker does; answers its number and its payload.
-fn claim(monitor: &mut Monitor, name: &str) -> (u64, Vec<u8>) {
-    let entity = monitor.find(name).unwrap();
-    let location = entity.record.state_box.unwrap();
-    let (_, payload) = monitor.state(&entity).unwrap();
-    monitor.claim(location.claim, 0, 1).unwrap();
-    (entity.record.session, payload)
+/// Nothing is heard: no byte, no end, no reset.
+fn expect_silence(client: &mut TcpStream) {
+    client.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+}
+
+/// Swaps a session's claim word, as takers and targets do.
+fn swap(monitor: &mut Monitor, session: &Entity, from: Claim, to: Claim) {
+    let [expected, new] = [from, to].map(|claim| claim.word(0));
+    let done = monitor.claim(session.record.state_box.unwrap().claim, expected, new);
+    assert_eq!(done, Ok(Done::CompareSwapped { previous: expected }));
+}
+
+/// Takes a session over as far as a taker can; answers its number and its payload.
+fn take(monitor: &mut Monitor, name: &str) -> (u64, Vec<u8>) {
+    let session = monitor.find(name).unwrap();
+    swap(monitor, &session, Claim::Unclaimed, CLAIMED);
+    swap(monitor, &session, CLAIMED, FENCING);
+    let (_, payload) = monitor.state(&session).unwrap();
+    (session.record.session, payload)
 }
 
 #[test]
@@ -80,7 +97,7 @@ fn a_service_that_is_killed() {
     }
 }
 
-/// A connection to a service that answers three requests, and its process.
+/// A connection to a service that has answered three requests, and its process.
 fn served(test: &TestNode) -> (TcpStream, common::Killed) {
     let mut child = test.spawn("a_service_that_is_killed");
     let mut port = [0; 2];
@@ -93,6 +110,15 @@ fn served(test: &TestNode) -> (TcpStream, common::Killed) {
     (client, child)
 }
 
+/// The same; the service was killed after it had read a fourth.
+fn killed(test: &TestNode) -> TcpStream {
+    let (mut client, mut child) = served(test);
+    client.write_all(&1_000u64.to_le_bytes()).unwrap();
+    child.0.stderr.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    child.kill();
+    client
+}
+
 #[test]
 fn a_killed_services_connection_is_carried_on_and_nothing_is_lost_nor_done_twice() {
     if !is_root() {
@@ -100,21 +126,15 @@ fn a_killed_services_connection_is_carried_on_and_nothing_is_lost_nor_done_twice
     }
     let test = TestNode::start(|_| {});
     let mut monitor = test.attach();
-    let (mut client, mut child) = served(&test);
-    client.write_all(&1_000u64.to_le_bytes()).unwrap();
-    child.0.stderr.as_mut().unwrap().read_exact(&mut [0]).unwrap();
-    child.kill();
+    let mut client = killed(&test);
     // Nobody is there, and nobody tells the client.
     client.write_all(&10_000u64.to_le_bytes()).unwrap();
-    client.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
-    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    expect_silence(&mut client);
 
     let node = Node::connect(test.socket()).unwrap();
     let number = monitor.find("client").unwrap().record.session;
-    let refused = node.queues(number).unwrap_err();
-    assert!(matches!(refused, ConnectionError::Refused { reason: Reason::NotClaimed, .. }), "{refused}");
-    let (number, payload) = claim(&mut monitor, "client");
+    expect_not_claimed(node.queues(number));
+    let (number, payload) = take(&mut monitor, "client");
     let queues = node.queues(number).unwrap();
     let unread: Vec<u8> = [1_000u64, 10_000].iter().flat_map(|number| number.to_le_bytes()).collect();
     assert_eq!((&queues.unread, queues.unacknowledged.len(), queues.ended), (&unread, 0, false));
@@ -153,10 +173,7 @@ fn a_connection_that_nobody_carries_on_ends_after_a_while() {
         return;
     }
     let test = TestNode::start(|config| config.keep = Nanos::from_millis(300));
-    let (mut client, mut child) = served(&test);
-    client.write_all(&1_000u64.to_le_bytes()).unwrap();
-    child.0.stderr.as_mut().unwrap().read_exact(&mut [0]).unwrap();
-    child.kill();
+    let mut client = killed(&test);
     assert!(!matches!(client.read(&mut [0]), Ok(1..)), "the kernel tells it");
     let node = Node::connect(test.socket()).unwrap();
     wait_for("the socket is let go", || node.status().unwrap().queues == 0);
@@ -169,32 +186,58 @@ fn accepted(app: &App, name: &str, config: SessionConfig) -> (TcpStream, TcpSess
     (client, TcpSession::accept(app, listener.accept().unwrap().0, name, config).unwrap())
 }
 
-#[test]
-fn an_owner_that_lost_its_session_falls_silent_and_the_heir_serves_the_request_that_it_had_read() {
-    if !is_root() {
-        return;
-    }
-    let test = TestNode::start(|_| {});
-    let node = Node::connect(test.socket()).unwrap();
-    let app = node.register("sums", RELAXED).unwrap();
-    let mut monitor = test.attach();
-    for (name, retain) in [("retains", Retain::Bytes(4_096)), ("regenerates", Retain::Regenerated)] {
-        let config = SessionConfig { retain, ..RETAINING };
-        let (mut client, mut old) = accepted(&app, name, config);
+/// A node that serves one client, and everybody around.
+struct Scene {
+    test: TestNode,
+    node: Node,
+    app: App,
+    monitor: Monitor,
+    config: SessionConfig,
+    client: TcpStream,
+    old: TcpSession,
+    sum: u64,
+}
+
+impl Scene {
+    /// A session that has answered one request and has read another one, of 8. `None` for whoever is not root.
+    fn in_the_second_request(retain: Retain, change: impl FnOnce(&mut AgentConfig)) -> Option<Self> {
+        if !is_root() {
+            return None;
+        }
+        let test = TestNode::start(change);
+        let node = Node::connect(test.socket()).unwrap();
+        let app = node.register("sums", RELAXED).unwrap();
+        let monitor = test.attach();
+        let (config, mut sum) = (SessionConfig { retain, ..RETAINING }, 0);
+        let (mut client, mut old) = accepted(&app, "client", config);
         client.write_all(&7u64.to_le_bytes()).unwrap();
-        let mut sum = 0;
         assert!(serve_one(&mut old, &mut sum).unwrap());
         assert_eq!(answer(&mut client), 7);
         client.write_all(&8u64.to_le_bytes()).unwrap();
-        let mut request = [0; 8];
-        assert_eq!(old.read(&mut request).unwrap(), 8);
-        let (number, payload) = claim(&mut monitor, name);
+        assert_eq!(old.read(&mut [0; 8]).unwrap(), 8);
+        Some(Scene { test, node, app, monitor, config, client, old, sum })
+    }
+
+    /// Sockets that the agent holds.
+    fn kept(&self) -> u64 {
+        self.node.status().unwrap().queues
+    }
+}
+
+const BOTH_WAYS: [Retain; 2] = [Retain::Bytes(4_096), Retain::Regenerated];
+
+#[test]
+fn an_owner_that_lost_its_session_falls_silent_and_the_heir_serves_the_request_that_it_had_read() {
+    for retain in BOTH_WAYS {
+        let Some(scene) = Scene::in_the_second_request(retain, |_| {}) else { return };
+        let Scene { test: _test, node, app, mut monitor, config, mut client, mut old, mut sum } = scene;
+        let (number, payload) = take(&mut monitor, "client");
         let refused = old.commit_and_send(b"", 8, b"never heard").unwrap_err();
         assert!(matches!(refused, ServeError::Lost), "{refused}");
         let queues = node.queues(number).unwrap();
         assert_eq!(queues.unread, 8u64.to_le_bytes());
         drop(old);
-        assert_eq!(node.queues(number).unwrap().unread, 8u64.to_le_bytes(), "kept for whoever claimed it");
+        assert_eq!(node.queues(number).unwrap().unread, 8u64.to_le_bytes(), "kept for whoever took it");
         node.let_go(number).unwrap();
         wait_for("it is let go", || node.status().unwrap().queues == 0);
         let replay = |range: std::ops::Range<u64>| vec![0; (range.end - range.start) as usize];
@@ -207,35 +250,23 @@ fn an_owner_that_lost_its_session_falls_silent_and_the_heir_serves_the_request_t
 
 #[test]
 fn a_reply_that_was_promised_and_not_sent_comes_from_the_heir_without_its_socket() {
-    if !is_root() {
-        return;
-    }
-    let test = TestNode::start(|_| {});
-    let app = Node::connect(test.socket()).unwrap().register("sums", RELAXED).unwrap();
-    let mut monitor = test.attach();
-    for (name, retain) in [("retains", Retain::Bytes(4_096)), ("regenerates", Retain::Regenerated)] {
-        let config = SessionConfig { retain, ..RETAINING };
-        let (mut client, mut old) = accepted(&app, name, config);
-        client.write_all(&7u64.to_le_bytes()).unwrap();
-        let mut sum = 0;
-        assert!(serve_one(&mut old, &mut sum).unwrap());
-        assert_eq!(answer(&mut client), 7);
-        client.write_all(&8u64.to_le_bytes()).unwrap();
-        assert_eq!(old.read(&mut [0; 8]).unwrap(), 8);
+    for retain in BOTH_WAYS {
+        let Some(scene) = Scene::in_the_second_request(retain, |_| {}) else { return };
+        let Scene { test: _test, node, app, mut monitor, config, mut client, mut old, mut sum } = scene;
         // From here on nothing leaves, as on a node that is cut off after the commit.
-        tcp::silence(old.stream().try_clone().unwrap()).unwrap();
+        tcp::silence(old.stream()).unwrap();
         sum += 8;
         let failed = old.commit_and_send(&sum.to_le_bytes(), 8, &sum.to_le_bytes()).unwrap_err();
         assert!(matches!(failed, ServeError::Client(_)), "{failed}");
-        let (number, payload) = claim(&mut monitor, name);
+        let (number, payload) = take(&mut monitor, "client");
         drop(old);
-        Node::connect(test.socket()).unwrap().let_go(number).unwrap();
-        wait_for("it is let go", || monitor.find(name).is_none_or(|entity| entity.record.pending.is_none()));
+        node.let_go(number).unwrap();
+        wait_for("it is let go", || node.status().unwrap().queues == 0);
         let replay = |range: std::ops::Range<u64>| {
             assert_eq!(range, 8..16, "the first reply was acknowledged when the second one was promised");
             15u64.to_le_bytes().to_vec()
         };
-        let heir = TcpSession::adopt(&app, &payload, None, &format!("heir of {number}"), config, replay).unwrap();
+        let heir = TcpSession::adopt(&app, &payload, None, "heirloom", config, replay).unwrap();
         assert!(!heir.input_known(), "and there was none");
         let mut heir = heir.speak().unwrap();
         assert_eq!(answer(&mut client), 15);
@@ -243,6 +274,99 @@ fn a_reply_that_was_promised_and_not_sent_comes_from_the_heir_without_its_socket
         assert!(serve_one(&mut heir, &mut sum).unwrap());
         assert_eq!(answer(&mut client), 16);
     }
+}
+
+fn expect_not_claimed<T: std::fmt::Debug>(outcome: Result<T, ConnectionError>) {
+    let refused = outcome.unwrap_err();
+    assert!(matches!(refused, ConnectionError::Refused { reason: Reason::NotClaimed, .. }), "{refused}");
+}
+
+#[test]
+fn an_owner_in_doubt_waits_and_serves_on_when_its_session_is_given_back() {
+    let Some(mut scene) = Scene::in_the_second_request(Retain::Regenerated, |_| {}) else { return };
+    let session = scene.monitor.find("client").unwrap();
+    swap(&mut scene.monitor, &session, Claim::Unclaimed, CLAIMED);
+    // Who may get its session back has its connection to itself.
+    expect_not_claimed(scene.node.queues(session.record.session));
+    expect_not_claimed(scene.node.let_go(session.record.session));
+    let mut old = scene.old;
+    let serving = std::thread::spawn(move || old.commit_and_send(b"", 8, &15u64.to_le_bytes()).map(|()| old));
+    expect_silence(&mut scene.client);
+    let seen = scene.monitor.find("client").unwrap();
+    assert!(seen.liveness.count() > session.liveness.count() + 2, "it shows life");
+    swap(&mut scene.monitor, &session, CLAIMED, Claim::Unclaimed);
+    assert_eq!(answer(&mut scene.client), 15);
+    drop(serving.join().unwrap().unwrap());
+    assert_eq!(scene.client.read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn what_its_owner_closes_in_doubt_ends_when_it_is_given_back_and_not_before() {
+    let Some(mut scene) = Scene::in_the_second_request(Retain::Regenerated, |_| {}) else { return };
+    scene.old.commit_and_send(b"", 8, b"").unwrap();
+    let session = scene.monitor.find("client").unwrap();
+    swap(&mut scene.monitor, &session, Claim::Unclaimed, CLAIMED);
+    drop(scene.old);
+    expect_silence(&mut scene.client);
+    swap(&mut scene.monitor, &session, CLAIMED, Claim::Unclaimed);
+    assert_eq!(scene.client.read(&mut [0]).unwrap(), 0, "an end like any other");
+    wait_for("it is gone", || scene.node.status().unwrap().sessions == 0);
+}
+
+#[test]
+fn what_its_owner_closes_in_doubt_is_there_for_the_taker_and_closed_in_silence_when_it_has_moved() {
+    let Some(mut scene) = Scene::in_the_second_request(Retain::Regenerated, |_| {}) else { return };
+    let session = scene.monitor.find("client").unwrap();
+    swap(&mut scene.monitor, &session, Claim::Unclaimed, CLAIMED);
+    drop(std::mem::replace(&mut scene.old, accepted(&scene.app, "another", RETAINING).1));
+    swap(&mut scene.monitor, &session, CLAIMED, FENCING);
+    assert_eq!(scene.node.queues(session.record.session).unwrap().unread, 8u64.to_le_bytes());
+    assert_eq!(scene.kept(), 2);
+    swap(&mut scene.monitor, &session, FENCING, MOVED);
+    wait_for("it is let go", || scene.kept() == 1);
+    expect_silence(&mut scene.client);
+}
+
+#[test]
+fn an_owner_that_waits_for_input_of_a_session_that_has_moved_waits_no_longer() {
+    let Some(mut scene) = Scene::in_the_second_request(Retain::Regenerated, |_| {}) else { return };
+    let mut old = scene.old;
+    let reading = std::thread::spawn(move || old.read(&mut [0; 8]));
+    take(&mut scene.monitor, "client");
+    let session = scene.monitor.find("client").unwrap();
+    swap(&mut scene.monitor, &session, FENCING, MOVED);
+    wait_for("an end", || reading.is_finished());
+    assert_eq!(reading.join().unwrap().unwrap(), 0);
+    expect_silence(&mut scene.client);
+}
+
+#[test]
+fn a_lost_session_whose_owner_lives_is_let_go_in_silence_after_a_while() {
+    let while_ = Nanos::from_millis(300);
+    let Some(mut scene) = Scene::in_the_second_request(Retain::Regenerated, |config| config.keep = while_) else {
+        return;
+    };
+    let (number, _) = take(&mut scene.monitor, "client");
+    assert_eq!(scene.node.queues(number).unwrap().unread, 8u64.to_le_bytes());
+    wait_for("it is let go", || scene.kept() == 0);
+    expect_silence(&mut scene.client);
+    drop(scene.old);
+    expect_silence(&mut scene.client);
+}
+
+#[test]
+fn a_dead_owners_connection_that_is_claimed_to_the_end_is_closed_in_silence() {
+    if !is_root() {
+        return;
+    }
+    let test = TestNode::start(|config| config.keep = Nanos::from_millis(300));
+    let (mut monitor, node) = (test.attach(), Node::connect(test.socket()).unwrap());
+    let mut client = killed(&test);
+    let session = monitor.find("client").unwrap();
+    swap(&mut monitor, &session, Claim::Unclaimed, CLAIMED);
+    expect_not_claimed(node.queues(session.record.session));
+    wait_for("it is let go", || node.status().unwrap().queues == 0);
+    expect_silence(&mut client);
 }
 
 #[test]

@@ -40,7 +40,9 @@ pub struct AgentConfig {
     /// What died is kept at least this long, for somebody to recover it; then until its room is needed.
     pub retain: Nanos,
     /// Connections of a session whose process died are kept this long, for somebody to carry them on; then their clients
-    /// are told. It concerns those that the service [asked to be kept](crate::app::Session::keep_connection).
+    /// are told. Those of a session that its owner has lost are kept as long, for takers to read what they hold, unless it has
+    /// moved; then they are closed without a word. It concerns those that the service
+    /// [asked to be kept](crate::app::Session::keep_connection).
     pub keep: Nanos,
     /// Most connections at once.
     pub max_connections: usize,

@@ -13,7 +13,7 @@
 //!   no more are held than there are gauges, and the agent starts only where it may have as many descriptors.
 //! * A duplicate keeps its connection open, so it is let go with its session, and when its process dies: then clients are
 //!   told by the kernel, as ever. One that is to be kept is let go a while later, so that somebody can carry it on; and in
-//!   silence if somebody did.
+//!   silence if somebody did. When that is, the registry knows.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,8 +21,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use backdoor_core::progress_box::{MAX_GAUGES, Pending, Slot};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
-use rustix::net::SocketType;
 use rustix::net::sockopt::{socket_acceptconn, socket_type};
+use rustix::net::{Shutdown, SocketType};
 use rustix::time::Timespec;
 
 use super::gauges::GAUGE_SLOTS;
@@ -42,6 +42,15 @@ pub(super) enum QueueError {
     NotTold,
     #[error("all {0} queue gauges are in use")]
     Full(usize),
+}
+
+/// How a socket is let go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Farewell {
+    /// Closed: the kernel tells the other end.
+    AsUsual,
+    /// Without a word: its client talks to somebody else, and would take the end of this connection for that of the other.
+    InSilence,
 }
 
 /// A stream socket, connected or listening.
@@ -121,12 +130,13 @@ impl Queues {
     }
 
     /// Lets go of the socket of the entity in `slot`, if there is one. Its gauge is to be cleared before it is another's.
-    /// If the connection is another's now, it is closed `in_silence`.
-    pub(super) fn release(&mut self, slot: Slot, in_silence: bool) -> Option<u16> {
+    pub(super) fn release(&mut self, slot: Slot, farewell: Farewell) -> Option<u16> {
         let queue = self.held.remove(&slot)?;
-        if in_silence {
+        if farewell == Farewell::InSilence {
             // What is no TCP connection is nobody else's.
-            let _ = tcp::silence(queue.socket);
+            let _ = tcp::silence(&queue.socket);
+            // No word of this goes out. An owner that lives, and waits for input, finds its end.
+            let _ = rustix::net::shutdown(&queue.socket, Shutdown::Read);
         }
         self.free.push_back(queue.gauge);
         Some(queue.gauge)
@@ -252,9 +262,9 @@ mod tests {
         );
         assert_eq!(queues.len(), 3);
         for at in [2, 0, 1] {
-            assert_eq!(queues.release(slot(at), false), Some(gauges[at]));
+            assert_eq!(queues.release(slot(at), Farewell::AsUsual), Some(gauges[at]));
         }
-        assert_eq!(queues.release(slot(1), false), None);
+        assert_eq!(queues.release(slot(1), Farewell::AsUsual), None);
         let again: Vec<u16> = (0..3).map(|at| queues.hold(slot(at), duplicate(&server), false).unwrap()).collect();
         assert_eq!(again, [gauges[2], gauges[0], gauges[1]]);
     }

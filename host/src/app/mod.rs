@@ -102,7 +102,11 @@ impl Node {
         self.ask(&Request::Restore { region: region.0 })
     }
 
-    /// What the kept connection of a session holds that was claimed; see [`tcp::queues`](crate::tcp::queues).
+    /// What the kept connection of a session holds that its owner has lost: for a taker, after its fence. See
+    /// [`tcp::queues`](crate::tcp::queues).
+    ///
+    /// # Errors
+    /// [`Reason::NotClaimed`](crate::protocol::Reason::NotClaimed) while the session may be given back to its owner.
     pub fn queues(&self, session: u64) -> Result<Queues, ConnectionError> {
         let (answer, descriptors) = self.link.request(&Request::Queues { session })?;
         let Answer::Queues(queues) = answer else {
@@ -122,7 +126,11 @@ impl Node {
         Ok(queues.with(unread.to_vec(), unacknowledged.to_vec()))
     }
 
-    /// Makes the agent close what it keeps of a claimed session's connection, without a word to the client.
+    /// Makes the agent close what it keeps of the connection of a session that its owner has lost, without a word to the
+    /// client: for a taker whose session has moved. An agent that sees the session's claim word does so by itself.
+    ///
+    /// # Errors
+    /// As [`queues`](Self::queues).
     pub fn let_go(&self, session: u64) -> Result<(), ConnectionError> {
         self.ask(&Request::LetGo { session })
     }

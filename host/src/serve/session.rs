@@ -61,8 +61,8 @@ impl TcpSession {
         TcpSession { stream, session, config, progress, read, input_end, low_water, peeked }
     }
 
-    /// Reads input that comes after all that was read before; 0 at its end. It stays in the kernel until it is
-    /// [acted upon](Self::commit_and_send), so each call copies what is not acted upon yet once more.
+    /// Reads input that comes after all that was read before; 0 at its end, and when the session has moved. It stays in the
+    /// kernel until it is [acted upon](Self::commit_and_send), so each call copies what is not acted upon yet once more.
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] if the stream doesn't wait, or no longer.
@@ -99,12 +99,12 @@ impl TcpSession {
 
     /// Commits the application's state with the promise of `output`, and that the next `consumed` bytes of what was read
     /// are acted upon; then sends `output`. Waits while somebody claims the session, and while the connection's buffers are
-    /// full; what it [says meanwhile](super#idle) is no lie.
+    /// full, and [says so](super#idle).
     ///
     /// # Errors
     /// [`ServeError::Commit`], [`ServeError::NotRead`] and [`ServeError::NoRoom`]: nothing was committed nor sent.
-    /// [`ServeError::Client`]: it is committed, and the client is gone. [`ServeError::Lost`]: so is the session, and it may
-    /// have been committed.
+    /// [`ServeError::Client`]: it is committed, and the client is gone. [`ServeError::Lost`]: the session is another's; it
+    /// may have been committed before.
     pub fn commit_and_send(&mut self, application: &[u8], consumed: usize, output: &[u8]) -> Result<(), ServeError> {
         if consumed > self.read {
             return Err(ServeError::NotRead { consumed, read: self.read });
@@ -134,10 +134,9 @@ impl TcpSession {
     fn take(&mut self, consumed: usize) -> io::Result<()> {
         let mut left = consumed;
         while left > 0 {
-            let peeked = &mut self.peeked[..left];
-            let stream = self.stream.as_fd();
-            left -= match rustix::io::retry_on_intr(|| rustix::net::recv(stream, &mut *peeked, RecvFlags::DONTWAIT))?.1
-            {
+            let (stream, peeked) = (&self.stream, &mut self.peeked[..left]);
+            let taken = rustix::io::retry_on_intr(|| rustix::net::recv(stream, &mut *peeked, RecvFlags::DONTWAIT));
+            left -= match taken?.1 {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 taken => taken,
             };

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use backdoor_core::Nanos;
 use backdoor_core::progress_box::{EntityRecord, EntityState, Header, Liveness, Slot, read_directory};
 use backdoor_core::state_box::{StateBoxError, StateBoxView};
+use backdoor_core::takeover::{Claim, Epoch, PartyId};
 use backdoor_core::transport::{
     Completion, Done, LocalSlice, Operation, RegionKey, RemoteSlice, Transport, TransportError, WorkId, WorkRequest,
 };
@@ -32,6 +33,12 @@ pub fn is_root() -> bool {
     }
     is_root
 }
+
+/// What a claim word says, from one party's claim on.
+pub const CLAIMED: Claim = Claim::Claimed { by: PARTY, epoch: Epoch(1) };
+pub const FENCING: Claim = Claim::Fencing { by: PARTY, epoch: Epoch(1) };
+pub const MOVED: Claim = Claim::Moved { to: PARTY, epoch: Epoch(1) };
+const PARTY: PartyId = PartyId::new(1).unwrap();
 
 /// An agent, and the directory of its socket.
 pub struct TestNode {
