@@ -4,6 +4,8 @@
 //! | | |
 //! |---|---|
 //! | [`state`] | a session: what was asked, what was promised; no I/O |
+//! | [`request`] | what clients ask for |
+//! | `promised` | what they were promised, in pieces |
 //! | [`content`] | the bytes that it serves |
 //! | [`serve`] | the process that serves, or stands by |
 //! | `conversation` | a session at work |
@@ -15,6 +17,8 @@
 pub mod content;
 mod conversation;
 pub mod offers;
+mod promised;
+pub mod request;
 pub mod rescue;
 pub mod serve;
 mod standby;

@@ -1,13 +1,5 @@
 //! A session of the service, as its State Box holds it: what its client asked for, and what it was promised. No I/O.
 //!
-//! The service speaks as much HTTP/1.1 (RFC 9112) as its clients need, over connections that stay open:
-//!
-//! | request | what it does |
-//! |---|---|
-//! | `GET /bytes/N?seed=S` | answers with N bytes of the content of seed S |
-//! | `POST /count` | adds one to the session's count and answers with it: done twice, it would show |
-//! | `PUT /upload` | takes a body of any length and answers with its SHA-256 |
-//!
 //! Output is promised before it is sent. What was promised can be made again, from any byte that the client has not
 //! acknowledged; so is what a successor replays. Input is taken in as it comes, the first half of a request's head, too; so
 //! nothing stays in the session's socket that it can do nothing about.
@@ -24,12 +16,11 @@ use serde::{Deserialize, Serialize};
 use sha2::digest::common::hazmat::SerializableState;
 use sha2::{Digest, Sha256};
 
-use super::content;
+use super::promised::Promised;
+use super::request::{self, MAX_CONTENT_BYTES, MAX_HEAD_BYTES, Request};
 
 /// Most bytes of content that are promised at once: what is sent between two commits.
 pub const CHUNK_BYTES: u64 = 64 << 10;
-/// Longest head of a request.
-pub const MAX_HEAD_BYTES: usize = 4 << 10;
 /// Bytes of a State Box with room for any state and some twenty answers that are on their way.
 pub const STATE_BYTES: usize = 8 << 10;
 /// Fewest bytes of a State Box in which a session gets on, one answer at a time.
@@ -39,9 +30,6 @@ pub const LEAST_STATE_BYTES: usize = EMPTY_BYTES + MAX_HEAD_BYTES + NEXT_BYTES;
 const EMPTY_BYTES: usize = 640;
 /// Most bytes by which a state grows by the next request or piece of content, beside its head.
 const NEXT_BYTES: usize = 512;
-
-/// Most bytes that a client may ask for.
-pub const MAX_CONTENT_BYTES: u64 = 1 << 40;
 
 /// Why a session ends: its client asks for what makes no sense, or a state is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -87,35 +75,6 @@ enum Doing {
     Receiving { left: u64, hash: Vec<u8> },
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Promised {
-    Text(String),
-    Content { seed: u64, at: u64, length: u64 },
-}
-
-impl Promised {
-    fn length(&self) -> u64 {
-        match self {
-            Promised::Text(text) => text.len() as u64,
-            Promised::Content { length, .. } => *length,
-        }
-    }
-
-    /// Most bytes that it takes in a state.
-    fn state_bytes(&self) -> usize {
-        const NAMES_AND_NUMBERS: usize = 112;
-        let escaped = |byte: u8| match byte {
-            b'\r' | b'\n' | b'"' | b'\\' => 2,
-            0..=0x1f => 6,
-            _ => 1,
-        };
-        match self {
-            Promised::Text(text) => text.bytes().map(escaped).sum::<usize>() + r#"{"Text":""},"#.len(),
-            Promised::Content { .. } => NAMES_AND_NUMBERS,
-        }
-    }
-}
-
 impl WebState {
     /// Reads a state back. None at all is that of a session that has done nothing yet.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, WebError> {
@@ -143,14 +102,11 @@ impl WebState {
     fn check(&self) -> Result<(), WebError> {
         let wrong = |what: &str| Err(WebError::State(what.into()));
         let kept = self.promised.iter().try_fold(self.kept_from, |at, promised| at.checked_add(promised.length()));
-        if kept.is_none() {
+        // Half of what can be counted is left for what comes.
+        if kept.is_none_or(|end| end > u64::MAX / 2) || self.count > u64::MAX / 2 {
             return wrong("more was promised than can be counted");
         }
-        let past_the_end = |promised: &Promised| match promised {
-            Promised::Content { at, length, .. } => at.checked_add(*length).is_none_or(|end| end > MAX_CONTENT_BYTES),
-            Promised::Text(_) => false,
-        };
-        if self.promised.iter().any(past_the_end) {
+        if !self.promised.iter().all(Promised::is_possible) {
             return wrong("content past its end was promised");
         }
         if self.begun.len() >= MAX_HEAD_BYTES || self.doing != Doing::Nothing && !self.begun.is_empty() {
@@ -232,8 +188,11 @@ impl WebState {
         let more = input.len().min(MAX_HEAD_BYTES - before);
         let mut head = std::mem::take(&mut self.begun);
         head.extend(&input[..more]);
-        match self.act_upon(&head)? {
-            Some(length) => Ok(length - before),
+        match request::parse(&head).map_err(WebError::Request)? {
+            Some((request, length)) => {
+                self.act_upon(request);
+                Ok(length - before)
+            }
             None if head.len() < MAX_HEAD_BYTES => {
                 self.begun = head;
                 Ok(more)
@@ -242,23 +201,9 @@ impl WebState {
         }
     }
 
-    /// Acts upon the request whose head `input` begins with; answers the length of that. `None` if it is not whole.
-    fn act_upon(&mut self, input: &[u8]) -> Result<Option<usize>, WebError> {
-        let bad = |why: &str| WebError::Request(why.into());
-        let mut headers = [httparse::EMPTY_HEADER; 32];
-        let mut request = httparse::Request::new(&mut headers);
-        let length = match request.parse(input) {
-            Ok(httparse::Status::Complete(length)) => length,
-            Ok(httparse::Status::Partial) => return Ok(None),
-            Err(error) => return Err(bad(&error.to_string())),
-        };
-        let header = |name: &str| {
-            let found = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
-            std::str::from_utf8(found.value).ok()
-        };
-        match (request.method.unwrap_or(""), request.path.unwrap_or("")) {
-            ("GET", path) => {
-                let (bytes, seed) = asked_for(path).ok_or_else(|| bad("there is no such thing here"))?;
+    fn act_upon(&mut self, request: Request) {
+        match request {
+            Request::Content { bytes, seed } => {
                 self.say(format!(
                     "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: {bytes}\r\n\r\n"
                 ));
@@ -266,21 +211,17 @@ impl WebState {
                     self.doing = Doing::Sending { seed, at: 0, end: bytes };
                 }
             }
-            ("POST", "/count") if matches!(header("content-length"), None | Some("0")) => {
+            Request::Count => {
                 self.count += 1;
                 self.answer(&format!("{}\n", self.count));
             }
-            ("PUT", "/upload") => {
-                let left = header("content-length").and_then(|length| length.trim().parse().ok());
-                let left = left.ok_or_else(|| bad("an upload without its length"))?;
-                if header("expect").is_some_and(|expect| expect.eq_ignore_ascii_case("100-continue")) {
+            Request::Upload { bytes, asks_first } => {
+                if asks_first {
                     self.say("HTTP/1.1 100 Continue\r\n\r\n".into());
                 }
-                self.doing = Doing::Receiving { left, hash: Sha256::new().serialize().to_vec() };
+                self.doing = Doing::Receiving { left: bytes, hash: Sha256::new().serialize().to_vec() };
             }
-            _ => return Err(bad("there is no such thing to do here")),
         }
-        Ok(Some(length))
     }
 
     fn answer(&mut self, body: &str) {
@@ -331,25 +272,12 @@ impl WebState {
             let (from, to) = (range.start.max(at), range.end.min(at + length));
             if from < to {
                 let into = &mut output[(from - range.start) as usize..(to - range.start) as usize];
-                match promised {
-                    Promised::Text(text) => {
-                        into.copy_from_slice(&text.as_bytes()[(from - at) as usize..(to - at) as usize]);
-                    }
-                    Promised::Content { seed, at: start, .. } => content::fill(*seed, start + (from - at), into),
-                }
+                promised.write(from - at, into);
             }
             at += length;
         }
         Ok(output)
     }
-}
-
-/// Length and seed in `/bytes/N?seed=S`.
-fn asked_for(path: &str) -> Option<(u64, u64)> {
-    let (bytes, query) =
-        path.strip_prefix("/bytes/")?.split_once('?').unwrap_or((path.strip_prefix("/bytes/")?, "seed=0"));
-    let bytes = bytes.parse().ok().filter(|bytes| *bytes <= MAX_CONTENT_BYTES)?;
-    Some((bytes, query.strip_prefix("seed=")?.parse().ok()?))
 }
 
 fn resume_hash(bytes: &[u8]) -> Result<Sha256, WebError> {
@@ -369,6 +297,7 @@ pub fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::content;
     use super::*;
     use proptest::prelude::*;
 
@@ -429,6 +358,8 @@ mod tests {
         for state in [
             "{}",
             "[1]",
+            r#"{"count":18446744073709551615,"doing":"Nothing","promised":[],"kept_from":0}"#,
+            r#"{"count":0,"doing":"Nothing","promised":[],"kept_from":18446744073709551615}"#,
             r#"{"count":1,"doing":{"Receiving":{"left":1,"hash":[1]}},"promised":[],"kept_from":0}"#,
             "{\"count\":1,\"doing\":{\"Sending\":{\"seed\":1,\"at\":0,\"end\":9}},\"promised\":[],\"kept_from\":0}\nGET",
             r#"{"count":1,"doing":"Nothing","promised":[{"Content":{"seed":1,"at":9,"length":18446744073709551610}}],"kept_from":0}"#,
@@ -483,23 +414,13 @@ mod tests {
     }
 
     #[test]
-    fn no_state_takes_more_than_it_is_taken_for() {
-        let json = |state: &WebState| {
-            let mut bytes = Vec::new();
-            state.to_bytes(&mut bytes);
-            bytes.len()
-        };
+    fn no_state_that_promised_nothing_takes_more_than_it_is_taken_for() {
         let (left, hash) = (u64::MAX, vec![0xff; Sha256::new().serialize().len()]);
         let doing = Doing::Receiving { left, hash };
-        let mut state = WebState { count: u64::MAX, doing, kept_from: u64::MAX, ..WebState::default() };
-        assert!(json(&state) <= EMPTY_BYTES, "{}", json(&state));
-        let text = Promised::Text((0..=127).map(char::from).chain("é€".chars()).collect());
-        let content = Promised::Content { seed: u64::MAX, at: u64::MAX, length: u64::MAX };
-        for promised in [text, content.clone(), content] {
-            let (before, most) = (json(&state), promised.state_bytes());
-            state.promised.push_back(promised);
-            assert!(json(&state) - before <= most, "{} of {most}", json(&state) - before);
-        }
+        let state = WebState { count: u64::MAX, doing, kept_from: u64::MAX, ..WebState::default() };
+        let mut bytes = Vec::new();
+        state.to_bytes(&mut bytes);
+        assert!(bytes.len() <= EMPTY_BYTES, "{} bytes", bytes.len());
     }
 
     proptest! {
