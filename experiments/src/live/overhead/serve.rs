@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::PathBuf;
 
 use backdoor_core::Nanos;
+use backdoor_core::takeover::TakeoverConfig;
 use backdoor_host::app::{App, Node};
 use backdoor_host::serve::{Retain, SessionConfig, TcpSession};
 use serde::{Deserialize, Serialize};
@@ -100,6 +101,7 @@ fn welcome(app: Option<&App>, stream: TcpStream, number: usize, settings: &Count
         Some(app) => {
             let config = SessionConfig {
                 deadline: Nanos(settings.deadline_ns),
+                patience: TakeoverConfig::default().patience,
                 application_bytes: settings.state_bytes,
                 // Answers are their counters' values, so they could not be made again.
                 retain: Retain::Bytes(2 * MAX_UNDER_WAY * ANSWER_BYTES),
