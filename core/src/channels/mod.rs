@@ -43,6 +43,7 @@
 mod bytes;
 mod error;
 mod ipc;
+pub mod mirror;
 mod payload;
 mod resume;
 mod sequence;
