@@ -21,8 +21,9 @@
 //! # What can't be carried on
 //! A connection that the node's kernel has accepted and its service has not is no session yet: node B's kernel resets it. Of
 //! a node that has vanished (`cut`) nobody knows which input its kernel had acknowledged and its service not acted upon; a
-//! client that uploads waits for ever then. Input that was on its way when the node was cut off is sent again by the
-//! client's own timer, 200 ms after it was sent or later.
+//! client that uploads waits for ever then, unless the taker has a [mirror](backdoor_host::mirror) of what passed at the
+//! switch. Input that was on its way when the node was cut off is sent again by the client's own timer, 200 ms after it was
+//! sent or later; what the mirror saw of it needs not be.
 
 mod client;
 mod network;
@@ -133,6 +134,8 @@ pub struct FailoverConfig {
     pub limit: Nanos,
     /// Seed of the moments of failure and of the contents.
     pub seed: u64,
+    /// Whether the taker has a mirror of what passes between the client and the service.
+    pub mirror: bool,
     /// Where node A is, if not on this machine.
     pub elsewhere: Option<Elsewhere>,
 }
@@ -161,6 +164,7 @@ impl FailoverConfig {
             runs: 20,
             limit: Nanos::from_secs(30),
             seed: 1,
+            mirror: false,
             elsewhere: None,
         }
     }
@@ -287,6 +291,7 @@ fn one_run(config: &FailoverConfig, number: u32, streams: &Streams) -> Result<Fa
         failure: config.failure.name().into(),
         client: config.client.name().into(),
         sessions: errand.connections,
+        mirror: config.mirror,
         ..FailoverRow::default()
     };
     let give_up = failed_at + config.limit;

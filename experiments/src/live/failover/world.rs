@@ -117,6 +117,7 @@ impl World {
                 targets: vec![(TARGET, offers)],
                 port: network.port.clone(),
                 agent: asks_agent.then_some(socket_a),
+                mirror: config.mirror.then(|| (network.clients_port.into(), SERVICE)),
                 poll_ns: config.poll.0,
                 detector: config.detector,
                 // So that it can tell what hindered it before the run is given up.

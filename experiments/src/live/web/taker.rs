@@ -2,12 +2,14 @@
 
 use std::error::Error;
 use std::io::BufRead;
+use std::net::SocketAddrV4;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::mpsc;
 
 use backdoor_core::Nanos;
-use backdoor_core::channels::SessionPayload;
+use backdoor_core::channels::mirror::Limits;
+use backdoor_core::channels::{Channel, SessionPayload};
 use backdoor_core::hook_table::Purpose;
 use backdoor_core::monitor::MonitorConfig;
 use backdoor_core::recovery::SessionToRecover;
@@ -15,7 +17,9 @@ use backdoor_core::takeover::{Outcome, PartyId, TakeoverConfig};
 use backdoor_host::app::Node;
 use backdoor_host::attach::attach;
 use backdoor_host::clock;
+use backdoor_host::mirror::Mirror;
 use backdoor_host::net::{Links, NetworkNamespace};
+use backdoor_host::serve::CLIENT;
 use backdoor_host::tcp::Queues;
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +46,9 @@ pub struct Taker {
     pub port: String,
     /// The socket of the watched node's agent, if it can be asked for what its sockets hold.
     pub agent: Option<PathBuf>,
+    /// The link to the clients, in this process's network namespace, and the service's address, if what passes there is to
+    /// tell what the node's sockets held when its agent can't.
+    pub mirror: Option<(String, SocketAddrV4)>,
     /// Time between polls, in ns.
     pub poll_ns: u64,
     /// What to judge by.
@@ -118,8 +125,11 @@ pub fn play(settings: &Taker, mut tell: impl FnMut(TakerReport) -> std::io::Resu
         targets.push((party, stream));
     }
     drop(sender);
+    let here = NetworkNamespace::current()?;
+    let open = |(link, service): &(String, SocketAddrV4)| Mirror::open(&here, link, *service, Limits::default());
     let mut world = World {
-        links: Links::of(&NetworkNamespace::current()?)?,
+        links: Links::of(&here)?,
+        mirror: settings.mirror.as_ref().map(open).transpose()?,
         port: settings.port.clone(),
         agent: settings.agent.clone(),
         connection: None,
@@ -215,6 +225,7 @@ struct World {
     agent: Option<PathBuf>,
     /// Opened when it is needed: an agent closes one over which nothing is asked.
     connection: Option<Node>,
+    mirror: Option<Mirror>,
     targets: Vec<(PartyId, UnixStream)>,
 }
 
@@ -232,6 +243,13 @@ impl Surroundings for World {
         let queues = connection.queues(session).map_err(|error| error.to_string())?;
         self.connection = Some(connection);
         Ok(Some(queues))
+    }
+
+    fn mirrored(&mut self, payload: &[u8]) -> Result<Option<Queues>, String> {
+        let Some(mirror) = &self.mirror else { return Ok(None) };
+        let payload = SessionPayload::decode(payload).map_err(|error| error.to_string())?;
+        let Some(Channel::Tcp(state)) = payload.channel(CLIENT) else { return Ok(None) };
+        mirror.queues(&state).map(Some).map_err(|error| error.to_string())
     }
 
     fn offer(&mut self, to: PartyId, head: OfferHead, payload: &[u8], queues: Option<&Queues>) -> Result<(), String> {
