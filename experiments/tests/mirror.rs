@@ -40,7 +40,9 @@ fn whatever_else_goes_on_without_a_mirror_goes_on_with_it() {
 
 #[test]
 fn without_a_mirror_the_upload_is_said_not_to_have_finished() {
-    let Some(rows) = rows(&["--client", "curl-upload", "--size", "40MB", "--runs", "1", "--limit", "5s"]) else { return };
+    let Some(rows) = rows(&["--client", "curl-upload", "--size", "40MB", "--runs", "1", "--limit", "5s"]) else {
+        return;
+    };
     let [row] = &rows[..] else { panic!("{rows:?}") };
     assert!(!row.mirror && !row.is_good() && row.trouble.contains("did not finish"), "{row:?}");
 }

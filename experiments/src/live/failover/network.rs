@@ -69,7 +69,8 @@ impl Network {
         links.add_bridge(BRIDGE_HERE)?;
         // From here on dropping it puts things back.
         let (heir_link, port) = (BRIDGE_HERE.into(), link.into());
-        let mut network = Network { client, node: None, heir, heir_link, switch, port, clients_port: CLIENT_HERE, links };
+        let mut network =
+            Network { client, node: None, heir, heir_link, switch, port, clients_port: CLIENT_HERE, links };
         let links = &mut network.links;
         links.set_up(BRIDGE_HERE)?;
         links.add_address(BRIDGE_HERE, NODES[1], PREFIX)?;
