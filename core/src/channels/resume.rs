@@ -34,7 +34,7 @@ pub enum Input<'a> {
         /// Whether none comes after it.
         ended: bool,
     },
-    /// Nobody holds the socket. If there was any, its bytes are lost, and the connection with them: the client sends what
+    /// Nobody holds the socket, or saw what passed. If there was any, its bytes are lost, and the connection with them: the client sends what
     /// comes after them, and resets the connection or waits for ever. If there was none, all is well.
     UnreadUnknown,
 }

@@ -46,7 +46,7 @@ impl Connection {
         self.missed = true;
     }
 
-    pub(super) fn from_client(&mut self, segment: &Segment<'_>, room: usize) {
+    pub(super) fn client_says(&mut self, segment: &Segment<'_>, room: usize) {
         if segment.rst {
             // What is meant for another connection, or made up, has another number (RFC 5961, section 3.2).
             self.over |= segment.sequence == self.input.received();
@@ -68,7 +68,7 @@ impl Connection {
         self.input.sent(segment.sequence, segment.payload, segment.fin && is_whole, room);
     }
 
-    pub(super) fn from_node(&mut self, segment: &Segment<'_>, acknowledges: Option<u32>, room: usize) {
+    pub(super) fn node_says(&mut self, segment: &Segment<'_>, acknowledges: Option<u32>, room: usize) {
         self.over |= segment.rst | segment.fin;
         let Some(acknowledges) = acknowledges.filter(|_| !segment.rst) else { return };
         let begin = segment.sequence.wrapping_add(u32::from(segment.syn));
@@ -92,7 +92,7 @@ impl Connection {
         if self.input.contradicts() {
             return Err(MirrorError::Contradiction);
         }
-        let unread = self.input.from_number(consumed).ok_or(MirrorError::Gap)?;
+        let unread = self.input.since(consumed).ok_or(MirrorError::Gap)?;
         let acknowledged = self.acknowledged.ok_or(MirrorError::ClientUnheard)?;
         let received = self.input.received();
         Ok(Mirrored { acknowledged, sent: self.sent, received, ended: self.input.ended(), unread })

@@ -61,7 +61,7 @@ impl Input {
     }
 
     /// All from the byte with this number on; `None` if it isn't there.
-    pub(super) fn from_number(&self, number: u32) -> Option<Vec<u8>> {
+    pub(super) fn since(&self, number: u32) -> Option<Vec<u8>> {
         let from = offset_near(self.base, number, self.end)?;
         let length = usize::try_from(self.end.checked_sub(from)?).ok()?;
         let skipped = self.kept.len().checked_sub(length)?;

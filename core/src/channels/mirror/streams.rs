@@ -51,9 +51,9 @@ impl Streams {
         let Some(connection) = self.connections.get_mut(&client) else { return };
         connection.heard = self.passed;
         if from_node {
-            connection.from_node(segment, segment.acknowledges, room);
+            connection.node_says(segment, segment.acknowledges, room);
         } else {
-            connection.from_client(segment, room);
+            connection.client_says(segment, room);
         }
         if connection.over {
             connection.input.shrink(0);
