@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use backdoor_core::channels::{Channel, Output, SessionPayload, TcpState, encoded_len};
+use backdoor_core::channels::{Channel, ChannelId, Output, SessionPayload, TcpState, encoded_len};
 use backdoor_core::takeover::Ownership;
 use rustix::net::RecvFlags;
 
@@ -62,6 +62,7 @@ impl Progress {
         &mut self,
         session: &mut Session,
         application: &[u8],
+        others: &[(ChannelId, Channel<'_>)],
         consumed: usize,
         output: &[u8],
         acknowledged: u64,
@@ -82,7 +83,7 @@ impl Progress {
             self.retained.extend(output);
             next.output = Output::Retained(&[]);
         }
-        let outcome = self.write(&next, application).and_then(|()| Ok(session.commit(&self.payload)?));
+        let outcome = self.write(&next, application, others).and_then(|()| Ok(session.commit(&self.payload)?));
         match outcome {
             Ok(_) => self.state = TcpState { output: Output::Regenerated, ..next },
             Err(_) => self.retained.truncate(self.retained.len() - output.len().min(self.retained.len())),
@@ -90,13 +91,19 @@ impl Progress {
         outcome.map(|_| ())
     }
 
-    fn write(&mut self, next: &TcpState<'static>, application: &[u8]) -> Result<(), ServeError> {
+    fn write(
+        &mut self,
+        next: &TcpState<'static>,
+        application: &[u8],
+        others: &[(ChannelId, Channel<'_>)],
+    ) -> Result<(), ServeError> {
         let output = match self.retain {
             Retain::Bytes(_) => Output::Retained(&self.retained),
             Retain::Regenerated => Output::Regenerated,
         };
         let tcp = TcpState { output, ..*next };
-        Ok(SessionPayload::encode(application, &[(CLIENT, Channel::Tcp(tcp))], &mut self.payload)?)
+        let channels: Vec<_> = std::iter::once((CLIENT, Channel::Tcp(tcp))).chain(others.iter().copied()).collect();
+        Ok(SessionPayload::encode(application, &channels, &mut self.payload)?)
     }
 }
 
@@ -107,7 +114,7 @@ impl TcpSession {
         let state = TcpState::new(tcp::birth(&stream)?, Output::Regenerated);
         let mut progress = Progress::new(&state, config.retain, Vec::new());
         let mut session = app.open_session(name, config.deadline, progress.state_bytes(config.application_bytes))?;
-        progress.commit(&mut session, b"", 0, b"", 0)?;
+        progress.commit(&mut session, b"", &[], 0, b"", 0)?;
         TcpSession::speaking(session, stream, progress)
     }
 
@@ -168,12 +175,24 @@ impl TcpSession {
     /// [`ServeError::Commit`], [`ServeError::NotRead`] and [`ServeError::NoRoom`]: nothing was committed nor sent.
     /// [`ServeError::Client`]: it is committed, and the client is gone.
     pub fn commit_and_send(&mut self, application: &[u8], consumed: usize, output: &[u8]) -> Result<(), ServeError> {
+        self.commit_and_send_with(application, &[], consumed, output)
+    }
+
+    /// The same for a session with channels to other processes: all of them, by ascending id. What isn't given here is no
+    /// longer part of the session.
+    pub fn commit_and_send_with(
+        &mut self,
+        application: &[u8],
+        others: &[(ChannelId, Channel<'_>)],
+        consumed: usize,
+        output: &[u8],
+    ) -> Result<(), ServeError> {
         if consumed > self.read {
             return Err(ServeError::NotRead { consumed, read: self.read });
         }
         let outstanding = tcp::unacknowledged(self.stream()).map_err(ServeError::Client)?;
         let acknowledged = self.progress.state.intent.saturating_sub(u64::from(outstanding));
-        self.progress.commit(&mut self.session, application, consumed, output, acknowledged)?;
+        self.progress.commit(&mut self.session, application, others, consumed, output, acknowledged)?;
         self.session.progress();
         self.take(consumed).map_err(ServeError::Client)?;
         // A client that takes its time is no failure of this side's.
