@@ -98,7 +98,7 @@ impl IpcChannel {
     }
 
     /// Connects to the process that listens at `path` and has the link's other end, or is to make it if this `opens` the
-    /// link. Waits for its greeting, `patience` at most.
+    /// link. Waits for its greeting, `patience` at most; then sends what that is missing.
     pub fn connect(&mut self, path: &Path, opens: bool, patience: Duration) -> Result<(), IpcError> {
         self.disconnect();
         let system = |errno: Errno| IpcError::System(errno.into());
@@ -122,17 +122,19 @@ impl IpcChannel {
             },
         });
         self.packet = packet;
-        outcome.map_err(|error| self.refuse(error))
+        outcome.map_err(|error| self.refuse(error))?;
+        self.flush()
     }
 
-    /// Goes on over a connection that the other end began.
+    /// Goes on over a connection that the other end began: greets, and sends what that is missing.
     pub fn answer(&mut self, greeted: Greeted) -> Result<(), IpcError> {
         let Greeted { socket, greeting, .. } = greeted;
         self.disconnect();
         self.socket = Some(socket);
         // Said in any case, so that the other end can tell for itself what does not fit.
         self.greet(false)?;
-        self.end.greeted(greeting).map_err(|error| self.refuse(error.into()))
+        self.end.greeted(greeting).map_err(|error| self.refuse(error.into()))?;
+        self.flush()
     }
 
     fn greet(&mut self, opens: bool) -> Result<(), IpcError> {
@@ -290,9 +292,16 @@ pub(super) fn wait(socket: BorrowedFd<'_>, events: PollFlags, until: Option<Inst
 /// closed by the kernel.
 pub(super) fn receive(socket: BorrowedFd<'_>, packet: &mut Vec<u8>) -> Result<Option<usize>, IpcError> {
     packet.resize(MAX_FRAME_BYTES, 0);
-    let outcome = rustix::io::retry_on_intr(|| {
-        rustix::net::recv(socket, &mut packet[..], RecvFlags::DONTWAIT | RecvFlags::TRUNC)
-    });
+    let mut next = || {
+        rustix::io::retry_on_intr(|| {
+            rustix::net::recv(socket, &mut packet[..], RecvFlags::DONTWAIT | RecvFlags::TRUNC)
+        })
+    };
+    let outcome = match next() {
+        // Reported once, and before what is still to be received.
+        Err(Errno::CONNRESET) => next(),
+        outcome => outcome,
+    };
     match outcome {
         Ok((_, length)) if length > MAX_FRAME_BYTES => Err(backdoor_core::channels::FrameError::TooLong.into()),
         Ok((_, length)) => Ok(Some(length)),
