@@ -16,7 +16,7 @@ use common::{RELAXED, TestNode};
 use proptest::prelude::*;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketType};
 
-const CONFIG: IpcConfig = IpcConfig { deadline: RELAXED, application_bytes: 8, room: 200 };
+const CONFIG: IpcConfig = IpcConfig { deadline: RELAXED, patience: RELAXED, application_bytes: 8, room: 200 };
 const SOON: Option<Duration> = Some(Duration::from_secs(10));
 
 /// A node, an application on it, and where links begin.

@@ -18,10 +18,12 @@ use backdoor_host::net::{Announcer, Cause, Links};
 use backdoor_host::serve::{PreparedSession, SessionConfig, TcpSession};
 use backdoor_host::tcp::{MAX_REFILL_BYTES, Queues};
 
+use super::asks::Asks;
 use super::conversation::Conversation;
 use super::offers::{self, AnswerHead, OfferHead};
 use super::serve::Shared;
 use super::state::WebState;
+use super::worker::Counting;
 use crate::live::two_locks::lock;
 
 /// How long a swap is waited for.
@@ -40,9 +42,11 @@ pub(super) struct StandBy {
 }
 
 /// A session that is ready to be served here, and silent.
-struct Prepared {
-    session: PreparedSession,
-    state: WebState,
+enum Prepared {
+    /// With its client's connection.
+    Client { session: PreparedSession, state: WebState, asks: Option<Asks> },
+    /// The worker's part of one.
+    Counting(Counting),
 }
 
 /// An offer that is being taken up.
@@ -161,14 +165,22 @@ impl StandBy {
         if !batch.iter().any(|taking| taking.serves) {
             return;
         }
-        let announced = self.announcer.announce(*self.address.ip()).map_err(|error| error.to_string());
+        // A worker has no clients to tell.
+        let announced = match self.shared.worker {
+            Some(_) => Ok(()),
+            None => self.announcer.announce(*self.address.ip()).map_err(|error| error.to_string()),
+        };
         for taking in batch.iter_mut().filter(|taking| taking.serves) {
-            let Some(Prepared { session, state }) = taking.prepared.take() else { continue };
+            let Some(prepared) = taking.prepared.take() else { continue };
             taking.answer.served_ns = clock::now().0;
-            let begin = || {
-                let link = session.speak()?;
-                link.stream().set_nodelay(true)?;
-                Conversation::begin(link, state, Arc::clone(&self.shared))
+            let begin = || match (prepared, &self.shared.worker) {
+                (Prepared::Client { session, state, asks }, _) => {
+                    let link = session.speak()?;
+                    link.stream().set_nodelay(true)?;
+                    Conversation::begin(link, state, asks, Arc::clone(&self.shared))
+                }
+                (Prepared::Counting(counting), Some(worker)) => worker.hold(counting),
+                (Prepared::Counting(_), None) => Err("there is no worker here".into()),
             };
             let begun = begin().map_err(|error| error.to_string());
             // The session is this node's, and lost: nobody else can have it any more.
@@ -182,6 +194,10 @@ impl StandBy {
         payload: &[u8],
         queues: Option<&Queues>,
     ) -> Result<Prepared, Box<dyn Error>> {
+        let deadline = Nanos(head.deadline_ns);
+        if self.shared.worker.is_some() {
+            return Ok(Prepared::Counting(Counting::adopt(&self.shared, payload, &head.name, deadline)?));
+        }
         if !self.has_address {
             match self.links.add_address(&self.link, *self.address.ip(), 32) {
                 Err(error) if !matches!(error.cause(), Cause::AddressExists { .. }) => return Err(error.into()),
@@ -189,15 +205,17 @@ impl StandBy {
             }
             self.has_address = true;
         }
-        let state = WebState::from_bytes(SessionPayload::decode(payload)?.application())?;
+        let decoded = SessionPayload::decode(payload)?;
+        let state = WebState::from_bytes(decoded.application())?;
+        let asks = self.shared.asks_again(&decoded);
         // What can't be made again is missed by whoever counts its bytes.
         let replay = |range: Range<u64>| match range.end.checked_sub(range.start) {
             Some(bytes) if bytes <= MAX_REFILL_BYTES as u64 => state.output(range).unwrap_or_default(),
             _ => Vec::new(),
         };
-        let config = SessionConfig { deadline: Nanos(head.deadline_ns), ..self.shared.config() };
+        let config = SessionConfig { deadline, ..self.shared.config() };
         let session = TcpSession::adopt(&lock(&self.shared.app), payload, queues, &head.name, config, replay)?;
-        Ok(Prepared { session, state })
+        Ok(Prepared::Client { session, state, asks })
     }
 
     fn swap(&mut self, request: backdoor_core::transport::WorkRequest) -> Result<u64, TransportError> {

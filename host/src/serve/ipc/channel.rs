@@ -293,9 +293,7 @@ pub(super) fn wait(socket: BorrowedFd<'_>, events: PollFlags, until: Option<Inst
 pub(super) fn receive(socket: BorrowedFd<'_>, packet: &mut Vec<u8>) -> Result<Option<usize>, IpcError> {
     packet.resize(MAX_FRAME_BYTES, 0);
     let mut next = || {
-        rustix::io::retry_on_intr(|| {
-            rustix::net::recv(socket, &mut packet[..], RecvFlags::DONTWAIT | RecvFlags::TRUNC)
-        })
+        rustix::io::retry_on_intr(|| rustix::net::recv(socket, &mut packet[..], RecvFlags::DONTWAIT | RecvFlags::TRUNC))
     };
     let outcome = match next() {
         // Reported once, and before what is still to be received.

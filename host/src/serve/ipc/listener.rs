@@ -11,8 +11,8 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{SendFlags, Shutdown, SocketAddrUnix, SocketFlags};
 
-use super::channel::{receive, wait};
 use super::IpcError;
+use super::channel::{receive, wait};
 use crate::wire::{new_socket, send};
 
 /// Connections that may wait to be accepted.

@@ -18,7 +18,12 @@
 //! fn worker(app: &App, listener: &IpcListener) -> Result<(), Box<dyn std::error::Error>> {
 //!     let Some(incoming) = listener.accept()? else { return Ok(()) };
 //!     let greeted = incoming.greeting(std::time::Duration::from_secs(1))?;
-//!     let config = IpcConfig { deadline: Nanos::from_millis(50), application_bytes: 64, room: 4096 };
+//!     let config = IpcConfig {
+//!         deadline: Nanos::from_millis(50),
+//!         patience: Nanos::from_secs(2),
+//!         application_bytes: 64,
+//!         room: 4096,
+//!     };
 //!     let mut session = IpcSession::open(app, "counter", greeted.link(), config)?;
 //!     session.channel().answer(greeted)?;
 //!     let mut count = 0u64;
@@ -81,7 +86,9 @@ pub enum IpcError {
         bytes: usize,
     },
     /// More than the State Box has room for.
-    #[error("{needed} bytes of messages to keep, and room for {room}: wait until the other process has acknowledged some")]
+    #[error(
+        "{needed} bytes of messages to keep, and room for {room}: wait until the other process has acknowledged some"
+    )]
     NoRoom {
         /// What it has not acknowledged, and what was to be sent.
         needed: usize,

@@ -14,6 +14,8 @@ use crate::serve::ServeError;
 pub struct IpcConfig {
     /// Silence longer than this while active is a failure.
     pub deadline: Nanos,
+    /// That of the cluster's takers: how long it shows life while somebody claims the session.
+    pub patience: Nanos,
     /// Largest state of the application, in bytes.
     pub application_bytes: usize,
     /// Bytes of messages that are kept until the other process acknowledges them, each with 4 bytes for its length.
@@ -25,6 +27,7 @@ pub struct IpcConfig {
 pub struct IpcSession {
     session: Session,
     channel: IpcChannel,
+    patience: Nanos,
     payload: Vec<u8>,
 }
 
@@ -54,7 +57,7 @@ impl IpcSession {
     ) -> Result<Self, ServeError> {
         let state_bytes = encoded_len(config.application_bytes, &[]) + IpcChannel::state_bytes(config.room);
         let session = app.open_session(name, config.deadline, state_bytes)?;
-        let mut session = IpcSession { session, channel, payload: Vec::new() };
+        let mut session = IpcSession { session, channel, patience: config.patience, payload: Vec::new() };
         session.commit(application)?;
         Ok(session)
     }
@@ -70,9 +73,10 @@ impl IpcSession {
     }
 
     /// Commits the application's state with what was received and what is to be sent; then sends it, and acknowledges.
+    /// Waits while somebody claims the session.
     ///
     /// # Errors
-    /// [`ServeError::Commit`]: nothing was committed nor sent; the same can be tried again.
+    /// [`ServeError::Commit`]: nothing was committed nor sent.
     pub fn commit_and_send(&mut self, application: &[u8]) -> Result<(), ServeError> {
         self.commit(application)?;
         self.session.progress();
@@ -81,7 +85,7 @@ impl IpcSession {
 
     fn commit(&mut self, application: &[u8]) -> Result<(), ServeError> {
         SessionPayload::encode(application, &[self.channel.state()], &mut self.payload)?;
-        self.session.commit(&self.payload)?;
+        self.session.commit_or_wait(&self.payload, self.patience)?;
         self.channel.committed();
         Ok(())
     }
