@@ -96,7 +96,7 @@ impl World {
                 state_bytes: config.box_bytes(),
                 address: SERVICE,
                 duty,
-                part,
+                service: part,
             })
         };
         let (is_pair, in_directory) = (config.service == ServiceKind::Pair, |name: &str| directory.path().join(name));

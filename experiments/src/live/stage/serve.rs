@@ -244,7 +244,7 @@ impl Session<'_> {
             }
             Role::Worker { listen, .. } => *listen = self.local,
             Role::Monitor { .. } => return Err("the monitor's place is not on the stage".into()),
-            Role::Web(Serve { duty: Duty::Serve, part: ServicePart::Whole, .. }) => {}
+            Role::Web(Serve { duty: Duty::Serve, service: ServicePart::Whole, .. }) => {}
             Role::Web(_) => return Err("of a failover, the service that fails is on the stage, and no other".into()),
             Role::Taker(_) => return Err("the taker's place is not on the stage".into()),
             Role::Counters(_) => return Err("what is measured for its cost is all on one machine".into()),

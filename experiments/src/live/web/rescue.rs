@@ -4,6 +4,11 @@
 //! The order after the fence matters: first the sockets' queues are read, then the State Boxes. The service leaves input
 //! in its socket until what came of it is committed. So whatever a State Box does not know of yet was in the queue
 //! before, even if the owner still runs, behind the fence.
+//!
+//! Processes that serve a session together run on behind it, too, and their State Boxes are read one after the other. The
+//! boxes fit together if both sessions were claimed before the first of them is read ([`IpcEnd`](backdoor_core::channels::IpcEnd)
+//! says why). So no state is read before all of the node's sessions are claimed; for a while, as one may be in the hands of
+//! another taker. If two boxes do not fit after all, their heirs find out and do not serve.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -12,7 +17,7 @@ use std::time::Duration;
 use backdoor_core::Nanos;
 use backdoor_core::recovery::{Extraction, ExtractionConfig, SessionToRecover, StateError};
 use backdoor_core::takeover::{
-    Action, Answer, BoxError, Epoch, Input, Look, Offer, Outcome, PartyId, Purpose, Seen, Swap, Takeover,
+    Action, Answer, BoxError, Epoch, Input, Look, Offer, Outcome, PartyId, Purpose, Seen, Step, Swap, Takeover,
     TakeoverConfig,
 };
 use backdoor_core::transport::{Completion, Done, RemoteSlice, Transport, TransportError, WorkId};
@@ -25,6 +30,8 @@ use super::offers::{AnswerHead, OfferHead};
 const OPERATION_LIMIT: Nanos = Nanos::from_millis(500);
 /// How often an agent is asked for a socket's queues before the session is carried on without.
 const QUEUE_ATTEMPTS: u32 = 3;
+/// How long states are not read because another session of the node is not claimed yet.
+const HOLD_LIMIT: Nanos = Nanos::from_millis(200);
 /// Swaps under way at once.
 const SWAPS_AT_ONCE: usize = 64;
 
@@ -64,6 +71,21 @@ struct Rescued {
     marks: Marks,
     why: Option<String>,
     trouble: Option<String>,
+}
+
+impl Rescued {
+    /// Whether its owner may still begin a commit, and won't soon.
+    fn is_being_claimed(&self) -> bool {
+        matches!(
+            self.takeover.step(),
+            Step::Looking
+                | Step::Claiming
+                | Step::Verifying
+                | Step::Committing
+                | Step::Superseding { .. }
+                | Step::Fencing
+        )
+    }
 }
 
 /// What came of one session.
@@ -112,7 +134,15 @@ pub fn rescue<T: Transport>(
         why: None,
         trouble: None,
     });
-    let mut rescue = Rescue { rescued: rescued.collect(), memory, transport, surroundings, to_do: Vec::new() };
+    let mut rescue = Rescue {
+        rescued: rescued.collect(),
+        memory,
+        transport,
+        surroundings,
+        to_do: Vec::new(),
+        held: Vec::new(),
+        held_until: None,
+    };
     rescue.run(answers, until);
     rescue.endings()
 }
@@ -123,6 +153,9 @@ struct Rescue<'a, T, S> {
     transport: &'a mut T,
     surroundings: &'a mut S,
     to_do: Vec<(usize, Action)>,
+    /// States to be read as soon as all sessions are claimed, and when it has waited long enough for that.
+    held: Vec<(usize, Look)>,
+    held_until: Option<Nanos>,
 }
 
 impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
@@ -137,6 +170,9 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
         loop {
             while !self.to_do.is_empty() {
                 self.act();
+                if self.to_do.is_empty() {
+                    self.extract();
+                }
             }
             let due = self.rescued.iter().filter_map(|rescued| rescued.takeover.deadline()).min();
             let (Some(due), now) = (due, clock::now()) else { return };
@@ -185,6 +221,10 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
         for (at, action) in std::mem::take(&mut self.to_do) {
             match action {
                 Action::Swap(swap) => swaps.push((at, swap)),
+                Action::ReadBox(look) if look.purpose == Purpose::Extract => {
+                    self.held.retain(|(held, _)| *held != at);
+                    self.held.push((at, look));
+                }
                 Action::ReadBox(look) => reads.push((at, look)),
                 Action::Fence => fences.push(at),
                 Action::Offer { to, offer } => offers.push((at, to, offer)),
@@ -203,6 +243,18 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
         }
         if !reads.is_empty() {
             self.read(&reads);
+        }
+    }
+
+    /// Reads the states, once all sessions are claimed. Whoever is held asks again before long.
+    fn extract(&mut self) {
+        if self.held.is_empty() {
+            return;
+        }
+        let until = *self.held_until.get_or_insert(clock::now() + HOLD_LIMIT);
+        if clock::now() >= until || !self.rescued.iter().any(Rescued::is_being_claimed) {
+            let held = std::mem::take(&mut self.held);
+            self.read(&held);
         }
     }
 

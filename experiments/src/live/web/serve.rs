@@ -51,7 +51,7 @@ pub struct Serve {
     /// What it does.
     pub duty: Duty,
     /// Which part of the service it is.
-    pub part: ServicePart,
+    pub service: ServicePart,
 }
 
 /// Which part of the service a process is.
@@ -181,7 +181,7 @@ impl Shared {
 /// Serves, or stands by, until the process ends. Takes [`WebOrder`]s, makes [`WebReport`]s.
 pub fn play(settings: &Serve, mut tell: impl FnMut(WebReport) -> io::Result<()>) -> Result<(), Box<dyn Error>> {
     let deadline = Nanos(settings.deadline_ns);
-    let (name, asked, worker) = match &settings.part {
+    let (name, asked, worker) = match &settings.service {
         ServicePart::Whole => (SERVICE_NAME, None, None),
         ServicePart::Front { worker } => (SERVICE_NAME, Some(worker.clone()), None),
         ServicePart::Worker { links } => (SERVICE_WORKER_NAME, None, Some(Arc::new(Worker::listen(links)?))),
