@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use backdoor_core::channels::{Channel, Frame, Greeting, LinkError, LinkId, MAX_FRAME_BYTES, SessionPayload};
+use backdoor_core::progress_box::Pending;
 use backdoor_host::app::{App, Node};
 use backdoor_host::serve::{
     Greeted, IpcChannel, IpcConfig, IpcError, IpcListener, IpcSession, PEER, Received, ServeError, new_link,
 };
-use common::{RELAXED, TestNode};
+use common::{RELAXED, TestNode, wait_for};
 use proptest::prelude::*;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketType};
 
@@ -51,7 +52,10 @@ impl Place {
                     break incoming;
                 }
             };
-            let answered = worker.channel().answer(incoming.greeting(Duration::from_secs(10))?);
+            let answered = match worker.answer(incoming.greeting(Duration::from_secs(10))?) {
+                Err(ServeError::Ipc(error)) => Err(error),
+                answered => Ok(answered.unwrap()),
+            };
             joining.join().unwrap().and(answered)
         })
     }
@@ -182,6 +186,27 @@ fn ends_of_different_moments_do_not_serve() {
     let mut payload = Vec::new();
     SessionPayload::encode(b"", &[], &mut payload).unwrap();
     assert!(matches!(IpcSession::adopt(&place.app, &payload, "heir", CONFIG), Err(ServeError::NoLink)));
+}
+
+#[test]
+fn what_waits_for_a_session_is_seen_and_what_is_refused_waits_for_nobody() {
+    let place = Place::new();
+    let (mut front, mut worker) = place.sessions();
+    let mut monitor = place.test.attach();
+    let gauge = usize::from(monitor.find("worker").unwrap().record.pending.expect("its queue is watched"));
+    let mut waiting = |expected: bool| {
+        wait_for("the agent has looked", || (Pending::of_word(monitor.gauges()[gauge]).amount > 0) == expected);
+    };
+    ask(&mut front, 1);
+    waiting(true);
+    next(&mut worker);
+    waiting(false);
+    ask(&mut front, 2);
+    ask(&mut front, 3);
+    waiting(true);
+    worker.channel().disconnect();
+    waiting(false);
+    assert_eq!(front.receive(SOON).unwrap(), Received::Disconnected, "though the agent holds a duplicate");
 }
 
 /// Somebody who speaks the protocol by hand.

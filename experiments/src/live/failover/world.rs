@@ -73,7 +73,7 @@ impl World {
             // The connection's state comes to the application's; a pair keeps two of each session.
             state_words: 2 * (sessions + 1) * words_needed(2 * config.box_bytes()),
             os_deadline: Span(config.deadline.max(Nanos::from_millis(100))),
-            queues: sessions + 1,
+            queues: 2 * (sessions + 1),
             retain: Span(Nanos::from_secs(60)),
             offer,
         };

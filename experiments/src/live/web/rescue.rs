@@ -15,6 +15,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use backdoor_core::Nanos;
+use backdoor_core::channels::{Channel, SessionPayload};
 use backdoor_core::recovery::{Extraction, ExtractionConfig, SessionToRecover, StateError};
 use backdoor_core::takeover::{
     Action, Answer, BoxError, Epoch, Input, Look, Offer, Outcome, PartyId, Purpose, Seen, Step, Swap, Takeover,
@@ -67,6 +68,8 @@ struct Rescued {
     session: SessionToRecover,
     takeover: Takeover,
     payload: Vec<u8>,
+    /// Whether it has a connection to a client, as far as is known.
+    has_client: bool,
     queues: Option<Queues>,
     marks: Marks,
     why: Option<String>,
@@ -129,6 +132,7 @@ pub fn rescue<T: Transport>(
         session: *session,
         takeover: Takeover::new(config, me, session.record.session, targets, Epoch(0)),
         payload: Vec::new(),
+        has_client: true,
         queues: None,
         marks: Marks::default(),
         why: None,
@@ -311,7 +315,7 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
         let (mut wanted, mut sessions) = (HashMap::new(), Vec::new());
         for (at, look) in looks {
             let rescued = &mut self.rescued[*at];
-            if look.purpose == Purpose::Extract {
+            if look.purpose == Purpose::Extract && rescued.has_client {
                 let number = rescued.session.record.session;
                 let queues = (0..QUEUE_ATTEMPTS).find_map(|attempt| match self.surroundings.queues(number) {
                     Err(_) if attempt + 1 < QUEUE_ATTEMPTS => None,
@@ -335,6 +339,7 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
                 let Some((at, look)) = wanted.remove(&session.slot) else { return };
                 let result = state.map_err(BoxError::from).and_then(|state| {
                     let seen = Seen::of(&state, |payload| surroundings.check(payload))?;
+                    rescued[at].has_client = has_client(state.committed.payload);
                     if look.purpose == Purpose::Extract {
                         rescued[at].payload.clear();
                         rescued[at].payload.extend_from_slice(state.committed.payload);
@@ -378,6 +383,12 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
         });
         ended.collect()
     }
+}
+
+/// Whether a session talks to a client, and not only to another process.
+fn has_client(payload: &[u8]) -> bool {
+    let is_client = |(_, channel)| matches!(channel, Channel::Tcp(_));
+    SessionPayload::decode(payload).is_ok_and(|payload| payload.channels().any(is_client))
 }
 
 /// A target's answer, and whose it is.

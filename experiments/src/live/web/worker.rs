@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use backdoor_core::Nanos;
 use backdoor_core::channels::{LinkId, SessionPayload};
+use backdoor_core::state_box::CommitError;
 use backdoor_core::takeover::{Ownership, TakeoverConfig};
-use backdoor_host::serve::{Breaker, Greeted, Incoming, IpcConfig, IpcListener, IpcSession, Received};
+use backdoor_host::serve::{Breaker, Greeted, Incoming, IpcConfig, IpcListener, IpcSession, Received, ServeError};
 
 use super::asks::ROOM;
 use super::serve::Shared;
@@ -66,7 +67,7 @@ impl Counting {
             greeted.refuse("the session is in other hands");
             return Ok(false);
         }
-        self.session.channel().answer(greeted)?;
+        self.session.answer(greeted)?;
         loop {
             match self.session.receive(None)? {
                 Received::Message(message) => {
@@ -77,7 +78,10 @@ impl Counting {
                     let more = message.as_slice().try_into().map(u64::from_le_bytes);
                     self.count = self.count.saturating_add(more.map_err(|_| "what the front asks is no number")?);
                     self.session.channel().push(&self.count.to_le_bytes())?;
-                    self.session.commit_and_send(&self.count.to_le_bytes())?;
+                    match self.session.commit_and_send(&self.count.to_le_bytes()) {
+                        Err(ServeError::Commit(CommitError::Lost { .. })) => return Ok(false),
+                        result => result?,
+                    }
                 }
                 Received::Bye => return Ok(true),
                 Received::Nothing | Received::Disconnected => return Ok(false),

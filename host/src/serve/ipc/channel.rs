@@ -10,7 +10,7 @@ use backdoor_core::channels::{
 };
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, SocketAddrUnix, SocketFlags};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags};
 
 use super::{Greeted, IpcError, PEER};
 use crate::clock;
@@ -233,8 +233,11 @@ impl IpcChannel {
 
     /// Closes the connection; the link goes on over another one.
     pub fn disconnect(&mut self) {
-        self.socket = None;
         self.end.disconnected();
+        let Some(socket) = self.socket.take() else { return };
+        // Others may hold duplicates, by which the connection would stay, and what is left in it would pass for work.
+        let _ = rustix::net::shutdown(&socket, Shutdown::Both);
+        while matches!(receive(socket.as_fd(), &mut self.packet), Ok(Some(1..)) | Err(IpcError::Frame(_))) {}
     }
 
     /// Ends the connection because of `error`; says why, if the other end may not know.
@@ -252,7 +255,7 @@ impl IpcChannel {
         error
     }
 
-    fn socket(&self) -> Result<BorrowedFd<'_>, IpcError> {
+    pub(super) fn socket(&self) -> Result<BorrowedFd<'_>, IpcError> {
         Ok(self.socket.as_ref().ok_or(IpcError::Closed)?.as_fd())
     }
 

@@ -25,7 +25,7 @@
 //!         room: 4096,
 //!     };
 //!     let mut session = IpcSession::open(app, "counter", greeted.link(), config)?;
-//!     session.channel().answer(greeted)?;
+//!     session.answer(greeted)?;
 //!     let mut count = 0u64;
 //!     while let Received::Message(_) = session.receive(None)? {
 //!         count += 1;

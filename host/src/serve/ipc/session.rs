@@ -5,7 +5,7 @@ use std::time::Duration;
 use backdoor_core::Nanos;
 use backdoor_core::channels::{Channel, LinkId, SessionPayload, encoded_len};
 
-use super::{IpcChannel, PEER, Received};
+use super::{Greeted, IpcChannel, PEER, Received};
 use crate::app::{App, Session};
 use crate::serve::ServeError;
 
@@ -38,7 +38,7 @@ impl IpcSession {
     }
 
     /// Carries on the session whose State Box held `payload`, in a State Box of its own. It says nothing until it is
-    /// [answered](IpcChannel::answer) or [connected](IpcChannel::connect), which is to wait until it is this node's.
+    /// [answers](Self::answer) or is [connected](IpcChannel::connect), which is to wait until it is this node's.
     pub fn adopt(app: &App, payload: &[u8], name: &str, config: IpcConfig) -> Result<Self, ServeError> {
         let payload = SessionPayload::decode(payload)?;
         let Some(Channel::Ipc(state)) = payload.channel(PEER) else { return Err(ServeError::NoLink) };
@@ -60,6 +60,15 @@ impl IpcSession {
         let mut session = IpcSession { session, channel, patience: config.patience, payload: Vec::new() };
         session.commit(application)?;
         Ok(session)
+    }
+
+    /// Goes on over a connection that the other end began; see [`IpcChannel::answer`]. The agent watches what waits in it, so
+    /// that the session can't be idle while something does.
+    pub fn answer(&mut self, greeted: Greeted) -> Result<(), ServeError> {
+        self.channel.answer(greeted)?;
+        // Where the agent has died, or has no room, what exists is served all the same, and unwatched.
+        let _ = self.session.watch_queue(self.channel.socket()?);
+        Ok(())
     }
 
     /// What comes next; see [`IpcChannel::receive`]. While it waits, the session is idle; a message is progress.
