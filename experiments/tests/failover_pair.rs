@@ -32,7 +32,7 @@ fn a_worker_that_is_frozen_or_killed_in_the_middle_of_a_message() {
 }
 
 #[test]
-fn a_worker_that_hangs_after_it_acted_upon_a_message_and_before_it_committed_that() {
+fn a_worker_that_hangs_with_a_message_acted_upon_and_not_committed_or_committed_and_not_answered() {
     let arguments = ["--client", "requests", "--process", "worker", "--size", "500kB", "--runs", "3"];
     every_request_counts_once(&[&arguments[..], &["--failure", "session-stuck"]].concat(), 3, 2);
 }

@@ -54,7 +54,10 @@ impl Place {
             };
             let answered = match worker.answer(incoming.greeting(Duration::from_secs(10))?) {
                 Err(ServeError::Ipc(error)) => Err(error),
-                answered => Ok(answered.unwrap()),
+                answered => {
+                    answered.unwrap();
+                    Ok(())
+                }
             };
             joining.join().unwrap().and(answered)
         })

@@ -18,6 +18,11 @@
 //!
 //! Of many sessions, a phase ends with the last of them. All processes read one monotonic clock.
 //!
+//! # A service of two processes
+//! In a pair, a front talks to clients, and a worker counts their requests, over a link between the two. A session then has
+//! a State Box in each, and the heirs are two processes, too: both State Boxes are carried on, whichever process failed,
+//! and the heirs' ends of the link send again what was under way.
+//!
 //! # What can't be carried on
 //! A connection that the node's kernel has accepted and its service has not is no session yet: node B's kernel resets it. Of
 //! a node that has vanished (`cut`) nobody knows which input its kernel had acknowledged and its service not acted upon; a

@@ -78,7 +78,7 @@ pub enum Request {
         /// Its number.
         part: u32,
         /// What it plays.
-        role: Role,
+        role: Box<Role>,
     },
     /// Hand a line to a part. Answered by [`Answer::Done`].
     Say {

@@ -206,7 +206,7 @@ impl Session<'_> {
     fn answer(&mut self, request: Request) -> Result<Answer, String> {
         match request {
             Request::Clock => Ok(Answer::Clock { at_ns: clock::now().0 }),
-            Request::Start { part, role } => self.start(part, role),
+            Request::Start { part, role } => self.start(part, *role),
             Request::Say { part, line } => {
                 let closed = |error: io::Error| crate::plain(&error);
                 if line.contains('\n') {

@@ -6,7 +6,7 @@
 //! Box knows of the link before the front's does, so a link that a front was carried on with is one that a worker is
 //! carried on with, too.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use backdoor_core::channels::{Channel, ChannelId, SessionPayload};
@@ -123,7 +123,7 @@ impl Asks {
 }
 
 /// Connects, as soon as the worker can be.
-fn connect(channel: &mut IpcChannel, worker: &PathBuf, opens: bool, session: &mut Session) -> Result<(), AskError> {
+fn connect(channel: &mut IpcChannel, worker: &Path, opens: bool, session: &mut Session) -> Result<(), AskError> {
     let until = Instant::now() + PATIENCE;
     session.idle();
     loop {

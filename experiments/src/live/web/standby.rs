@@ -44,7 +44,7 @@ pub(super) struct StandBy {
 /// A session that is ready to be served here, and silent.
 enum Prepared {
     /// With its client's connection.
-    Client { session: PreparedSession, state: WebState, asks: Option<Asks> },
+    Client { session: Box<PreparedSession>, state: WebState, asks: Option<Asks> },
     /// The worker's part of one.
     Counting(Counting),
 }
@@ -215,7 +215,7 @@ impl StandBy {
         };
         let config = SessionConfig { deadline, ..self.shared.config() };
         let session = TcpSession::adopt(&lock(&self.shared.app), payload, queues, &head.name, config, replay)?;
-        Ok(Prepared::Client { session, state, asks })
+        Ok(Prepared::Client { session: Box::new(session), state, asks })
     }
 
     fn swap(&mut self, request: backdoor_core::transport::WorkRequest) -> Result<u64, TransportError> {

@@ -71,17 +71,22 @@ impl Counting {
         loop {
             match self.session.receive(None)? {
                 Received::Message(message) => {
-                    if shared.is_to_stick() {
-                        shared.sticks();
-                    }
                     *lock(&shared.locks.requests) += 1;
                     let more = message.as_slice().try_into().map(u64::from_le_bytes);
                     self.count = self.count.saturating_add(more.map_err(|_| "what the front asks is no number")?);
                     self.session.channel().push(&self.count.to_le_bytes())?;
-                    match self.session.commit_and_send(&self.count.to_le_bytes()) {
+                    // If it is to hang, then with nothing committed, or with all of it committed and nothing sent.
+                    if shared.is_to_stick() && self.count.is_multiple_of(2) {
+                        shared.sticks();
+                    }
+                    match self.session.commit(&self.count.to_le_bytes()) {
                         Err(ServeError::Commit(CommitError::Lost { .. })) => return Ok(false),
                         result => result?,
                     }
+                    if shared.is_to_stick() {
+                        shared.sticks();
+                    }
+                    self.session.channel().flush()?;
                 }
                 Received::Bye => return Ok(true),
                 Received::Nothing | Received::Disconnected => return Ok(false),

@@ -59,6 +59,7 @@ impl IpcSession {
         let session = app.open_session(name, config.deadline, state_bytes)?;
         let mut session = IpcSession { session, channel, patience: config.patience, payload: Vec::new() };
         session.commit(application)?;
+        session.session.idle();
         Ok(session)
     }
 
@@ -88,14 +89,15 @@ impl IpcSession {
     /// [`ServeError::Commit`]: nothing was committed nor sent.
     pub fn commit_and_send(&mut self, application: &[u8]) -> Result<(), ServeError> {
         self.commit(application)?;
-        self.session.progress();
         Ok(self.channel.flush()?)
     }
 
-    fn commit(&mut self, application: &[u8]) -> Result<(), ServeError> {
+    /// The same, but sends nothing yet: the next [`receive`](Self::receive) does, or [`IpcChannel::flush`].
+    pub fn commit(&mut self, application: &[u8]) -> Result<(), ServeError> {
         SessionPayload::encode(application, &[self.channel.state()], &mut self.payload)?;
         self.session.commit_or_wait(&self.payload, self.patience)?;
         self.channel.committed();
+        self.session.progress();
         Ok(())
     }
 
