@@ -91,9 +91,9 @@ impl Asks {
     /// Waits for an answer, and over how many it has counted.
     pub(super) fn answer(&mut self, session: &mut Session) -> Result<u64, AskError> {
         let channel = self.channel.as_mut().ok_or(IpcError::Closed)?;
-        // Who waits for a worker does not hang itself.
-        session.idle();
         loop {
+            // Who waits for a worker does not hang itself, and says so again and again: more input may come meanwhile.
+            session.idle();
             if !channel.is_connected() {
                 connect(channel, &self.worker, false, session)?;
             }
@@ -125,8 +125,8 @@ impl Asks {
 /// Connects, as soon as the worker can be.
 fn connect(channel: &mut IpcChannel, worker: &Path, opens: bool, session: &mut Session) -> Result<(), AskError> {
     let until = Instant::now() + PATIENCE;
-    session.idle();
     loop {
+        session.idle();
         match channel.connect(worker, opens, GREETING) {
             Err(error) if error.may_pass() && Instant::now() < until => {}
             result => return Ok(result?),
