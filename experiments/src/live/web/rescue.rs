@@ -385,10 +385,11 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
     }
 }
 
-/// Whether a session talks to a client, and not only to another process.
+/// Whether a session may talk to a client, and not only to another process.
 fn has_client(payload: &[u8]) -> bool {
+    let Ok(payload) = SessionPayload::decode(payload) else { return true };
     let is_client = |(_, channel)| matches!(channel, Channel::Tcp(_));
-    SessionPayload::decode(payload).is_ok_and(|payload| payload.channels().any(is_client))
+    payload.channels().next().is_none() || payload.channels().any(is_client)
 }
 
 /// A target's answer, and whose it is.
