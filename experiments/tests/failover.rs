@@ -29,18 +29,9 @@ fn is_root() -> bool {
 }
 
 fn rows(arguments: &[&str]) -> Vec<FailoverRow> {
-    let place = Place::new();
-    let mut all = vec!["live", "failover", "--format", "csv", "--quiet", "--deadline", "200ms"];
-    all.extend(arguments);
-    let output = place.output(&all);
-    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{stdout}{stderr}");
-    let mut reader = csv::Reader::from_reader(output.stdout.as_slice());
-    let header: Vec<String> = reader.headers().unwrap().iter().map(str::to_owned).collect();
+    let (header, rows) = common::failovers("200ms", arguments);
     assert_eq!(header[..COLUMNS.len()], COLUMNS);
-    let left = std::fs::read_dir(place.path()).unwrap().count();
-    assert_eq!(left, 0, "files are left");
-    reader.deserialize().collect::<Result<_, _>>().unwrap()
+    rows
 }
 
 #[test]

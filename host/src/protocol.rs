@@ -22,7 +22,8 @@
 //! An answer lists regions in the order of its descriptors. An application that closes its connection without `depart`
 //! has died: its entities and State Boxes stay.
 //!
-//! `watch_queue` is the only request that takes a descriptor, and takes exactly one: a stream socket, whose duplicate the
+//! `watch_queue` is the only request that takes a descriptor, and takes exactly one: a stream socket, or a Unix socket of
+//! packets in order, whose duplicate the
 //! agent keeps for the application or session in that slot, and from then on tells how much waits in it. What comes with
 //! other requests is closed. If it is to `keep` the socket, the agent does so when the application dies, so that its client
 //! is not told, for as long as the agent is configured to: somebody may carry the connection on.

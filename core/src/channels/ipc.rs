@@ -4,13 +4,28 @@
 //! other process acknowledges it, which that does when it has committed what came of it. When either end was carried on,
 //! both tell each other what they have received; what is missing is sent again, and what comes twice is told by its number.
 
+use std::fmt;
+
 use super::bytes::Reader;
 use super::error::ChannelError;
 use super::payload::ChannelId;
 
+/// What both ends call their channel: the same at both, and drawn at random, so that it is no other's on any node. By it
+/// the ends find each other again where they are carried on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub u64);
+
+impl fmt::Display for LinkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 /// A channel to another process, as its service commits it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct IpcState<'a> {
+    /// What it is called at both ends.
+    pub link: LinkId,
     /// Number of the last message acted upon: what came of it is in the application's state.
     pub received: u64,
     /// What the other process has not acknowledged, and with it how many were sent.
@@ -49,12 +64,12 @@ impl<'a> IpcState<'a> {
     }
 
     pub(super) fn encoded_len(&self) -> usize {
-        3 * 8 + self.unacknowledged.bytes.len()
+        4 * 8 + self.unacknowledged.bytes.len()
     }
 
     pub(super) fn encode(&self, into: &mut Vec<u8>) {
         let Messages { last, count, bytes } = self.unacknowledged;
-        for number in [self.received, last, count] {
+        for number in [self.link.0, self.received, last, count] {
             into.extend(number.to_le_bytes());
         }
         into.extend(bytes);
@@ -62,6 +77,7 @@ impl<'a> IpcState<'a> {
 
     pub(super) fn decode(id: ChannelId, body: &'a [u8]) -> Result<Self, ChannelError> {
         let mut reader = Reader::new(body, "IPC channel");
+        let link = LinkId(reader.u64()?);
         let (received, last, count) = (reader.u64()?, reader.u64()?, reader.u64()?);
         let bytes = reader.rest();
         // As many as there are bytes, whatever it says.
@@ -70,7 +86,7 @@ impl<'a> IpcState<'a> {
             reader.take(u64::from(length))?;
         }
         reader.end()?;
-        let state = IpcState { received, unacknowledged: Messages { last, count, bytes } };
+        let state = IpcState { link, received, unacknowledged: Messages { last, count, bytes } };
         state.check().map(|()| state).map_err(|why| ChannelError::Inconsistent { id, why })
     }
 }
@@ -165,6 +181,11 @@ impl Outbox {
         true
     }
 
+    /// Bytes of the messages, each with its length before it.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// What is committed of it.
     pub fn messages(&self) -> Messages<'_> {
         Messages { last: self.last, count: self.count, bytes: &self.bytes }
@@ -175,6 +196,8 @@ impl Outbox {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    const LINK: LinkId = LinkId(0x5eed);
 
     #[test]
     fn a_message_is_acted_upon_once() {
@@ -198,14 +221,14 @@ mod tests {
     #[test]
     fn more_messages_than_bytes_are_refused() {
         let mut body = Vec::new();
-        for number in [0u64, u64::MAX, u64::MAX] {
+        for number in [LINK.0, 0u64, u64::MAX, u64::MAX] {
             body.extend(number.to_le_bytes());
         }
         let refused = IpcState::decode(ChannelId(1), &body);
         assert!(matches!(refused, Err(ChannelError::Truncated { .. })), "{refused:?}");
         let mut outbox = Outbox::new();
         outbox.push(b"one");
-        let state = IpcState { received: 0, unacknowledged: Messages { last: 0, ..outbox.messages() } };
+        let state = IpcState { link: LINK, received: 0, unacknowledged: Messages { last: 0, ..outbox.messages() } };
         body.clear();
         state.encode(&mut body);
         let why = "more messages unacknowledged than were sent";
@@ -240,7 +263,7 @@ mod tests {
                     3 => {
                         // The sender is carried on from its committed state.
                         let mut body = Vec::new();
-                        IpcState { received: 0, unacknowledged: outbox.messages() }.encode(&mut body);
+                        IpcState { link: LINK, received: 0, unacknowledged: outbox.messages() }.encode(&mut body);
                         outbox = Outbox::resume(IpcState::decode(ChannelId(0), &body).unwrap().unacknowledged);
                         let again = outbox.messages().after(acted.len() as u64);
                         under_way = again.map(|(number, message)| (number, message.to_vec())).collect();

@@ -5,7 +5,7 @@
 //!   payload     magic, version, number of channels, length │ application state │ channel │ channel │ …
 //!   channel     kind, id, length │ body
 //!   TCP body    the connection's birth │ how far it has come │ output that may be asked for again
-//!   IPC body    messages sent and received │ messages that the other process has not acknowledged
+//!   IPC body    the link's number │ messages sent and received │ messages that the other process has not acknowledged
 //! ```
 //!
 //! [`SessionPayload`] reads it without a copy and believes nothing; [`encode`](SessionPayload::encode) writes no more
@@ -26,11 +26,16 @@
 //! [`Input::UnreadUnknown`] says so. A service that takes input out of its socket only when it has committed what came of
 //! it loses none to its own death.
 //!
+//! # How messages go on, each acted upon once
+//! A session that two processes serve has a State Box in each, with one writer each, and a link between them. [`IpcEnd`]
+//! is an end of it and keeps its rule, that nothing leaves before it is committed; its module says why the two boxes fit
+//! together, though they are read one after the other. [`Frame`] is what goes over the connection.
+//!
 //! ```
-//! use backdoor_core::channels::{Channel, ChannelId, IpcState, Outbox, SessionPayload};
-//! let mut to_cache = Outbox::new();
+//! use backdoor_core::channels::{Channel, ChannelId, IpcEnd, LinkId, SessionPayload};
+//! let mut to_cache = IpcEnd::new(LinkId(0x5eed));
 //! to_cache.push(b"put balance 7");
-//! let ipc = IpcState { received: 4, unacknowledged: to_cache.messages() };
+//! let ipc = to_cache.state();
 //!
 //! let mut payload = Vec::new(); // reused from commit to commit
 //! SessionPayload::encode(b"balance = 7", &[(ChannelId(2), Channel::Ipc(ipc))], &mut payload)?;
@@ -43,7 +48,9 @@
 
 mod bytes;
 mod error;
+mod frame;
 mod ipc;
+mod link;
 pub mod mirror;
 mod payload;
 mod resume;
@@ -51,7 +58,9 @@ mod sequence;
 mod tcp;
 
 pub use error::ChannelError;
-pub use ipc::{Arrival, IpcState, Messages, Outbox};
+pub use frame::{Frame, FrameError, MAX_FRAME_BYTES, MAX_MESSAGE_BYTES};
+pub use ipc::{Arrival, IpcState, LinkId, Messages, Outbox};
+pub use link::{Greeting, IpcEnd, LinkError};
 pub use payload::{Channel, ChannelId, Channels, MAX_CHANNELS, SessionPayload, encoded_len};
 pub use resume::{Input, KernelQueues, Resume, ResumeError, resume};
 pub use sequence::{offset_near, sequence_at};

@@ -6,7 +6,7 @@ use super::ipc::IpcState;
 use super::tcp::TcpState;
 
 const MAGIC: [u8; 8] = *b"BDSESSN1";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Magic, version, number of channels, length of the application's state.
 const HEADER_BYTES: usize = 8 + 4 + 4 + 8;
 /// Kind, id, length.
@@ -197,7 +197,7 @@ fn check_order(before: Option<ChannelId>, id: ChannelId) -> Result<(), ChannelEr
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::super::ipc::Outbox;
+    use super::super::ipc::{LinkId, Outbox};
     use super::super::tcp::tests::birth;
     use super::super::tcp::{Output, TcpBirth, TcpTimestamp, WindowScales};
     use super::*;
@@ -276,7 +276,7 @@ mod tests {
         let tcp = TcpState { intent: 3, consumed: 9, ..TcpState::new(birth(), Output::Retained(b"abc")) };
         let mut outbox = Outbox::new();
         outbox.push(b"message");
-        let ipc = IpcState { received: 2, unacknowledged: outbox.messages() };
+        let ipc = IpcState { link: LinkId(7), received: 2, unacknowledged: outbox.messages() };
         let channels = [(ChannelId(0), Channel::Tcp(tcp)), (ChannelId(5), Channel::Ipc(ipc))];
         let mut payload = b"left over".to_vec();
         SessionPayload::encode(b"state", &channels, &mut payload).unwrap();
@@ -288,9 +288,9 @@ mod tests {
     fn other_versions_and_other_bytes_are_named() {
         let mut payload = sample();
         assert_eq!(SessionPayload::check(&payload), Ok(()));
-        payload[8] = 2;
+        payload[8] = 3;
         let error = SessionPayload::decode(&payload).unwrap_err();
-        assert_eq!(error.to_string(), "session payload: format version 2, this program reads version 1");
+        assert_eq!(error.to_string(), "session payload: format version 3, this program reads version 2");
         payload[0] = 0;
         assert!(matches!(SessionPayload::decode(&payload), Err(ChannelError::WrongMagic { .. })));
         assert_eq!(SessionPayload::check(b"balance = 7"), Err("the state is no session payload"));
@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn channels_have_ids_of_their_own() {
         let outbox = Outbox::new();
-        let ipc = Channel::Ipc(IpcState { received: 0, unacknowledged: outbox.messages() });
+        let ipc = Channel::Ipc(IpcState { link: LinkId(7), received: 0, unacknowledged: outbox.messages() });
         let mut into = Vec::new();
         for (first, second) in [(4, 4), (5, 4)] {
             let channels = [(ChannelId(first), ipc), (ChannelId(second), ipc)];
@@ -309,7 +309,7 @@ mod tests {
         }
         let channels = [(ChannelId(4), ipc), (ChannelId(5), ipc)];
         SessionPayload::encode(b"", &channels, &mut into).unwrap();
-        let second = HEADER_BYTES + CHANNEL_HEADER_BYTES + 24;
+        let second = HEADER_BYTES + CHANNEL_HEADER_BYTES + 32;
         into[second + 4] = 4;
         assert_eq!(
             SessionPayload::decode(&into),
@@ -343,7 +343,7 @@ mod tests {
             outboxes in proptest::collection::vec((any_outbox(), any::<u64>()), 0..3),
         ) {
             let ipc = outboxes.iter().map(|(outbox, received)| {
-                Channel::Ipc(IpcState { received: *received, unacknowledged: outbox.messages() })
+                Channel::Ipc(IpcState { link: LinkId(7), received: *received, unacknowledged: outbox.messages() })
             });
             let channels: Vec<_> = tcp.iter().map(|own| Channel::Tcp(own.state())).chain(ipc).collect();
             let channels: Vec<_> = (0..).step_by(3).map(ChannelId).zip(channels).collect();

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use backdoor_core::Nanos;
 use backdoor_experiments::interrupt::Interrupt;
 use backdoor_experiments::live::detect::{DetectConfig, DetectReport, FailureKind, run};
+use backdoor_experiments::live::failover::FailoverRow;
 use backdoor_experiments::live::notice::{Notice, What};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -76,6 +77,22 @@ pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// What a failover with this deadline and these arguments finds: the names of its columns, and its runs. Nothing of it
+/// is left.
+pub(crate) fn failovers(deadline: &str, arguments: &[&str]) -> (Vec<String>, Vec<FailoverRow>) {
+    let place = Place::new();
+    let mut all = vec!["live", "failover", "--format", "csv", "--quiet", "--deadline", deadline];
+    all.extend(arguments);
+    let output = place.output(&all);
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{stdout}{stderr}");
+    let mut reader = csv::Reader::from_reader(output.stdout.as_slice());
+    let header: Vec<String> = reader.headers().unwrap().iter().map(str::to_owned).collect();
+    let left = std::fs::read_dir(place.path()).unwrap().count();
+    assert_eq!(left, 0, "files are left");
+    (header, reader.deserialize().collect::<Result<_, _>>().unwrap())
 }
 
 /// A child that does not outlive the test.

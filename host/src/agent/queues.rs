@@ -67,7 +67,8 @@ impl Queue {
     /// Fails unless the kernel tells what waits in it.
     fn of(socket: OwnedFd, gauge: u16, keep: bool) -> Result<Self, QueueError> {
         match socket_type(&socket) {
-            Ok(SocketType::STREAM) => {}
+            // Of packets that are kept in order, the kernel tells of all that wait, too.
+            Ok(SocketType::STREAM | SocketType::SEQPACKET) => {}
             Ok(_) => return Err(QueueError::NoStream),
             Err(_) => return Err(QueueError::NoSocket),
         }

@@ -257,7 +257,8 @@ impl Session {
         self.counter.idle();
     }
 
-    /// Lets the agent see how many bytes wait in `socket`, the connection to the client (TCP, or a Unix stream): whoever
+    /// Lets the agent see how many bytes wait in `socket`, the connection to the client (TCP, or a Unix stream) or to
+    /// another process (packets in order, too): whoever
     /// [is idle](Self::idle) while they do is suspected after the deadline. Without it, a session that loses a wake-up
     /// passes for one that has nothing to do.
     ///
@@ -266,7 +267,7 @@ impl Session {
     /// [shut the socket down](std::net::TcpStream::shutdown).
     ///
     /// # Errors
-    /// The agent refuses what is no stream socket, and one more than it [can watch](crate::agent::AgentConfig::queues).
+    /// The agent refuses what is no such socket, and one more than it [can watch](crate::agent::AgentConfig::queues).
     pub fn watch_queue(&self, socket: impl AsFd) -> Result<(), ConnectionError> {
         self.shared.watch_queue(self.slot, socket.as_fd(), false)
     }

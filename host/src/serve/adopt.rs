@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use backdoor_core::channels::{Channel, Input, Output, Resume, SessionPayload, TcpState, resume};
+use backdoor_core::channels::{Channel, Input, Output, Resume, SessionPayload, TcpState, encoded_len, resume};
 
 use super::progress::Progress;
 use super::{CLIENT, Retain, ServeError, SessionConfig, TcpSession};
@@ -58,9 +58,11 @@ impl TcpSession {
         let state = TcpState { input_ended: input_end.is_some(), ..state };
         let retained = if config.retain == Retain::Regenerated { Vec::new() } else { output };
         let mut progress = Progress::new(&state, config.retain, retained);
-        let state_bytes = progress.state_bytes(config.application_bytes.max(payload.application().len()));
+        let others: Vec<_> = payload.channels().filter(|(id, _)| *id != CLIENT).collect();
+        let needed = encoded_len(payload.application().len(), &others) - encoded_len(0, &[]);
+        let state_bytes = progress.state_bytes(config.application_bytes.max(needed));
         let mut session = app.open_session(name, config.deadline, state_bytes)?;
-        progress.commit(&mut session, payload.application(), 0, b"", replay_from)?;
+        progress.commit(&mut session, payload.application(), &others, 0, b"", replay_from)?;
         session.keep_connection(&socket)?;
         Ok(PreparedSession { session, config, socket, progress, input_known, input_end })
     }

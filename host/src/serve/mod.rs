@@ -1,5 +1,7 @@
 //! Serving a client over TCP so that another node can carry the connection on.
 //!
+//! A session that two processes of a node serve together has a [link](IpcChannel) between them, too.
+//!
 //! A [`TcpSession`] is a [`Session`](crate::app::Session) and its connection. It keeps the rules of
 //! [`backdoor_core::channels`]: state and promise are committed before output is sent, and input stays in the kernel until
 //! what came of it is committed. So a service that is killed between any two instructions has lost nothing, and done
@@ -63,6 +65,7 @@
 //! ```
 
 mod adopt;
+mod ipc;
 mod progress;
 mod session;
 mod waiting;
@@ -78,6 +81,9 @@ use crate::tcp::TcpError;
 use crate::wire::ConnectionError;
 
 pub use adopt::PreparedSession;
+pub use ipc::{
+    Breaker, Greeted, Incoming, IpcChannel, IpcConfig, IpcError, IpcListener, IpcSession, PEER, Received, new_link,
+};
 pub use session::TcpSession;
 
 /// The connection to the client in a session's payload.
@@ -101,7 +107,7 @@ pub struct SessionConfig {
     /// For how long a session shows life while the same taker claims it: the patience of the cluster's takers
     /// ([`TakeoverConfig`](backdoor_core::takeover::TakeoverConfig::patience)).
     pub patience: Nanos,
-    /// Largest state of the application, in bytes.
+    /// Largest state of the application, in bytes; with that of [channels to other processes](IpcChannel::state_bytes).
     pub application_bytes: usize,
     /// Where output comes from that is asked for again.
     pub retain: Retain,
@@ -141,6 +147,12 @@ pub enum ServeError {
     /// The session has no connection to a client.
     #[error("the session's state has no TCP connection {}", CLIENT.0)]
     NoConnection,
+    /// The session has no link to another process.
+    #[error("the session's state has no IPC channel {}", PEER.0)]
+    NoLink,
+    /// The link to another process.
+    #[error(transparent)]
+    Ipc(#[from] IpcError),
     /// More than was read.
     #[error("{consumed} bytes of input acted upon, of {read} that were read")]
     NotRead {

@@ -1,6 +1,6 @@
 //! What is committed of a connection.
 
-use backdoor_core::channels::{Channel, Output, SessionPayload, TcpState, encoded_len};
+use backdoor_core::channels::{Channel, ChannelId, Output, SessionPayload, TcpState, encoded_len};
 
 use super::{CLIENT, Retain, ServeError};
 use crate::app::Session;
@@ -46,6 +46,7 @@ impl Progress {
         &mut self,
         session: &mut Session,
         application: &[u8],
+        others: &[(ChannelId, Channel<'_>)],
         consumed: usize,
         output: &[u8],
         acknowledged: u64,
@@ -66,7 +67,7 @@ impl Progress {
             self.retained.extend(output);
             next.output = Output::Retained(&[]);
         }
-        let outcome = self.write(&next, application).and_then(|()| Ok(session.commit(&self.payload)?));
+        let outcome = self.write(&next, application, others).and_then(|()| Ok(session.commit(&self.payload)?));
         match outcome {
             Ok(_) => self.state = TcpState { output: Output::Regenerated, ..next },
             Err(_) => self.retained.truncate(self.retained.len() - output.len().min(self.retained.len())),
@@ -74,12 +75,18 @@ impl Progress {
         outcome.map(|_| ())
     }
 
-    fn write(&mut self, next: &TcpState<'static>, application: &[u8]) -> Result<(), ServeError> {
+    fn write(
+        &mut self,
+        next: &TcpState<'static>,
+        application: &[u8],
+        others: &[(ChannelId, Channel<'_>)],
+    ) -> Result<(), ServeError> {
         let output = match self.retain {
             Retain::Bytes(_) => Output::Retained(&self.retained),
             Retain::Regenerated => Output::Regenerated,
         };
         let tcp = TcpState { output, ..*next };
-        Ok(SessionPayload::encode(application, &[(CLIENT, Channel::Tcp(tcp))], &mut self.payload)?)
+        let channels: Vec<_> = std::iter::once((CLIENT, Channel::Tcp(tcp))).chain(others.iter().copied()).collect();
+        Ok(SessionPayload::encode(application, &channels, &mut self.payload)?)
     }
 }

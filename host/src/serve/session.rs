@@ -4,7 +4,7 @@ use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use backdoor_core::channels::{Output, TcpState};
+use backdoor_core::channels::{Channel, ChannelId, Output, TcpState};
 use backdoor_core::state_box::CommitError;
 use backdoor_core::takeover::Ownership;
 use rustix::net::RecvFlags;
@@ -43,7 +43,7 @@ impl TcpSession {
         let state = TcpState::new(tcp::birth(&stream)?, Output::Regenerated);
         let mut progress = Progress::new(&state, config.retain, Vec::new());
         let mut session = app.open_session(name, config.deadline, progress.state_bytes(config.application_bytes))?;
-        progress.commit(&mut session, b"", 0, b"", 0)?;
+        progress.commit(&mut session, b"", &[], 0, b"", 0)?;
         session.keep_connection(&stream)?;
         stream.set_nodelay(true).map_err(ServeError::Client)?;
         Ok(TcpSession::speaking(session, config, stream, progress, None))
@@ -106,13 +106,25 @@ impl TcpSession {
     /// [`ServeError::Client`]: it is committed, and the client is gone. [`ServeError::Lost`]: the session is another's; it
     /// may have been committed before.
     pub fn commit_and_send(&mut self, application: &[u8], consumed: usize, output: &[u8]) -> Result<(), ServeError> {
+        self.commit_and_send_with(application, &[], consumed, output)
+    }
+
+    /// The same for a session with channels to other processes: all of them, by ascending id. What isn't given here is no
+    /// longer part of the session.
+    pub fn commit_and_send_with(
+        &mut self,
+        application: &[u8],
+        others: &[(ChannelId, Channel<'_>)],
+        consumed: usize,
+        output: &[u8],
+    ) -> Result<(), ServeError> {
         if consumed > self.read {
             return Err(ServeError::NotRead { consumed, read: self.read });
         }
         let acknowledged = self.acknowledged()?;
         let mut wait = Wait::new(&self.config);
         loop {
-            match self.progress.commit(&mut self.session, application, consumed, output, acknowledged) {
+            match self.progress.commit(&mut self.session, application, others, consumed, output, acknowledged) {
                 Err(ServeError::Commit(CommitError::InDoubt { .. })) => {
                     wait.is_mine(&mut self.session)?;
                 }

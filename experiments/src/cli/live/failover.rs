@@ -9,8 +9,8 @@ use crate::cli::Failure;
 use crate::interrupt::Interrupt;
 use crate::live::detector::DetectorKind;
 use crate::live::failover::{
-    ClientKind, Elsewhere, FailoverConfig, FailoverError, FailoverFailure, FailoverReport, FailoverRow,
-    run as run_failover,
+    ClientKind, Elsewhere, FailoverConfig, FailoverError, FailoverFailure, FailoverReport, FailoverRow, ServiceKind,
+    Victim, run as run_failover,
 };
 use crate::live::reach::{Card, Retry, WITHOUT_VERBS, built_with_verbs};
 use crate::progress::Progress;
@@ -34,6 +34,13 @@ pub(super) struct Arguments {
     /// How the serving node fails; several, separated by commas, run one after the other.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "sigstop", value_name = "KIND")]
     failure: Vec<FailoverFailure>,
+    /// How many processes the service is: in a pair, a front talks to clients and a worker counts their requests, over a link
+    /// between the two; both are carried on.
+    #[arg(long, value_enum, default_value_t = ServiceKind::default())]
+    service: ServiceKind,
+    /// Which processes of a pair fail; several, separated by commas, run one after the other.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "front", value_name = "PROCESS")]
+    process: Vec<Victim>,
     /// What the client moves, about, such as 60MB or 512KiB. [default: 60MB; requests: 2MB; many: 500kB]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     size: Option<u64>,
@@ -115,20 +122,24 @@ impl Arguments {
         });
         for client in &self.client {
             for failure in &self.failure {
-                let default = FailoverConfig::of(*client, *failure)?;
-                configs.push(FailoverConfig {
-                    bytes: self.size.unwrap_or(default.bytes),
-                    connections: self.sessions,
-                    deadline: self.deadline,
-                    poll: self.poll,
-                    detector: self.detector,
-                    runs: self.runs,
-                    limit: self.limit,
-                    seed: self.seed,
-                    mirror: self.mirror,
-                    elsewhere: elsewhere.clone(),
-                    ..default
-                });
+                for victim in &self.process {
+                    let default = FailoverConfig::of(*client, *failure)?;
+                    configs.push(FailoverConfig {
+                        service: self.service,
+                        victim: *victim,
+                        bytes: self.size.unwrap_or(default.bytes),
+                        connections: self.sessions,
+                        deadline: self.deadline,
+                        poll: self.poll,
+                        detector: self.detector,
+                        runs: self.runs,
+                        limit: self.limit,
+                        seed: self.seed,
+                        mirror: self.mirror,
+                        elsewhere: elsewhere.clone(),
+                        ..default
+                    });
+                }
             }
         }
         Ok(configs)

@@ -18,6 +18,11 @@
 //!
 //! Of many sessions, a phase ends with the last of them. All processes read one monotonic clock.
 //!
+//! # A service of two processes
+//! In a pair, a front talks to clients, and a worker counts their requests, over a link between the two. A session then has
+//! a State Box in each, and the heirs are two processes, too: both State Boxes are carried on, whichever process failed,
+//! and the heirs' ends of the link send again what was under way.
+//!
 //! # What can't be carried on
 //! A connection that the node's kernel has accepted and its service has not is no session yet: node B's kernel resets it. Of
 //! a node that has vanished (`cut`) nobody knows which input its kernel had acknowledged and its service not acted upon; a
@@ -95,6 +100,51 @@ impl FailoverFailure {
     }
 }
 
+/// How many processes the service is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServiceKind {
+    /// One.
+    #[default]
+    Web,
+    /// Two: a front that talks to clients, and a worker that counts.
+    Pair,
+}
+
+impl ServiceKind {
+    /// The name used on the command line and in files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            ServiceKind::Web => "web",
+            ServiceKind::Pair => "pair",
+        }
+    }
+}
+
+/// Which of a pair's processes fail.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Victim {
+    /// The one that talks to clients.
+    #[default]
+    Front,
+    /// The one that counts.
+    Worker,
+    /// One right after the other.
+    Both,
+}
+
+impl Victim {
+    /// The name used on the command line and in files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Victim::Front => "front",
+            Victim::Worker => "worker",
+            Victim::Both => "both",
+        }
+    }
+}
+
 /// Node A on another machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Elsewhere {
@@ -116,6 +166,10 @@ pub struct FailoverConfig {
     pub program: PathBuf,
     /// How node A fails.
     pub failure: FailoverFailure,
+    /// How many processes the service is.
+    pub service: ServiceKind,
+    /// Which of them fail, if it is two.
+    pub victim: Victim,
     /// Who talks to it.
     pub client: ClientKind,
     /// Bytes that the client moves, about.
@@ -151,6 +205,8 @@ impl FailoverConfig {
         FailoverConfig {
             program,
             failure,
+            service: ServiceKind::default(),
+            victim: Victim::default(),
             client,
             bytes: match client {
                 ClientKind::Curl | ClientKind::CurlUpload | ClientKind::KeepAlive => 60_000_000,
@@ -195,6 +251,15 @@ impl FailoverConfig {
         }
         if !(1000..=10_000_000_000).contains(&self.bytes) {
             return error(format!("a transfer of {} bytes: must be from 1 kB to 10 GB", self.bytes));
+        }
+        if self.service == ServiceKind::Web && self.victim != Victim::Front {
+            return error("a service of one process has no worker that could fail".into());
+        }
+        if self.failure == FailoverFailure::SessionStuck && self.victim == Victim::Both {
+            return error("a session that is stuck in the front asks the worker nothing: one of them is stuck".into());
+        }
+        if self.service == ServiceKind::Pair && self.elsewhere.is_some() {
+            return error("a service of two processes is on this machine".into());
         }
         if !(1..=100_000).contains(&self.runs) {
             return error(format!("{} runs: must be from 1 to 100000", self.runs));
@@ -285,13 +350,15 @@ fn one_run(config: &FailoverConfig, number: u32, streams: &Streams) -> Result<Fa
         }
         std::thread::sleep(LOOK_EVERY);
     }
-    let failed_at = fail(config.failure, &mut world)?;
+    let failed_at = fail(config, &mut world)?;
     let mut row = FailoverRow {
         run: number,
         failure: config.failure.name().into(),
         client: config.client.name().into(),
         sessions: errand.connections,
         mirror: config.mirror,
+        service: config.service.name().into(),
+        process: config.victim.name().into(),
         ..FailoverRow::default()
     };
     let give_up = failed_at + config.limit;
@@ -319,16 +386,17 @@ fn one_run(config: &FailoverConfig, number: u32, streams: &Streams) -> Result<Fa
 }
 
 /// Makes node A fail; answers when it had, by this machine's clock.
-fn fail(failure: FailoverFailure, world: &mut World) -> Result<Nanos, FailoverError> {
+fn fail(config: &FailoverConfig, world: &mut World) -> Result<Nanos, FailoverError> {
     let clock = world.clock()?;
-    let order = match failure {
-        FailoverFailure::Sigstop => return Ok(clock.to_ours(world.serving.signal(PartSignal::Stop)?.1)),
-        FailoverFailure::Sigkill => return Ok(clock.to_ours(world.serving.signal(PartSignal::Kill)?.1)),
-        FailoverFailure::Cut => {
-            let (_, failed_at) = world.serving.signal(PartSignal::Stop)?;
-            world.cut()?;
+    let order = match config.failure {
+        FailoverFailure::Sigstop | FailoverFailure::Cut => {
+            let failed_at = world.signal(config.victim, PartSignal::Stop)?;
+            if config.failure == FailoverFailure::Cut {
+                world.cut()?;
+            }
             return Ok(clock.to_ours(failed_at));
         }
+        FailoverFailure::Sigkill => return Ok(clock.to_ours(world.signal(config.victim, PartSignal::Kill)?)),
         FailoverFailure::Wrong => {
             let now = clock::now();
             world.taker.send(&TakerOrder::Suspect)?;
@@ -337,11 +405,17 @@ fn fail(failure: FailoverFailure, world: &mut World) -> Result<Nanos, FailoverEr
         FailoverFailure::Deadlock => WebOrder::Deadlock,
         FailoverFailure::SessionStuck => WebOrder::Stick,
     };
-    world.serving.send(&order)?;
-    match world.serving.expect(PATIENCE)? {
-        WebReport::Failed { at_ns } => Ok(clock.to_ours(Nanos(at_ns))),
-        other => Err(FailoverError::Unexpected(format!("the service was to fail and said {other:?}"))),
+    let mut failed_at = Nanos::ZERO;
+    for part in world.victims(config.victim) {
+        part.send(&order)?;
+        match part.expect(PATIENCE)? {
+            WebReport::Failed { at_ns } => failed_at = clock.to_ours(Nanos(at_ns)),
+            other => {
+                return Err(FailoverError::Unexpected(format!("the service was to fail and said {other:?}")));
+            }
+        }
     }
+    Ok(failed_at)
 }
 
 /// What the taker told.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
-use super::FailoverConfig;
+use super::{FailoverConfig, ServiceKind};
 use crate::results::{ResultsError, Table};
 use crate::stats;
 
@@ -53,6 +53,10 @@ pub struct FailoverRow {
     /// Whether the taker had a mirror.
     #[serde(default)]
     pub mirror: bool,
+    /// How many processes the service was: `web` or `pair`.
+    pub service: Cow<'static, str>,
+    /// Which of a pair's processes failed.
+    pub process: Cow<'static, str>,
 }
 
 impl FailoverRow {
@@ -83,9 +87,13 @@ impl FailoverReport {
         let config = &self.config;
         let good = self.rows.iter().filter(|row| row.is_good()).count();
         let mut text = format!(
-            "{}, {}{}: {} bytes, deadline {}, poll {}\n  {:<18}{good} of {} runs: every byte right, no reset, no new connection\n",
+            "{}, {}{}{}: {} bytes, deadline {}, poll {}\n  {:<18}{good} of {} runs: every byte right, no reset, no new connection\n",
             config.client.name(),
             config.failure.name(),
+            match config.service {
+                ServiceKind::Web => String::new(),
+                ServiceKind::Pair => format!(" of a pair's {}", config.victim.name()),
+            },
             if config.mirror { ", with a mirror" } else { "" },
             config.bytes,
             config.deadline,

@@ -10,13 +10,13 @@ use backdoor_core::state_box::words_needed;
 use backdoor_host::net::NetworkNamespace;
 
 use super::network::Network;
-use super::{Elsewhere, FailoverConfig, FailoverError};
+use super::{Elsewhere, FailoverConfig, FailoverError, ServiceKind, Victim};
 use crate::config::Span;
-use crate::live::parts::{Part, PartError, Place, Ready, Role};
+use crate::live::parts::{Part, PartError, PartSignal, Place, Ready, Role};
 use crate::live::reach::{NodeAddress, Offer, Reached, TransportKind, reach};
 use crate::live::stage::connection::StageConnection;
 use crate::live::stage::offset::ClockOffset;
-use crate::live::web::serve::{Duty, Serve, WebReport};
+use crate::live::web::serve::{Duty, Serve, ServicePart, WebReport};
 use crate::live::web::taker::{Taker, TakerReport};
 
 /// How long a part may take for what takes milliseconds on a machine that has time.
@@ -26,15 +26,19 @@ pub(super) const SERVICE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 
 /// Numbers of the parties of a takeover: the taker, and the node that stands by.
 const TAKER: u32 = 1;
 const TARGET: u32 = 2;
+/// The heir of a pair's worker.
+const WORKER_TARGET: u32 = 3;
 
 /// The network, and who is in it. Dropping it ends all of that.
 pub(super) struct World {
     /// Watches node A from the switch.
     pub(super) taker: Part,
     /// The service on node A.
-    pub(super) serving: Part,
-    /// The service on node B.
-    pub(super) _standing_by: Part,
+    serving: Part,
+    /// Its worker, if it has one.
+    worker: Option<Part>,
+    /// The service on node B, and its worker.
+    _standing_by: (Part, Option<Part>),
     _agents: [Part; 2],
     /// Where node A's processes run.
     node_a: Place,
@@ -66,10 +70,10 @@ impl World {
         let sessions = config.sessions() as usize;
         let agent_role = |offer| Role::Agent {
             capacity: 64 + 2 * sessions,
-            // The connection's state comes to the application's.
-            state_words: (sessions + 1) * words_needed(2 * config.box_bytes()),
+            // The connection's state comes to the application's; a pair keeps two of each session.
+            state_words: 2 * (sessions + 1) * words_needed(2 * config.box_bytes()),
             os_deadline: Span(config.deadline.max(Nanos::from_millis(100))),
-            queues: sessions + 1,
+            queues: 2 * (sessions + 1),
             retain: Span(Nanos::from_secs(60)),
             offer,
         };
@@ -85,14 +89,21 @@ impl World {
         let socket_a = PathBuf::from(ready_a.socket);
         let address = reached.as_ref().map_or_else(|| NodeAddress::Local(socket_a.clone()), |to| to.address.clone());
         let offers = directory.path().join("offers");
-        let service = |agent: PathBuf, duty| {
+        let service = |agent: PathBuf, duty, part| {
             Role::Web(Serve {
                 agent,
                 deadline_ns: config.deadline.0,
                 state_bytes: config.box_bytes(),
                 address: SERVICE,
                 duty,
+                service: part,
             })
+        };
+        let (is_pair, in_directory) = (config.service == ServiceKind::Pair, |name: &str| directory.path().join(name));
+        let worker = |links| is_pair.then(|| ServicePart::Worker { links: in_directory(links) });
+        let front = |links| match is_pair {
+            true => ServicePart::Front { worker: in_directory(links) },
+            false => ServicePart::Whole,
         };
         let begun = |mut part: Part| -> Result<Part, FailoverError> {
             match part.expect(PATIENCE)? {
@@ -100,21 +111,31 @@ impl World {
                 other => Err(FailoverError::Unexpected(format!("the service began with {other:?}"))),
             }
         };
-        let serving = begun(start_a(service(socket_a.clone(), Duty::Serve))?)?;
-        let stand_by = Duty::StandBy {
-            party: TARGET,
-            offers: offers.clone(),
-            old_owner: address.clone(),
-            link: network.heir_link.clone(),
+        let start_worker = |part| begun(start_a(service(socket_a.clone(), Duty::Serve, part))?);
+        let worker_a = worker("links-a").map(start_worker).transpose()?;
+        let serving = begun(start_a(service(socket_a.clone(), Duty::Serve, front("links-a")))?)?;
+        let socket_b = PathBuf::from(ready_b.socket);
+        let stand_by = |party, offers: &PathBuf, part| {
+            let (offers, old_owner, link) = (offers.clone(), address.clone(), network.heir_link.clone());
+            let duty = Duty::StandBy { party, offers, old_owner, link };
+            begun(start(&network.heir, service(socket_b.clone(), duty, part))?)
         };
-        let standing_by = begun(start(&network.heir, service(ready_b.socket.into(), stand_by))?)?;
+        let mut targets = vec![(TARGET, offers)];
+        let worker_b = match worker("links-b") {
+            Some(part) => {
+                targets.push((WORKER_TARGET, in_directory("worker-offers")));
+                Some(stand_by(WORKER_TARGET, &targets[1].1, part)?)
+            }
+            None => None,
+        };
+        let standing_by = stand_by(TARGET, &targets[0].1, front("links-b"))?;
         let asks_agent = config.failure.leaves_the_agent_in_reach() && config.elsewhere.is_none();
         let mut taker = start(
             &network.switch,
             Role::Taker(Taker {
                 node: address,
                 party: TAKER,
-                targets: vec![(TARGET, offers)],
+                targets,
                 port: network.port.clone(),
                 agent: asks_agent.then_some(socket_a),
                 mirror: config.mirror.then(|| (network.clients_port.into(), SERVICE)),
@@ -131,13 +152,30 @@ impl World {
         Ok(World {
             taker,
             serving,
-            _standing_by: standing_by,
+            worker: worker_a,
+            _standing_by: (standing_by, worker_b),
             _agents: [agent_a, agent_b],
             node_a,
             _reached: reached,
             network,
             _directory: directory,
         })
+    }
+
+    /// The processes on node A that are to fail.
+    pub(super) fn victims(&mut self, victim: Victim) -> impl Iterator<Item = &mut Part> {
+        let front = Some(&mut self.serving).filter(|_| victim != Victim::Worker);
+        front.into_iter().chain(self.worker.as_mut().filter(|_| victim != Victim::Front))
+    }
+
+    /// Signals them; answers when the first of them had it, by node A's clock.
+    pub(super) fn signal(&mut self, victim: Victim, signal: PartSignal) -> Result<Nanos, FailoverError> {
+        let mut first = None;
+        for part in self.victims(victim) {
+            let (_, at) = part.signal(signal)?;
+            first.get_or_insert(at);
+        }
+        Ok(first.unwrap_or(Nanos::ZERO))
     }
 
     /// Cuts node A's link.

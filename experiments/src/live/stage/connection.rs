@@ -300,7 +300,7 @@ impl StagedPart {
         let part = stage.next_part.get();
         stage.next_part.set(part.wrapping_add(1));
         stage.shared.parts().insert(part, sender);
-        match stage.order(&Request::Start { part, role })? {
+        match stage.order(&Request::Start { part, role: Box::new(role) })? {
             Answer::Started { process } => Ok((StagedPart { stage: Rc::clone(stage), part, process }, lines)),
             other => Err(stage.confused(&other)),
         }

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::live::parts::{PartSignal, Role};
 
 /// Version of the protocol.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Longest line, its end included.
 pub const MAX_LINE: usize = 64 << 10;
 /// Longest greeting.
@@ -78,7 +78,7 @@ pub enum Request {
         /// Its number.
         part: u32,
         /// What it plays.
-        role: Role,
+        role: Box<Role>,
     },
     /// Hand a line to a part. Answered by [`Answer::Done`].
     Say {

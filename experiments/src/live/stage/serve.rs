@@ -16,7 +16,7 @@ use crate::interrupt::Interrupt;
 use crate::live::parts::{ChildPart, Role};
 use crate::live::reach::{Card, Offer};
 use crate::live::two_locks::lock;
-use crate::live::web::serve::{Duty, Serve};
+use crate::live::web::serve::{Duty, Serve, ServicePart};
 
 /// How long a greeting may take.
 const GREETING: Duration = Duration::from_secs(5);
@@ -206,7 +206,7 @@ impl Session<'_> {
     fn answer(&mut self, request: Request) -> Result<Answer, String> {
         match request {
             Request::Clock => Ok(Answer::Clock { at_ns: clock::now().0 }),
-            Request::Start { part, role } => self.start(part, role),
+            Request::Start { part, role } => self.start(part, *role),
             Request::Say { part, line } => {
                 let closed = |error: io::Error| crate::plain(&error);
                 if line.contains('\n') {
@@ -244,7 +244,7 @@ impl Session<'_> {
             }
             Role::Worker { listen, .. } => *listen = self.local,
             Role::Monitor { .. } => return Err("the monitor's place is not on the stage".into()),
-            Role::Web(Serve { duty: Duty::Serve, .. }) => {}
+            Role::Web(Serve { duty: Duty::Serve, service: ServicePart::Whole, .. }) => {}
             Role::Web(_) => return Err("of a failover, the service that fails is on the stage, and no other".into()),
             Role::Taker(_) => return Err("the taker's place is not on the stage".into()),
             Role::Counters(_) => return Err("what is measured for its cost is all on one machine".into()),

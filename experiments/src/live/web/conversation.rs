@@ -8,12 +8,13 @@
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
+use backdoor_core::takeover::Ownership;
 use backdoor_host::serve::{PreparedSession, ServeError, TcpSession};
 
+use super::asks::{AskError, Asks};
 use super::serve::Shared;
 use super::state::WebState;
 use crate::live::two_locks::lock;
@@ -43,6 +44,8 @@ impl Silent {
 pub(super) struct Conversation {
     link: TcpSession,
     state: WebState,
+    /// The way to the worker that counts, if one does.
+    asks: Option<Asks>,
     shared: Arc<Shared>,
     /// Input that was read and not yet acted upon.
     input: Vec<u8>,
@@ -52,12 +55,17 @@ pub(super) struct Conversation {
 impl Conversation {
     /// Serves the session in a thread of its own, from `state` on, until its client leaves, or can't be understood, or is
     /// another's. Dropping the session says the one, and nothing of the other.
-    pub(super) fn begin(link: TcpSession, state: WebState, shared: Arc<Shared>) -> io::Result<()> {
-        thread(move || Conversation::hold(link, state, shared))
+    pub(super) fn begin(link: TcpSession, state: WebState, asks: Option<Asks>, shared: Arc<Shared>) -> io::Result<()> {
+        thread(move || Conversation::hold(link, state, asks, shared))
     }
 
     /// The same for a session that was carried on to here, as soon as it may speak.
-    pub(super) fn prepare(mut session: PreparedSession, state: WebState, shared: Arc<Shared>) -> io::Result<Silent> {
+    pub(super) fn prepare(
+        mut session: PreparedSession,
+        state: WebState,
+        asks: Option<Asks>,
+        shared: Arc<Shared>,
+    ) -> io::Result<Silent> {
         let (go, may_speak) = mpsc::channel();
         let (tell, spoke) = mpsc::channel();
         let every = Duration::from_nanos(session.config().say_every().0);
@@ -72,7 +80,7 @@ impl Conversation {
             match session.speak() {
                 Ok(link) => {
                     let _ = tell.send(Ok(()));
-                    Conversation::hold(link, state, shared);
+                    Conversation::hold(link, state, asks, shared);
                 }
                 Err(error) => {
                     let _ = tell.send(Err(error));
@@ -82,14 +90,24 @@ impl Conversation {
         Ok(Silent { go, spoke })
     }
 
-    fn hold(link: TcpSession, state: WebState, shared: Arc<Shared>) {
-        let mut conversation = Conversation { link, state, shared, input: Vec::new(), bytes: Vec::new() };
-        // There is nobody to tell why it ended.
-        let _ = conversation.serve();
+    fn hold(link: TcpSession, mut state: WebState, asks: Option<Asks>, shared: Arc<Shared>) {
+        if asks.is_some() {
+            state.ask_a_worker();
+        }
+        let mut conversation = Conversation { link, state, asks, shared, input: Vec::new(), bytes: Vec::new() };
+        match conversation.serve().map_err(|error| error.downcast::<AskError>()) {
+            Err(Ok(error)) if !matches!(*error, AskError::Lost) => {
+                crate::say::err(&format!("a session ends: {error}"));
+            }
+            // There is nobody to tell why it ended.
+            _ => {}
+        }
+        conversation.leave();
     }
 
     fn serve(&mut self) -> Result<(), Box<dyn Error>> {
-        let (mut buffer, box_bytes) = (vec![0; INPUT_BYTES], self.link.config().application_bytes);
+        let mut buffer = vec![0; INPUT_BYTES];
+        let box_bytes = self.link.config().application_bytes - self.asks.as_ref().map_or(0, |_| Asks::state_bytes());
         loop {
             let promised = self.state.promised();
             if !self.state.has_room(box_bytes) {
@@ -106,8 +124,17 @@ impl Conversation {
             // What was read together with an earlier request may hold another one.
             let taken = self.state.take(&self.input, box_bytes)?;
             if taken > 0 {
+                if let Some(asks) = self.asks.as_mut().filter(|_| self.state.is_asking()) {
+                    asks.ask(self.link.session())?;
+                }
                 self.answer(taken, promised)?;
                 self.input.drain(..taken);
+                continue;
+            }
+            if self.state.is_asking() {
+                let asks = self.asks.as_mut().ok_or("a worker was asked, and there is none here")?;
+                self.state.counted(asks.answer(self.link.session())?);
+                self.answer(0, promised)?;
                 continue;
             }
             self.link.idle();
@@ -122,17 +149,28 @@ impl Conversation {
 
     /// Commits the state, `taken` bytes of input further, and then sends what was promised past `promised`.
     fn answer(&mut self, taken: usize, promised: u64) -> Result<(), Box<dyn Error>> {
-        if self.shared.stick.load(Ordering::Acquire) {
-            self.shared.fails_now();
-            loop {
-                std::thread::park();
-            }
+        if self.shared.is_to_stick() {
+            self.shared.sticks();
         }
         *lock(&self.shared.locks.requests) += 1;
         self.state.forget(self.link.state().acknowledged);
         let output = self.state.output(promised..self.state.promised())?;
         self.state.to_bytes(&mut self.bytes);
-        Ok(self.link.commit_and_send(&self.bytes, taken, &output)?)
+        let others = self.asks.as_ref().map(Asks::state).unwrap_or_default();
+        self.link.commit_and_send_with(&self.bytes, &others, taken, &output)?;
+        if let Some(asks) = &mut self.asks {
+            asks.committed();
+        }
+        Ok(())
+    }
+
+    /// Its client is gone, or it is another's.
+    fn leave(&mut self) {
+        if self.link.session().ownership() == Ownership::Mine
+            && let Some(asks) = &mut self.asks
+        {
+            asks.bye();
+        }
     }
 }
 
@@ -218,7 +256,7 @@ mod tests {
                     prepared => break prepared.unwrap(),
                 }
             };
-            (client, Conversation::prepare(prepared, WebState::default(), Arc::clone(&self.shared)).unwrap())
+            (client, Conversation::prepare(prepared, WebState::default(), None, Arc::clone(&self.shared)).unwrap())
         }
 
         /// How the first client's session is seen now.

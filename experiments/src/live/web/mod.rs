@@ -9,11 +9,13 @@
 //! | [`content`] | the bytes that it serves |
 //! | [`serve`] | the process that serves, or stands by |
 //! | `conversation` | a session at work |
+//! | `asks`, `worker` | a session that a second process counts for: the front's end, and the worker's |
 //! | `standby` | sessions of another node, carried on here |
 //! | [`offers`] | what a taker and a node that stands by say to each other |
 //! | [`rescue`] | the taker's doing: core's takeover, for many sessions at once |
 //! | [`taker`] | the process that watches a node and carries its sessions on |
 
+mod asks;
 pub mod content;
 mod conversation;
 pub mod offers;
@@ -24,3 +26,4 @@ pub mod serve;
 mod standby;
 pub mod state;
 pub mod taker;
+mod worker;

@@ -4,15 +4,21 @@
 //! The order after the fence matters: first the sockets' queues are read, then the State Boxes. The service leaves input
 //! in its socket until what came of it is committed. So whatever a State Box does not know of yet was in the queue
 //! before, even if the owner still runs, behind the fence.
+//!
+//! Processes that serve a session together run on behind it, too, and their State Boxes are read one after the other. The
+//! boxes fit together if both sessions were claimed before the first of them is read ([`IpcEnd`](backdoor_core::channels::IpcEnd)
+//! says why). So no state is read before all of the node's sessions are claimed; for a while, as one may be in the hands of
+//! another taker. If two boxes do not fit after all, their heirs find out and do not serve.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use backdoor_core::Nanos;
+use backdoor_core::channels::{Channel, SessionPayload};
 use backdoor_core::recovery::{Extraction, ExtractionConfig, SessionToRecover, StateError};
 use backdoor_core::takeover::{
-    Action, Answer, BoxError, Epoch, Input, Look, Offer, Outcome, PartyId, Purpose, Seen, Swap, Takeover,
+    Action, Answer, BoxError, Epoch, Input, Look, Offer, Outcome, PartyId, Purpose, Seen, Step, Swap, Takeover,
     TakeoverConfig,
 };
 use backdoor_core::transport::{Completion, Done, RemoteSlice, Transport, TransportError, WorkId};
@@ -25,6 +31,8 @@ use super::offers::{AnswerHead, OfferHead};
 const OPERATION_LIMIT: Nanos = Nanos::from_millis(500);
 /// How often an agent is asked for a socket's queues before the session is carried on without.
 const QUEUE_ATTEMPTS: u32 = 3;
+/// How long states are not read because another session of the node is not claimed yet.
+const HOLD_LIMIT: Nanos = Nanos::from_millis(200);
 /// Swaps under way at once.
 const SWAPS_AT_ONCE: usize = 64;
 
@@ -62,10 +70,27 @@ struct Rescued {
     session: SessionToRecover,
     takeover: Takeover,
     payload: Vec<u8>,
+    /// Whether it has a connection to a client, as far as is known.
+    has_client: bool,
     queues: Option<Queues>,
     marks: Marks,
     why: Option<String>,
     trouble: Option<String>,
+}
+
+impl Rescued {
+    /// Whether its owner may still begin a commit, and won't soon.
+    fn is_being_claimed(&self) -> bool {
+        matches!(
+            self.takeover.step(),
+            Step::Looking
+                | Step::Claiming
+                | Step::Verifying
+                | Step::Committing
+                | Step::Superseding { .. }
+                | Step::Fencing
+        )
+    }
 }
 
 /// What came of one session.
@@ -109,12 +134,21 @@ pub fn rescue<T: Transport>(
         session: *session,
         takeover: Takeover::new(config, me, session.record.session, targets, Epoch(0)),
         payload: Vec::new(),
+        has_client: true,
         queues: None,
         marks: Marks::default(),
         why: None,
         trouble: None,
     });
-    let mut rescue = Rescue { rescued: rescued.collect(), memory, transport, surroundings, to_do: Vec::new() };
+    let mut rescue = Rescue {
+        rescued: rescued.collect(),
+        memory,
+        transport,
+        surroundings,
+        to_do: Vec::new(),
+        held: Vec::new(),
+        held_until: None,
+    };
     rescue.run(answers, until);
     rescue.endings()
 }
@@ -125,6 +159,9 @@ struct Rescue<'a, T, S> {
     transport: &'a mut T,
     surroundings: &'a mut S,
     to_do: Vec<(usize, Action)>,
+    /// States to be read as soon as all sessions are claimed, and when it has waited long enough for that.
+    held: Vec<(usize, Look)>,
+    held_until: Option<Nanos>,
 }
 
 impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
@@ -139,6 +176,9 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
         loop {
             while !self.to_do.is_empty() {
                 self.act();
+                if self.to_do.is_empty() {
+                    self.extract();
+                }
             }
             let due = self.rescued.iter().filter_map(|rescued| rescued.takeover.deadline()).min();
             let (Some(due), now) = (due, clock::now()) else { return };
@@ -187,6 +227,10 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
         for (at, action) in std::mem::take(&mut self.to_do) {
             match action {
                 Action::Swap(swap) => swaps.push((at, swap)),
+                Action::ReadBox(look) if look.purpose == Purpose::Extract => {
+                    self.held.retain(|(held, _)| *held != at);
+                    self.held.push((at, look));
+                }
                 Action::ReadBox(look) => reads.push((at, look)),
                 Action::Fence => fences.push(at),
                 Action::Offer { to, offer } => offers.push((at, to, offer)),
@@ -205,6 +249,18 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
         }
         if !reads.is_empty() {
             self.read(&reads);
+        }
+    }
+
+    /// Reads the states, once all sessions are claimed. Whoever is held asks again before long.
+    fn extract(&mut self) {
+        if self.held.is_empty() {
+            return;
+        }
+        let until = *self.held_until.get_or_insert(clock::now() + HOLD_LIMIT);
+        if clock::now() >= until || !self.rescued.iter().any(Rescued::is_being_claimed) {
+            let held = std::mem::take(&mut self.held);
+            self.read(&held);
         }
     }
 
@@ -261,7 +317,7 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
         let (mut wanted, mut sessions) = (HashMap::new(), Vec::new());
         for (at, look) in looks {
             let rescued = &mut self.rescued[*at];
-            if look.purpose == Purpose::Extract {
+            if look.purpose == Purpose::Extract && rescued.has_client {
                 let number = rescued.session.record.session;
                 let queues = (0..QUEUE_ATTEMPTS).find_map(|attempt| match self.surroundings.queues(number) {
                     Err(_) if attempt + 1 < QUEUE_ATTEMPTS => None,
@@ -285,6 +341,7 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
                 let Some((at, look)) = wanted.remove(&session.slot) else { return };
                 let result = state.map_err(BoxError::from).and_then(|state| {
                     let seen = Seen::of(&state, |payload| surroundings.check(payload))?;
+                    rescued[at].has_client = has_client(state.committed.payload);
                     if look.purpose == Purpose::Extract {
                         rescued[at].payload.clear();
                         rescued[at].payload.extend_from_slice(state.committed.payload);
@@ -345,6 +402,13 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
         });
         ended.collect()
     }
+}
+
+/// Whether a session may talk to a client, and not only to another process.
+fn has_client(payload: &[u8]) -> bool {
+    let Ok(payload) = SessionPayload::decode(payload) else { return true };
+    let is_client = |(_, channel)| matches!(channel, Channel::Tcp(_));
+    payload.channels().next().is_none() || payload.channels().any(is_client)
 }
 
 /// A target's answer, and whose it is.

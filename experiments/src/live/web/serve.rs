@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use backdoor_core::Nanos;
+use backdoor_core::channels::SessionPayload;
 use backdoor_core::takeover::{PartyId, TakeoverConfig};
 use backdoor_host::app::{App, Node};
 use backdoor_host::attach::attach;
@@ -19,14 +20,18 @@ use backdoor_host::net::{Announcer, Links};
 use backdoor_host::serve::{Retain, SessionConfig, TcpSession};
 use serde::{Deserialize, Serialize};
 
+use super::asks::Asks;
 use super::conversation::Conversation;
 use super::standby::StandBy;
 use super::state::{LEAST_STATE_BYTES, WebState};
+use super::worker::Worker;
 use crate::live::reach::NodeAddress;
 use crate::live::two_locks::{TwoLocks, lock};
 
 /// The application's name in the Progress Box.
 pub const SERVICE_NAME: &str = "web";
+/// That of the worker.
+pub const SERVICE_WORKER_NAME: &str = "web worker";
 /// Period of the event loop.
 const TICK: Nanos = Nanos::from_millis(1);
 /// Pause between two looks at whether it has failed as it was told.
@@ -45,6 +50,26 @@ pub struct Serve {
     pub address: SocketAddrV4,
     /// What it does.
     pub duty: Duty,
+    /// Which part of the service it is.
+    pub service: ServicePart,
+}
+
+/// Which part of the service a process is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServicePart {
+    /// All of it.
+    Whole,
+    /// It talks to clients, and has a worker count.
+    Front {
+        /// Where its node's worker listens.
+        worker: PathBuf,
+    },
+    /// It counts for fronts.
+    Worker {
+        /// Where they find it.
+        links: PathBuf,
+    },
 }
 
 /// What a process of the service does.
@@ -94,12 +119,16 @@ pub(super) struct Shared {
     pub(super) app: Mutex<App>,
     /// Where new clients come; an heir has it from its first session on.
     listener: Mutex<Option<TcpListener>>,
-    deadline: Nanos,
+    /// Where a front's worker listens.
+    asked: Option<PathBuf>,
+    /// A worker's fronts.
+    pub(super) worker: Option<Arc<Worker>>,
+    pub(super) deadline: Nanos,
     state_bytes: usize,
     /// Every answer takes the first.
     pub(super) locks: Arc<TwoLocks>,
     deadlock: AtomicBool,
-    pub(super) stick: AtomicBool,
+    stick: AtomicBool,
     failed_at: AtomicU64,
     sessions: AtomicU64,
 }
@@ -109,6 +138,8 @@ impl Shared {
         Shared {
             app: Mutex::new(app),
             listener: Mutex::new(None),
+            asked: None,
+            worker: None,
             deadline,
             state_bytes,
             locks: Arc::default(),
@@ -136,6 +167,29 @@ impl Shared {
         Ok(())
     }
 
+    /// A new session's way to the worker, if there is one.
+    pub(super) fn asks(&self) -> Option<Asks> {
+        self.asked.clone().map(Asks::new)
+    }
+
+    /// That of a session that is carried on.
+    pub(super) fn asks_again(&self, payload: &SessionPayload<'_>) -> Option<Asks> {
+        self.asked.clone().map(|worker| Asks::resume(worker, payload))
+    }
+
+    /// Whether whoever acts next is to hang.
+    pub(super) fn is_to_stick(&self) -> bool {
+        self.stick.load(Ordering::Acquire)
+    }
+
+    /// Hangs, for good.
+    pub(super) fn sticks(&self) -> ! {
+        self.fails_now();
+        loop {
+            std::thread::park();
+        }
+    }
+
     pub(super) fn fails_now(&self) {
         let _ = self.failed_at.compare_exchange(0, clock::now().0, Ordering::AcqRel, Ordering::Relaxed);
     }
@@ -149,9 +203,16 @@ pub fn play(settings: &Serve, mut tell: impl FnMut(WebReport) -> io::Result<()>)
         );
     }
     let deadline = Nanos(settings.deadline_ns);
-    let app = Node::connect(&settings.agent)?.register(SERVICE_NAME, deadline)?;
-    let shared = Arc::new(Shared::new(app, deadline, settings.state_bytes));
+    let (name, asked, worker) = match &settings.service {
+        ServicePart::Whole => (SERVICE_NAME, None, None),
+        ServicePart::Front { worker } => (SERVICE_NAME, Some(worker.clone()), None),
+        ServicePart::Worker { links } => (SERVICE_WORKER_NAME, None, Some(Arc::new(Worker::listen(links)?))),
+    };
+    let app = Node::connect(&settings.agent)?.register(name, deadline)?;
+    let shared = Shared { asked, worker, ..Shared::new(app, deadline, settings.state_bytes) };
+    let shared = Arc::new(shared);
     match &settings.duty {
+        Duty::Serve if shared.worker.is_some() => {}
         Duty::Serve => shared.listen(settings.address)?,
         Duty::StandBy { party, offers, old_owner, link } => {
             let party = PartyId::new(*party).ok_or("no number of a party")?;
@@ -202,6 +263,16 @@ fn event_loop(shared: &Arc<Shared>) -> Result<(), Box<dyn Error>> {
         if shared.deadlock.load(Ordering::Acquire) {
             shared.locks.deadlock(|| shared.fails_now());
         }
+        if let Some(worker) = &shared.worker {
+            match worker.welcome(shared) {
+                Ok(false) => {}
+                Ok(true) => {
+                    lock(&shared.app).progress().advance();
+                    continue;
+                }
+                Err(error) => complain(&mut complained, &*error),
+            }
+        }
         let came = lock(&shared.listener).as_ref().map(TcpListener::accept);
         match came {
             Some(Ok((stream, peer))) => {
@@ -213,9 +284,7 @@ fn event_loop(shared: &Arc<Shared>) -> Result<(), Box<dyn Error>> {
             }
             // Too many open files, say: those who are served are not to suffer.
             Some(Err(error)) if error.kind() != io::ErrorKind::WouldBlock => {
-                if !std::mem::replace(&mut complained, true) {
-                    crate::say::err(&format!("a client can't be taken in: {error}"));
-                }
+                complain(&mut complained, &error);
             }
             Some(Err(_)) | None => {}
         }
@@ -226,9 +295,16 @@ fn event_loop(shared: &Arc<Shared>) -> Result<(), Box<dyn Error>> {
     }
 }
 
+/// Once.
+fn complain(complained: &mut bool, error: &dyn Error) {
+    if !std::mem::replace(complained, true) {
+        crate::say::err(&format!("a client can't be taken in: {error}"));
+    }
+}
+
 pub(super) fn welcome(stream: TcpStream, shared: &Arc<Shared>) -> Result<(), Box<dyn Error>> {
     stream.set_nonblocking(false)?;
     let number = shared.sessions.fetch_add(1, Ordering::Relaxed);
     let link = TcpSession::accept(&lock(&shared.app), stream, &format!("client {number}"), shared.config())?;
-    Ok(Conversation::begin(link, WebState::default(), Arc::clone(shared))?)
+    Ok(Conversation::begin(link, WebState::default(), shared.asks(), Arc::clone(shared))?)
 }

@@ -22,6 +22,7 @@ use super::conversation::{Conversation, Silent};
 use super::offers::{self, AnswerHead, OfferHead};
 use super::serve::Shared;
 use super::state::WebState;
+use super::worker::Counting;
 use crate::live::two_locks::lock;
 
 /// How long a swap is waited for.
@@ -39,12 +40,20 @@ pub(super) struct StandBy {
     pub(super) shared: Arc<Shared>,
 }
 
+/// A session that is ready to be served here, and silent.
+enum Prepared {
+    /// With its client's connection.
+    Client(Silent),
+    /// The worker's part of one.
+    Counting(Box<Counting>),
+}
+
 /// An offer that is being taken up.
 struct Taking {
     head: OfferHead,
     reinstatement: Reinstatement,
     actions: Vec<TargetAction>,
-    prepared: Option<Silent>,
+    prepared: Option<Prepared>,
     /// It is this node's, and is to speak.
     serves: bool,
     is_over: bool,
@@ -155,12 +164,22 @@ impl StandBy {
         if !batch.iter().any(|taking| taking.serves) {
             return;
         }
-        let announced = self.announcer.announce(*self.address.ip()).map_err(|error| error.to_string());
+        // A worker has no clients to tell.
+        let announced = match self.shared.worker {
+            Some(_) => Ok(()),
+            None => self.announcer.announce(*self.address.ip()).map_err(|error| error.to_string()),
+        };
         let mut speaking = Vec::new();
         for taking in batch.iter_mut().filter(|taking| taking.serves) {
-            let Some(silent) = taking.prepared.take() else { continue };
+            let Some(prepared) = taking.prepared.take() else { continue };
             taking.answer.served_ns = clock::now().0;
-            speaking.push((&mut taking.answer, silent.speak()));
+            match (prepared, &self.shared.worker) {
+                (Prepared::Client(silent), _) => speaking.push((&mut taking.answer, silent.speak())),
+                (Prepared::Counting(counting), Some(worker)) => {
+                    taking.answer.why = worker.hold(*counting).err().map(|error| error.to_string());
+                }
+                (Prepared::Counting(_), None) => taking.answer.why = Some("there is no worker here".into()),
+            }
         }
         for (answer, spoke) in speaking {
             let spoke = spoke.recv().map_err(|_| "its thread has ended".to_owned());
@@ -175,7 +194,12 @@ impl StandBy {
         head: &OfferHead,
         payload: &[u8],
         queues: Option<&Queues>,
-    ) -> Result<Silent, Box<dyn Error>> {
+    ) -> Result<Prepared, Box<dyn Error>> {
+        let deadline = Nanos(head.deadline_ns);
+        if self.shared.worker.is_some() {
+            let counting = Counting::adopt(&self.shared, payload, &head.name, deadline)?;
+            return Ok(Prepared::Counting(Box::new(counting)));
+        }
         if !self.has_address {
             match self.links.add_address(&self.link, *self.address.ip(), 32) {
                 Err(error) if !matches!(error.cause(), Cause::AddressExists { .. }) => return Err(error.into()),
@@ -183,15 +207,17 @@ impl StandBy {
             }
             self.has_address = true;
         }
-        let state = WebState::from_bytes(SessionPayload::decode(payload)?.application())?;
+        let decoded = SessionPayload::decode(payload)?;
+        let state = WebState::from_bytes(decoded.application())?;
+        let asks = self.shared.asks_again(&decoded);
         // What can't be made again is missed by whoever counts its bytes.
         let replay = |range: Range<u64>| match range.end.checked_sub(range.start) {
             Some(bytes) if bytes <= MAX_REFILL_BYTES as u64 => state.output(range).unwrap_or_default(),
             _ => Vec::new(),
         };
-        let config = SessionConfig { deadline: Nanos(head.deadline_ns), ..self.shared.config() };
+        let config = SessionConfig { deadline, ..self.shared.config() };
         let session = TcpSession::adopt(&lock(&self.shared.app), payload, queues, &head.name, config, replay)?;
-        Ok(Conversation::prepare(session, state, Arc::clone(&self.shared))?)
+        Ok(Prepared::Client(Conversation::prepare(session, state, asks, Arc::clone(&self.shared))?))
     }
 
     fn swap(&mut self, request: backdoor_core::transport::WorkRequest) -> Result<u64, TransportError> {

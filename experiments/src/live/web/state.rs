@@ -53,8 +53,11 @@ pub enum WebError {
 /// One client's session.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WebState {
-    /// Requests to count that were acted upon.
+    /// Requests to count that were acted upon here.
     count: u64,
+    /// Whether a worker counts, and is to be asked.
+    #[serde(skip)]
+    asks: bool,
     doing: Doing,
     /// Output that the client may not have acknowledged, in order, without gaps.
     promised: VecDeque<Promised>,
@@ -71,6 +74,8 @@ enum Doing {
     Nothing,
     /// So many bytes of content are still to be promised.
     Sending { seed: u64, at: u64, end: u64 },
+    /// A worker was asked to count.
+    Asking,
     /// So many bytes of a body are still to come; the hash of those before.
     Receiving { left: u64, hash: Vec<u8> },
 }
@@ -129,6 +134,24 @@ impl WebState {
         matches!(self.doing, Doing::Sending { .. })
     }
 
+    /// Has a worker count from now on.
+    pub fn ask_a_worker(&mut self) {
+        self.asks = true;
+    }
+
+    /// Whether a worker is to answer before it can go on.
+    pub fn is_asking(&self) -> bool {
+        self.doing == Doing::Asking
+    }
+
+    /// The worker has counted: answers with that.
+    pub fn counted(&mut self, count: u64) {
+        if self.is_asking() {
+            self.doing = Doing::Nothing;
+            self.answer(&format!("{count}\n"));
+        }
+    }
+
     /// Whether a box of so many bytes holds it after one more request or piece of content, and any part of a head.
     pub fn has_room(&self, box_bytes: usize) -> bool {
         self.most_bytes() + NEXT_BYTES <= box_bytes
@@ -152,13 +175,13 @@ impl WebState {
     }
 
     /// Takes in what it can of `input`, the bytes behind those taken before; answers how many that were. That is all of it,
-    /// unless there is content to be promised first, or a box of `box_bytes` bytes has no room.
+    /// unless there is content to be promised or a worker to be asked first, or a box of `box_bytes` bytes has no room.
     pub fn take(&mut self, input: &[u8], box_bytes: usize) -> Result<usize, WebError> {
         let mut taken = 0;
         loop {
             let rest = &input[taken..];
             match &mut self.doing {
-                Doing::Sending { .. } => return Ok(taken),
+                Doing::Sending { .. } | Doing::Asking => return Ok(taken),
                 Doing::Receiving { left, hash } => {
                     let length = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
                     let mut hasher = resume_hash(hash)?;
@@ -211,6 +234,7 @@ impl WebState {
                     self.doing = Doing::Sending { seed, at: 0, end: bytes };
                 }
             }
+            Request::Count if self.asks => self.doing = Doing::Asking,
             Request::Count => {
                 self.count += 1;
                 self.answer(&format!("{}\n", self.count));
@@ -316,6 +340,23 @@ mod tests {
         let two = [request.as_slice(), request].concat();
         assert_eq!(state.take(&two, STATE_BYTES), Ok(two.len()));
         assert!(text(&state).ends_with("\r\n\r\n3\n"), "{}", text(&state));
+    }
+
+    #[test]
+    fn a_worker_is_asked_once_and_nothing_is_taken_before_it_answers() {
+        let mut state = WebState::default();
+        state.ask_a_worker();
+        let request = b"POST /count HTTP/1.1\r\nContent-Length: 0\r\n\r\n";
+        let two = [request.as_slice(), request].concat();
+        assert_eq!((state.take(&two, STATE_BYTES), state.is_asking(), state.promised()), (Ok(request.len()), true, 0));
+        let mut bytes = Vec::new();
+        state.to_bytes(&mut bytes);
+        let mut state = WebState::from_bytes(&bytes).unwrap();
+        assert_eq!((state.take(request, STATE_BYTES), state.is_asking()), (Ok(0), true));
+        state.counted(41);
+        assert!(!state.is_asking() && text(&state).ends_with("\r\n\r\n41\n"), "{}", text(&state));
+        state.counted(42);
+        assert!(text(&state).ends_with("\r\n\r\n41\n"), "nobody asked");
     }
 
     #[test]

@@ -1,0 +1,66 @@
+//! A session that two processes serve, a front that talks to the client and a worker that counts, is carried on whichever
+//! of them fails, whenever: with real processes, in network namespaces. Each request adds one, and its answer says what it
+//! came to; so a request that was lost, or done twice, or a reply that was, shows in the next answer.
+//!
+//! As root these run, and fail where they can't.
+
+mod common;
+
+use common::Place;
+
+/// Longer than a busy machine keeps a thread waiting for a processor.
+const DEADLINE: &str = "1s";
+
+/// Every answer right, over the connection that the client began with; both ends of each session were carried on.
+fn every_request_counts_once(arguments: &[&str], runs: usize, carried_on: u64) {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let (_, rows) = common::failovers(DEADLINE, &[&["--service", "pair"], arguments].concat());
+    assert_eq!(rows.len(), runs);
+    for row in rows {
+        assert!(row.is_good() && row.moved == carried_on, "{row:?}");
+        assert_eq!((&*row.service, &*row.trouble), ("pair", ""), "{row:?}");
+    }
+}
+
+#[test]
+fn a_worker_that_is_frozen_or_killed_in_the_middle_of_a_message() {
+    let arguments = ["--client", "requests", "--process", "worker", "--size", "1MB", "--runs", "4"];
+    every_request_counts_once(&[&arguments[..], &["--failure", "sigstop,sigkill"]].concat(), 8, 2);
+}
+
+#[test]
+fn a_worker_that_hangs_with_a_message_acted_upon_and_not_committed_or_committed_and_not_answered() {
+    let arguments = ["--client", "requests", "--process", "worker", "--size", "500kB", "--runs", "3"];
+    every_request_counts_once(&[&arguments[..], &["--failure", "session-stuck"]].concat(), 3, 2);
+}
+
+#[test]
+fn whichever_process_fails_and_however() {
+    let arguments = ["--client", "requests", "--size", "500kB", "--runs", "1"];
+    let with = |process, failures| [&arguments[..], &["--process", process, "--failure", failures]].concat();
+    every_request_counts_once(&with("front", "sigstop,sigkill,deadlock,session-stuck"), 4, 2);
+    every_request_counts_once(&with("worker", "deadlock,wrong"), 2, 2);
+    every_request_counts_once(&with("both", "sigstop,sigkill,deadlock,cut"), 4, 2);
+}
+
+#[test]
+fn many_sessions_of_a_pair_move_together() {
+    let arguments = ["--client", "many", "--sessions", "20", "--size", "400kB", "--runs", "2", "--process", "worker"];
+    every_request_counts_once(&[&arguments[..], &["--failure", "sigstop,sigkill"]].concat(), 4, 40);
+}
+
+#[test]
+fn settings_that_cannot_be_get_one_sentence() {
+    for (arguments, words) in [
+        (&["--process", "worker"][..], "one process has no worker"),
+        (&["--service", "pair", "--process", "both", "--failure", "session-stuck"], "one of them is stuck"),
+        (&["--service", "three"], "three"),
+    ] {
+        let output = Place::new().output(&[&["live", "failover"], arguments].concat());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && stderr.contains(words), "{arguments:?}: {stderr}");
+    }
+}
