@@ -90,6 +90,20 @@ pub(super) fn set_window(socket: BorrowedFd<'_>, window: tcp_repair_window) -> R
     set_raw(socket, libc::IPPROTO_TCP, libc::TCP_REPAIR_WINDOW, &[window])
 }
 
+/// Makes the kernel drop whatever comes for the socket, before anybody answers it.
+pub(super) fn drop_all(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    let code = (libc::BPF_RET | libc::BPF_K) as u16;
+    let mut keep_nothing = [libc::sock_filter { code, jt: 0, jf: 0, k: 0 }];
+    // The kernel copies the program, which lives until then.
+    let program = libc::sock_fprog { len: keep_nothing.len() as u16, filter: keep_nothing.as_mut_ptr() };
+    set_raw(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &[program])
+}
+
+/// Undoes that.
+pub(super) fn drop_nothing(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    set_raw(socket, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &[0u32])
+}
+
 /// How many bytes there are.
 pub(super) fn amount(socket: BorrowedFd<'_>, which: Amount) -> Result<u32, Errno> {
     let request = match which {
@@ -103,7 +117,7 @@ pub(super) fn amount(socket: BorrowedFd<'_>, which: Amount) -> Result<u32, Errno
     check(outcome).map(|()| amount.max(0) as u32)
 }
 
-/// `T` is a structure of integers as the kernel lays it out, or a number.
+/// `T` is a structure of integers, and of pointers to what outlives the call, as the kernel lays it out, or a number.
 fn set_raw<T: Copy>(socket: BorrowedFd<'_>, level: c_int, name: c_int, values: &[T]) -> Result<(), Errno> {
     let length = size_of_val(values) as libc::socklen_t;
     // SAFETY: the kernel reads no more than `length` bytes, which the slice has.
