@@ -36,8 +36,8 @@ use std::os::fd::AsFd;
 use rustix::io::Errno;
 
 pub use birth::birth;
-pub use deaf::DeafListener;
 pub(crate) use birth::wall_clock;
+pub use deaf::DeafListener;
 pub use queues::{Queues, queues};
 pub(crate) use recreate::send_now;
 pub use recreate::{MAX_REFILL_BYTES, SilentSocket, recreate};
