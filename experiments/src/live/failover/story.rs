@@ -7,7 +7,7 @@ use backdoor_core::Nanos;
 use super::FailoverFailure;
 use super::client::Seen;
 use super::report::FailoverRow;
-use crate::live::web::rescue::Marks;
+use crate::live::web::rescued::Marks;
 use crate::live::web::taker::TakerReport;
 
 /// Most troubles that a row tells.

@@ -15,6 +15,7 @@
 //! | [`offers`] | what a taker and a node that stands by say to each other |
 //! | [`targets`] | the taker's connections to such nodes |
 //! | [`rescue`] | the taker's doing: core's takeover, for many sessions at once |
+//! | [`rescued`] | one of them, and what came of it |
 //! | [`taker`] | the process that watches a node and carries its sessions on |
 //! | `around` | what surrounds it: the switch, the node's agent, the targets |
 //! | [`milestone`] | where it can be halted, for experiments |
@@ -30,6 +31,7 @@ mod old_owner;
 mod promised;
 pub mod request;
 pub mod rescue;
+pub mod rescued;
 pub mod serve;
 mod standby;
 pub mod state;

@@ -16,8 +16,7 @@ use std::time::Duration;
 use backdoor_core::Nanos;
 use backdoor_core::recovery::{Extraction, ExtractionConfig, SessionToRecover, StateError};
 use backdoor_core::takeover::{
-    Action, Answer, BoxError, Epoch, Input, Look, Offer, Outcome, PartyId, Purpose, Seen, Step, Swap, Takeover,
-    TakeoverConfig,
+    Action, Answer, BoxError, Epoch, Input, Look, Offer, PartyId, Purpose, Seen, Swap, Takeover, TakeoverConfig,
 };
 use backdoor_core::transport::{RemoteSlice, Transport, TransportError};
 use backdoor_host::clock;
@@ -25,12 +24,14 @@ use backdoor_host::tcp::Queues;
 
 use super::milestone::Milestone;
 use super::offers::{AnswerHead, OfferHead, Offered};
+use super::rescued::{Ending, Rescued};
 use super::swaps::{OnWord, Swaps};
 use super::targets::{FromTarget, Heard};
 use crate::live::snapshot::sessions_in;
 
 /// How long READs are waited for.
 const OPERATION_LIMIT: Nanos = Nanos::from_millis(500);
+
 /// What a rescue needs of the world around it.
 pub trait Surroundings {
     /// Cuts the old owner off, for good; returns when it is.
@@ -43,65 +44,6 @@ pub trait Surroundings {
     fn check(&self, payload: &[u8]) -> Result<(), &'static str>;
     /// It is about to take a step. May come again.
     fn reached(&mut self, _: Milestone) {}
-}
-
-/// When a session got how far, in monotonic ns; 0 for never.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Marks {
-    /// The claim can't be given back any more.
-    pub claimed_ns: u64,
-    /// The old owner is cut off.
-    pub fenced_ns: u64,
-    /// Its state is here.
-    pub extracted_ns: u64,
-    /// The target has everything ready.
-    pub prepared_ns: u64,
-    /// The target serves.
-    pub served_ns: u64,
-}
-
-/// A session and how far its takeover has got.
-struct Rescued {
-    session: SessionToRecover,
-    takeover: Takeover,
-    payload: Vec<u8>,
-    queues: Option<Queues>,
-    marks: Marks,
-    why: Option<String>,
-    trouble: Option<String>,
-    /// Who was offered it, and has not answered.
-    asked: Option<PartyId>,
-    /// Who said that it serves it, and whether with all its input.
-    input_known: Option<bool>,
-}
-
-impl Rescued {
-    /// Whether it can't be offered yet, and will be soon. What is in another taker's hands is not waited for.
-    fn is_on_its_way(&self) -> bool {
-        !matches!(self.takeover.step(), Step::Offering { .. } | Step::Waiting { .. } | Step::Over(_))
-    }
-
-    /// Whether it is to be carried on: by this taker or another one, or was.
-    fn goes_on(&self) -> bool {
-        !matches!(self.takeover.outcome(), Some(outcome) if !matches!(outcome, Outcome::Moved { .. }))
-    }
-}
-
-/// What came of one session.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ending {
-    /// Which.
-    pub session: SessionToRecover,
-    /// How it ended; `None` if time was up.
-    pub outcome: Option<Outcome>,
-    /// When it got how far.
-    pub marks: Marks,
-    /// What the last target to decline it said, or what else went wrong.
-    pub why: Option<String>,
-    /// Bytes of its State Box's payload, as they were extracted.
-    pub state_bytes: u64,
-    /// Whether all input is there that the old owner's kernel had acknowledged; `None` if nobody has said that it serves.
-    pub input_known: Option<bool>,
 }
 
 /// Where the node's memory is.
@@ -153,7 +95,7 @@ pub fn rescue<T: Transport>(
     };
     sessions.iter().for_each(|session| rescue.begin(*session));
     rescue.run(heard);
-    rescue.endings()
+    rescue.rescued.into_iter().map(Rescued::ending).collect()
 }
 
 struct Rescue<'a, T, S> {
@@ -180,17 +122,7 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
         let mut actions = Vec::new();
         takeover.start(clock::now(), &mut actions);
         self.to_do.extend(actions.into_iter().map(|action| (at, action)));
-        self.rescued.push(Rescued {
-            session,
-            takeover,
-            payload: Vec::new(),
-            queues: None,
-            marks: Marks::default(),
-            why: None,
-            trouble: None,
-            asked: None,
-            input_known: None,
-        });
+        self.rescued.push(Rescued::new(session, takeover));
     }
 
     fn run(&mut self, heard: &Receiver<Heard>) {
@@ -236,23 +168,10 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
     }
 
     fn answered(&mut self, by: PartyId, answer: AnswerHead) {
-        let AnswerHead { session, epoch, serving, why, input_known, prepared_ns, served_ns } = answer;
-        let Some(&at) = self.by_number.get(&session) else { return };
-        let rescued = &mut self.rescued[at];
-        if Epoch(epoch) != rescued.takeover.epoch() {
-            return;
+        let Some(&at) = self.by_number.get(&answer.session) else { return };
+        if let Some(input) = self.rescued[at].answered(by, answer) {
+            self.tell(at, input);
         }
-        rescued.asked = None;
-        // Whoever serves it has the last word: a refusal that comes later is that of an offer made twice.
-        if rescued.input_known.is_none() {
-            rescued.why = why;
-        }
-        if serving {
-            (rescued.marks.prepared_ns, rescued.marks.served_ns) = (prepared_ns, served_ns);
-            rescued.input_known = Some(input_known);
-        }
-        let answer = if serving { Answer::Serving } else { Answer::Declined };
-        self.tell(at, Input::Answered { by, epoch: Epoch(epoch), answer });
     }
 
     /// It won't answer any more. Whether it took anything, the claim words tell.
@@ -436,18 +355,7 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
         }
         self.surroundings.reached(Milestone::Offered);
     }
-
-    fn endings(self) -> Vec<Ending> {
-        let ended = self.rescued.into_iter().map(|rescued| {
-            let Rescued { session, takeover, marks, why, trouble, payload, input_known, .. } = rescued;
-            let outcome = takeover.outcome();
-            let mine = matches!(outcome, Some(Outcome::Moved { epoch, .. }) if epoch == takeover.epoch());
-            let unheard = (mine && marks.extracted_ns > 0 && input_known.is_none())
-                .then(|| "it has not said that it serves".to_owned());
-            let why = [why, trouble, unheard].into_iter().flatten().reduce(|all, why| format!("{all}; {why}"));
-            let state_bytes = payload.len() as u64;
-            Ending { session, outcome, marks, why, state_bytes, input_known }
-        });
-        ended.collect()
-    }
 }
+
+#[cfg(test)]
+mod tests;

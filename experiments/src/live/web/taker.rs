@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use super::around::{Agent, Around};
 use super::milestone::Milestone;
-use super::rescue::{self, Ending, Marks, Memory, Plan, Surroundings};
+use super::rescue::{self, Memory, Plan, Surroundings};
+use super::rescued::{Ending, Marks};
 use super::targets::{Heard, Target};
 use crate::live::detector::DetectorKind;
 use crate::live::notice::What;
