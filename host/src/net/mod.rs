@@ -40,6 +40,7 @@ mod arp;
 mod error;
 mod links;
 mod namespace;
+mod packet_socket;
 mod prober;
 mod route_socket;
 #[allow(unsafe_code)]

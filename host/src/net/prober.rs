@@ -1,16 +1,12 @@
 //! Whether anybody on a link has an address.
 
 use std::net::Ipv4Addr;
-use std::os::fd::OwnedFd;
-
-use rustix::io::retry_on_intr;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::arp;
-use super::error::{Cause, NetError};
-use super::links::{HardwareAddress, Links};
+use super::error::NetError;
+use super::links::HardwareAddress;
 use super::namespace::NetworkNamespace;
-use super::system::PacketAddress;
+use super::packet_socket::PacketSocket;
 
 /// Most frames that are looked at for one answer.
 const MOST_FRAMES: usize = 1024;
@@ -19,9 +15,7 @@ const MOST_FRAMES: usize = 1024;
 /// the time, as an [`Announcer`](super::Announcer) is, and for the same reason.
 #[derive(Debug)]
 pub struct Prober {
-    socket: OwnedFd,
-    link: String,
-    hardware: HardwareAddress,
+    socket: PacketSocket,
 }
 
 impl Prober {
@@ -31,21 +25,7 @@ impl Prober {
     ///
     /// Those of [`Announcer::open`](super::Announcer::open).
     pub fn open(namespace: &NetworkNamespace, link: &str) -> Result<Self, NetError> {
-        let opened = namespace.enter(|| {
-            let found = Links::here()?.find(link).and_then(|found| Ok((found.index, found.ethernet(link)?)));
-            found
-                .and_then(|(index, hardware)| Self::on(link, index, hardware))
-                .map_err(|cause| NetError::new(format_args!("open a packet socket on link {link}"), cause))
-        });
-        opened?
-    }
-
-    fn on(link: &str, index: u32, hardware: HardwareAddress) -> Result<Self, Cause> {
-        let failed = |errno| Cause::of_call(errno, "CAP_NET_RAW");
-        let socket = rustix::net::socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None);
-        let socket = socket.map_err(failed)?;
-        rustix::net::bind(&socket, &PacketAddress::to_hear(index, arp::ARP)).map_err(failed)?;
-        Ok(Prober { socket, link: link.to_owned(), hardware })
+        Ok(Prober { socket: PacketSocket::open(namespace, link, arp::ARP)? })
     }
 
     /// Asks everybody on the link who has `address`. What was heard before is forgotten.
@@ -55,25 +35,21 @@ impl Prober {
     /// What the system says; ENETDOWN if the link is down.
     pub fn ask(&self, address: Ipv4Addr) -> Result<(), NetError> {
         while self.hear().is_some() {}
-        let sent =
-            retry_on_intr(|| rustix::net::send(&self.socket, &arp::probe(address, self.hardware), SendFlags::empty()));
-        let failed = |cause| NetError::new(format_args!("ask who has {address} on link {}", self.link), cause);
-        sent.map(drop).map_err(|errno| failed(Cause::of_call(errno, "CAP_NET_RAW")))
+        let PacketSocket { link, hardware, .. } = &self.socket;
+        let asked = self.socket.send(&arp::probe(address, *hardware));
+        asked.map_err(|cause| NetError::new(format_args!("ask who has {address} on link {link}"), cause))
     }
 
     /// Who has said since then that it has `address`; never this link itself. Waits for nobody.
     pub fn answer(&self, address: Ipv4Addr) -> Option<HardwareAddress> {
         let heard = std::iter::from_fn(|| self.hear()).take(MOST_FRAMES);
-        heard
-            .filter_map(|frame| arp::sender(&frame))
-            .find(|(who, at)| *who == address && *at != self.hardware)
-            .map(|found| found.1)
+        let mut others = heard.filter_map(|frame| arp::sender(&frame)).filter(|(_, at)| *at != self.socket.hardware);
+        others.find(|(who, _)| *who == address).map(|(_, at)| at)
     }
 
     fn hear(&self) -> Option<[u8; arp::FRAME_BYTES]> {
-        let mut frame = [0; arp::FRAME_BYTES];
-        let heard = retry_on_intr(|| rustix::net::recv(&self.socket, &mut frame[..], RecvFlags::DONTWAIT));
         // A shorter one is none of ARP's, and read as one of nobody's.
-        heard.ok().map(|_| frame)
+        let mut frame = [0; arp::FRAME_BYTES];
+        self.socket.hear(&mut frame).ok().map(|()| frame)
     }
 }

@@ -34,13 +34,9 @@ const _: () = {
 };
 
 impl PacketAddress {
-    /// Of the link with this index, for sending only: no protocol means that nothing that arrives is queued.
-    pub(super) fn to_send_on(index: u32) -> Self {
-        Self::to_hear(index, 0)
-    }
-
-    /// Of the link with this index, for frames of this protocol that arrive there, and for sending.
-    pub(super) fn to_hear(index: u32, protocol: u16) -> Self {
+    /// Of the link with this index, for frames of this protocol that arrive there, and for sending. No protocol, 0, means
+    /// that nothing that arrives is queued.
+    pub(super) fn on(index: u32, protocol: u16) -> Self {
         PacketAddress {
             family: rustix::net::AddressFamily::PACKET.as_raw(),
             protocol: protocol.to_be(),

@@ -25,7 +25,7 @@ pub enum Accident {
     StopHeir,
     /// The heir kills itself when sessions are its own, and none of them has spoken.
     HeirDiesTaking,
-    /// The heir's node has room for half of the sessions.
+    /// The heir's node has no room for all sessions.
     FillHeir,
     /// The heir's link is down.
     CutHeir,
