@@ -19,7 +19,8 @@ impl Announcer {
     ///
     /// # Errors
     ///
-    /// [`Cause::NoLink`]; [`Cause::NoEthernet`]; [`Cause::Privilege`] without CAP_NET_RAW in the namespace; those of
+    /// [`NoLink`](super::Cause::NoLink); [`NoEthernet`](super::Cause::NoEthernet); [`Privilege`](super::Cause::Privilege)
+    /// without CAP_NET_RAW in the namespace; those of
     /// [`NetworkNamespace::enter`].
     pub fn open(namespace: &NetworkNamespace, link: &str) -> Result<Self, NetError> {
         Ok(Announcer { socket: PacketSocket::open(namespace, link, 0)? })
