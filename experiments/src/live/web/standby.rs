@@ -244,7 +244,12 @@ impl StandBy {
         self.door.came(here >= all);
     }
 
-    fn prepared(&self, head: &OfferHead, payload: &[u8], queues: Option<&Queues>) -> Result<(Silent, bool), Box<dyn Error>> {
+    fn prepared(
+        &self,
+        head: &OfferHead,
+        payload: &[u8],
+        queues: Option<&Queues>,
+    ) -> Result<(Silent, bool), Box<dyn Error>> {
         if !self.old_owner.is(head.agent) {
             return Err("the memory of the node whose session it is can't be reached from here".into());
         }
