@@ -21,6 +21,8 @@ use crate::live::web::taker::{TakerOrder, TakerReport};
 
 /// How often a run looks at its client.
 const LOOK_EVERY: Duration = Duration::from_micros(200);
+/// How long a transfer may take at least to get to the moment of failure: the limit of a run counts from there.
+const TO_THE_FAILURE: Nanos = Nanos::from_secs(60);
 /// How long late clients are waited for: their first answer comes within milliseconds, or not before the takeover.
 const LATE_CLIENTS: Nanos = Nanos::from_secs(2);
 /// How long a process that goes on again is watched.
@@ -77,7 +79,7 @@ pub(super) fn one_run(config: &FailoverConfig, number: u32, streams: &Streams) -
 impl Run<'_> {
     /// Whether the client has moved so much; not if it has finished before, or never does.
     fn gets_to(&self, bytes: u64) -> bool {
-        let give_up = clock::now() + self.config.limit;
+        let give_up = clock::now() + self.config.limit.max(TO_THE_FAILURE);
         let Run { client, connections, .. } = self;
         loop {
             if client.seen.bytes() >= bytes && client.seen.begun() >= *connections {
