@@ -31,6 +31,7 @@
 //!   protects, is in `remote`.
 //! * What moving a connection to another node does to the [network](net): links are cut, addresses move, neighbours are
 //!   told.
+//! * A [mirror] of what passes between clients and a node tells what its sockets held when nobody can ask it any more.
 //! * The **[protocol]** is what they say to each other over the socket, and [`clock`] is the time they share.
 //!
 //! Everybody who may connect to the socket is the same user: processes are kept from each other's mistakes here, not
@@ -78,11 +79,14 @@ pub mod agent;
 pub mod app;
 pub mod attach;
 pub mod clock;
+pub mod mirror;
 pub mod net;
 pub mod protocol;
 mod regions;
 #[cfg(feature = "verbs")]
 pub mod remote;
 pub mod serve;
+#[allow(unsafe_code)]
+mod socket_option;
 pub mod tcp;
 pub mod wire;

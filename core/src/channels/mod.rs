@@ -22,8 +22,9 @@
 //! Then the client's kernel sees to the rest, by sequence numbers: output sent twice is dropped there, output never sent
 //! is what the heir sends first, and input that nobody acknowledged is sent again. What remains is input that the failed
 //! node's *kernel* acknowledged and its process had not acted upon. The client won't send that again, so it must come out
-//! of the failed node's socket ([`KernelQueues`]); where it can't, [`Input::UnreadUnknown`] says so. A service that takes
-//! input out of its socket only when it has committed what came of it loses none to its own death.
+//! of the failed node's socket ([`KernelQueues`]), or from somebody who saw it pass ([`mirror`]); where it can't,
+//! [`Input::UnreadUnknown`] says so. A service that takes input out of its socket only when it has committed what came of
+//! it loses none to its own death.
 //!
 //! ```
 //! use backdoor_core::channels::{Channel, ChannelId, IpcState, Outbox, SessionPayload};
@@ -43,6 +44,7 @@
 mod bytes;
 mod error;
 mod ipc;
+pub mod mirror;
 mod payload;
 mod resume;
 mod sequence;

@@ -34,7 +34,7 @@ pub enum Input<'a> {
         /// Whether none comes after it.
         ended: bool,
     },
-    /// Nobody holds the socket. If there was any, its bytes are lost, and the connection with them: the client sends what
+    /// Nobody holds the socket, or saw what passed. If there was any, its bytes are lost, and the connection with them: the client sends what
     /// comes after them, and resets the connection or waits for ever. If there was none, all is well.
     UnreadUnknown,
 }
@@ -118,6 +118,9 @@ pub fn resume<'a>(
         return Ok(unknown);
     };
     let contradiction = ResumeError::Contradiction;
+    // An heir's socket begins one byte early (`host`: `tcp::recreate`), and says so until the client has answered.
+    let begin = sequence_at(birth.send_base, acknowledged);
+    let una = if una.wrapping_add(1) == begin { begin } else { una };
     let output = |sequence| offset_near(birth.send_base, sequence, intent);
     let output = |sequence| output(sequence).ok_or(contradiction("output before the connection began"));
     let (replay_from, replay_until) = (output(una)?, output(sent)?);
@@ -201,7 +204,7 @@ mod tests {
         let backwards = Range { start: 4_001, end: 4_000 };
         for (output, received, unread) in [
             (4_000..5_001, 70, &b""[..]),
-            (1_199..4_000, 70, b""),
+            (1_198..4_000, 70, b""),
             (backwards, 70, b""),
             (4_000..4_000, 69, b""),
             (4_000..4_000, 70, &[0; 71]),
@@ -209,9 +212,19 @@ mod tests {
             let refused = resume(&state, Some(queues(&state, output, received, unread)), NOW);
             assert!(matches!(refused, Err(ResumeError::Contradiction(_))), "{refused:?}");
         }
-        let kernel = KernelQueues { acknowledged: 999, ..queues(&state, 0..0, 70, b"") };
+        let kernel = KernelQueues { acknowledged: 998, ..queues(&state, 0..0, 70, b"") };
         let young = self::state(0, 70, 0);
         assert!(resume(&young, Some(kernel), NOW).is_err(), "before the first byte");
+    }
+
+    #[test]
+    fn an_heir_that_its_client_has_not_answered_is_carried_on_in_turn() {
+        for acknowledged in [0, 1_200] {
+            let state = state(5_000, 70, acknowledged);
+            let early = state.birth.send_base + acknowledged as u32 - 1;
+            let kernel = KernelQueues { acknowledged: early, ..queues(&state, 0..5_000, 70, b"") };
+            assert_eq!(resume(&state, Some(kernel), NOW).unwrap().replay(), acknowledged..5_000);
+        }
     }
 
     #[test]

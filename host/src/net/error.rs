@@ -15,7 +15,7 @@ pub struct NetError {
 }
 
 impl NetError {
-    pub(super) fn new(attempt: impl fmt::Display, cause: impl Into<Cause>) -> Self {
+    pub(crate) fn new(attempt: impl fmt::Display, cause: impl Into<Cause>) -> Self {
         NetError { attempt: attempt.to_string(), cause: cause.into() }
     }
 

@@ -37,6 +37,7 @@
 
 mod announcer;
 mod arp;
+mod capture;
 mod error;
 mod links;
 mod namespace;
@@ -47,6 +48,7 @@ mod route_socket;
 mod system;
 
 pub use announcer::Announcer;
+pub(crate) use capture::{Capture, Captured};
 pub use error::{Cause, NetError};
 pub use links::{HardwareAddress, Links};
 pub use namespace::NetworkNamespace;

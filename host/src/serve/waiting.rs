@@ -7,6 +7,7 @@ use backdoor_core::Nanos;
 use backdoor_core::takeover::{Doubt, Duty};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
+use rustix::net::SendFlags;
 
 use super::{ServeError, SessionConfig, TcpSession};
 use crate::app::{LOOK_AGAIN, Session};
@@ -63,7 +64,7 @@ impl TcpSession {
             if !wait.is_mine(&mut self.session)? {
                 continue;
             }
-            match tcp::send_now(self.stream.as_fd(), output) {
+            match tcp::send_now(self.stream.as_fd(), output, SendFlags::empty()) {
                 Ok(sent) => {
                     self.session.progress();
                     output = &output[sent..];

@@ -1,12 +1,20 @@
-//! The socket options and queries of TCP that neither std nor rustix has. All of this module's unsafe code is calls of
-//! the kernel with memory of the length that it is told.
+//! The socket options and queries of TCP that neither std nor rustix has.
 
-use std::ffi::{c_int, c_void};
-use std::mem::{size_of, zeroed};
+use std::ffi::c_int;
+use std::mem::zeroed;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use linux_raw_sys::net::{tcp_info, tcp_repair_opt, tcp_repair_window};
 use rustix::io::Errno;
+
+use crate::socket_option::{self, Plain, check};
+
+// SAFETY: structures of integers, laid out as the kernel's; they are made of zeros, or with every field.
+unsafe impl Plain for tcp_info {}
+// SAFETY: as above.
+unsafe impl Plain for tcp_repair_opt {}
+// SAFETY: as above.
+unsafe impl Plain for tcp_repair_window {}
 
 /// An option whose value is one number.
 #[derive(Clone, Copy, Debug)]
@@ -50,58 +58,55 @@ pub(super) enum Amount {
 /// Sets a number, which the kernel takes for signed or not, as it likes.
 pub(super) fn set(socket: BorrowedFd<'_>, option: Number, value: u32) -> Result<(), Errno> {
     let (level, name) = option.name();
-    set_raw(socket, level, name, &[value])
+    socket_option::set(socket, level, name, &[value])
 }
 
 /// Reads a number.
 pub(super) fn get(socket: BorrowedFd<'_>, option: Number) -> Result<u32, Errno> {
     let (level, name) = option.name();
     let mut value = 0u32;
-    get_raw(socket, level, name, &mut value).map(|()| value)
+    socket_option::get(socket, level, name, &mut value).map(|()| value)
 }
 
 /// All that the kernel tells of a connection. Fields that an older kernel doesn't know are 0.
 pub(super) fn info(socket: BorrowedFd<'_>) -> Result<tcp_info, Errno> {
     // SAFETY: a structure of integers, for which zeros are a value.
     let mut info: tcp_info = unsafe { zeroed() };
-    get_raw(socket, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info).map(|()| info)
+    socket_option::get(socket, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info).map(|()| info)
 }
 
 /// Restores what was agreed on in the handshake.
 pub(super) fn set_agreed(socket: BorrowedFd<'_>, options: &[tcp_repair_opt]) -> Result<(), Errno> {
-    set_raw(socket, libc::IPPROTO_TCP, libc::TCP_REPAIR_OPTIONS, options)
+    socket_option::set(socket, libc::IPPROTO_TCP, libc::TCP_REPAIR_OPTIONS, options)
 }
 
 /// Makes the kernel work out anew how large a segment is. Setting that of the peer doesn't, but setting options of IP does,
 /// for these take room of a segment: here, none.
 pub(super) fn size_segments_anew(socket: BorrowedFd<'_>) -> Result<(), Errno> {
-    set_raw::<u32>(socket, libc::IPPROTO_IP, libc::IP_OPTIONS, &[])
+    socket_option::set::<u32>(socket, libc::IPPROTO_IP, libc::IP_OPTIONS, &[])
 }
 
 /// What both sides may send.
 pub(super) fn window(socket: BorrowedFd<'_>) -> Result<tcp_repair_window, Errno> {
     // SAFETY: a structure of integers, for which zeros are a value.
     let mut window: tcp_repair_window = unsafe { zeroed() };
-    get_raw(socket, libc::IPPROTO_TCP, libc::TCP_REPAIR_WINDOW, &mut window).map(|()| window)
+    socket_option::get(socket, libc::IPPROTO_TCP, libc::TCP_REPAIR_WINDOW, &mut window).map(|()| window)
 }
 
 /// Sets what both sides may send.
 pub(super) fn set_window(socket: BorrowedFd<'_>, window: tcp_repair_window) -> Result<(), Errno> {
-    set_raw(socket, libc::IPPROTO_TCP, libc::TCP_REPAIR_WINDOW, &[window])
+    socket_option::set(socket, libc::IPPROTO_TCP, libc::TCP_REPAIR_WINDOW, &[window])
 }
 
 /// Makes the kernel drop whatever comes for the socket, before anybody answers it.
 pub(super) fn drop_all(socket: BorrowedFd<'_>) -> Result<(), Errno> {
     let code = (libc::BPF_RET | libc::BPF_K) as u16;
-    let mut keep_nothing = [libc::sock_filter { code, jt: 0, jf: 0, k: 0 }];
-    // The kernel copies the program, which lives until then.
-    let program = libc::sock_fprog { len: keep_nothing.len() as u16, filter: keep_nothing.as_mut_ptr() };
-    set_raw(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &[program])
+    socket_option::attach_filter(socket, &[libc::sock_filter { code, jt: 0, jf: 0, k: 0 }])
 }
 
 /// Undoes that.
 pub(super) fn drop_nothing(socket: BorrowedFd<'_>) -> Result<(), Errno> {
-    set_raw(socket, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &[0u32])
+    socket_option::set(socket, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &[0u32])
 }
 
 /// How many bytes there are.
@@ -115,30 +120,4 @@ pub(super) fn amount(socket: BorrowedFd<'_>, which: Amount) -> Result<u32, Errno
     // SAFETY: both requests write one int through the pointer, which is that of a live one.
     let outcome = unsafe { libc::ioctl(socket.as_raw_fd(), request, &raw mut amount) };
     check(outcome).map(|()| amount.max(0) as u32)
-}
-
-/// `T` is a structure of integers, and of pointers to what outlives the call, as the kernel lays it out, or a number.
-fn set_raw<T: Copy>(socket: BorrowedFd<'_>, level: c_int, name: c_int, values: &[T]) -> Result<(), Errno> {
-    let length = size_of_val(values) as libc::socklen_t;
-    // SAFETY: the kernel reads no more than `length` bytes, which the slice has.
-    let outcome =
-        unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, values.as_ptr().cast::<c_void>(), length) };
-    check(outcome)
-}
-
-/// `T` is a structure of integers as the kernel lays it out, or a number: any bytes are a value.
-fn get_raw<T: Copy>(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: &mut T) -> Result<(), Errno> {
-    let mut length = size_of::<T>() as libc::socklen_t;
-    // SAFETY: the kernel writes no more than `length` bytes, which the value has, and they are integers.
-    let outcome = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), level, name, std::ptr::from_mut(value).cast::<c_void>(), &raw mut length)
-    };
-    check(outcome)
-}
-
-fn check(outcome: c_int) -> Result<(), Errno> {
-    match outcome {
-        0 => Ok(()),
-        _ => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
-    }
 }

@@ -33,6 +33,8 @@ mod tcp_option {
 pub struct SilentSocket {
     socket: OwnedFd,
     birth: TcpBirth,
+    /// Output that the peer may have, for the send queue.
+    again: Vec<u8>,
     /// Output that the peer can't have, to be sent as usual.
     unsent: Vec<u8>,
     /// Whether its kernel believes that it has announced no window.
@@ -70,7 +72,8 @@ pub fn recreate(resume: &Resume<'_>, replay: &[u8]) -> Result<SilentSocket, TcpE
     let repair = Repair::enter(socket.as_fd())?.for_good();
     make_room(socket.as_fd(), birth, refill.len(), replay.len())?;
     let numbers = TcpError::while_doing("set the connection's numbers");
-    repair.set_sequence(Queue::Send, resume.send_sequence()).map_err(&numbers)?;
+    let early = if again.is_empty() { 0 } else { EARLY_BYTES.len() as u32 };
+    repair.set_sequence(Queue::Send, resume.send_sequence().wrapping_sub(early)).map_err(&numbers)?;
     repair.set_sequence(Queue::Receive, resume.receive_sequence()).map_err(&numbers)?;
     rustix::net::bind(&socket, &birth.local).map_err(|errno| refused(birth, errno))?;
     rustix::net::connect(&socket, &birth.peer).map_err(|errno| match errno {
@@ -79,20 +82,14 @@ pub fn recreate(resume: &Resume<'_>, replay: &[u8]) -> Result<SilentSocket, TcpE
         errno => refused(birth, errno),
     })?;
     agree(socket.as_fd(), birth)?;
-    // Sent as usual, the last byte makes the peer say at once what it is missing; see `room_for_one_more`.
-    let (again, unsent) = match again.len().checked_sub(1) {
-        Some(last) if unsent.is_empty() && room_for_one_more(socket.as_fd(), again.len())? => again.split_at(last),
-        _ => (again, unsent),
-    };
-    let filling = |doing| move |source| TcpError::System { doing, source };
-    repair.fill(Queue::Receive, refill).map_err(filling("refill the receive queue"))?;
-    repair.fill(Queue::Send, again).map_err(filling("refill the send queue"))?;
+    let refilling = |source| TcpError::System { doing: "refill the receive queue", source };
+    repair.fill(Queue::Receive, refill).map_err(refilling)?;
     let window_closed = refill.len() >= CLOSED_WINDOW_BYTES;
     if window_closed {
         close_window(&repair, socket.as_fd())?;
     }
     drop(repair);
-    Ok(SilentSocket { socket, birth: *birth, unsent: unsent.to_vec(), window_closed })
+    Ok(SilentSocket { socket, birth: *birth, again: again.to_vec(), unsent: unsent.to_vec(), window_closed })
 }
 
 impl SilentSocket {
@@ -114,19 +111,39 @@ impl SilentSocket {
     }
 
     fn go_on(&self) -> Result<(), TcpError> {
-        // Entered again, it is as it was.
-        let repair = Repair::enter(self.socket.as_fd())?;
-        // A probe would announce the window, and not be believed; what the first reading brings about is asked instead.
-        if self.window_closed { repair.leave() } else { repair.leave_with_probe() }?;
+        let socket = self.socket.as_fd();
         let system = TcpError::while_doing("send on the connection made anew");
+        let sending = |source| TcpError::System { doing: "send on the connection made anew", source };
+        let send_all = |mut left: &[u8]| -> io::Result<()> {
+            while !left.is_empty() {
+                left = &left[send_now(socket, left, SendFlags::empty())?..];
+            }
+            Ok(())
+        };
         // Not held back until all before it is acknowledged.
         set_tcp_nodelay(&self.socket, true).map_err(&system)?;
-        let mut left = &self.unsent[..];
-        while !left.is_empty() {
-            let sent = send_now(self.socket.as_fd(), left)
-                .map_err(|source| TcpError::System { doing: "send on the connection made anew", source })?;
-            left = &left[sent..];
+        // Entered again, it is as it was.
+        let mut repair = Repair::enter(socket)?;
+        let (mut again, mut unsent) = (&self.again[..], &self.unsent[..]);
+        if !again.is_empty() {
+            repair.leave()?;
+            // Nothing goes out: the peer has not said how much it takes.
+            send_now(socket, EARLY_BYTES, SendFlags::EOR).map_err(sending)?;
+            // Sent as usual, the last byte makes the peer say at once what it is missing.
+            let one_more = unsent.is_empty() && fits_one_more(socket, again.len())?;
+            if one_more {
+                (again, unsent) = again.split_at(again.len() - 1);
+            }
+            send_all(again).map_err(sending)?;
+            repair = Repair::enter(socket)?;
+            repair.count_as_sent().map_err(&system)?;
+            if one_more {
+                open_window(socket)?;
+            }
         }
+        // A probe would announce the window, and not be believed; what the first reading brings about is asked instead.
+        if self.window_closed { repair.leave() } else { repair.leave_with_probe() }?;
+        send_all(unsent).map_err(sending)?;
         // Of the size that the next heir counts on.
         set_socket_send_buffer_size_force(&self.socket, send_buffer(&self.birth)).map_err(&system)
     }
@@ -139,8 +156,9 @@ impl AsFd for SilentSocket {
 }
 
 /// Sends what the kernel takes now.
-pub(crate) fn send_now(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
-    Ok(rustix::io::retry_on_intr(|| rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))?)
+pub(crate) fn send_now(socket: BorrowedFd<'_>, bytes: &[u8], flags: SendFlags) -> io::Result<usize> {
+    let flags = flags | SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    Ok(rustix::io::retry_on_intr(|| rustix::net::send(socket, bytes, flags))?)
 }
 
 /// Buffers for what is refilled. Each byte is counted with what the kernel needs to keep it, so there is twice the room,
@@ -188,23 +206,37 @@ fn agree(socket: BorrowedFd<'_>, birth: &TcpBirth) -> Result<(), TcpError> {
     Ok(())
 }
 
-/// Whether one byte more than `bytes` goes out at once, and the window that lets it.
+/// What comes before the output that the peer may have: a byte from before it, which the peer has and would drop unseen, as
+/// it does with a keep-alive's (RFC 9293, section 3.8.4).
 ///
-/// What is refilled counts as sent. If the peer never had it, its kernel has nothing to say about the bytes that are
-/// missing, and this one would find out by its timer: 200 ms on a known path, up to 3 s on an unknown one. A byte that
-/// comes after the gap is answered at once by what is missing (RFC 2018), and that is repaired at once (RFC 8985).
+/// What is written in repair mode counts as sent, and Linux takes no round-trip time from it. Without one, its timer decides
+/// when what the peer never had is sent again: after 200 ms on a known path, up to 3 s on an unknown one, and longer each
+/// time. So all is written as usual, while nothing can go out, and only then counted as sent. This byte is a piece of its
+/// own: the peer's first answer acknowledges it, whatever else the peer has, and brings a round-trip time. After twice as
+/// long and two ticks of its clock the kernel looks for a loss, however much is on its way (RFC 8985, section 7), and hears
+/// what is missing.
+const EARLY_BYTES: &[u8] = &[0];
+
+/// What the peer is believed to take until it says.
+const WINDOW_BYTES: u32 = 32 << 10;
+
+/// Whether one byte more than `bytes` goes out at once, as soon as the window is [open](open_window).
+///
+/// If the peer never had the bytes that are refilled, its kernel has nothing to say about them. A byte that comes after the
+/// gap is answered at once by what is missing (RFC 2018), and that is repaired at once (RFC 8985).
 ///
 /// It must go out at once. The peer may have that byte already; then its acknowledgements are of something that was never
 /// sent and are ignored until it was. So it has to fit the congestion window beside all that was refilled.
-fn room_for_one_more(socket: BorrowedFd<'_>, bytes: usize) -> Result<bool, TcpError> {
-    const WINDOW_BYTES: u32 = 32 << 10;
+fn fits_one_more(socket: BorrowedFd<'_>, bytes: usize) -> Result<bool, TcpError> {
+    let info = options::info(socket).map_err(TcpError::while_doing("look at the connection's window"))?;
+    // The early byte's, and one that is not full.
+    let segments = bytes / (info.tcpi_snd_mss.max(1) as usize) + 3;
+    Ok(segments < info.tcpi_snd_cwnd as usize && bytes < WINDOW_BYTES as usize)
+}
+
+/// Lets this side send before the peer has said how much it takes. If that is less, it doesn't take it, and says so.
+fn open_window(socket: BorrowedFd<'_>) -> Result<(), TcpError> {
     let system = TcpError::while_doing("open the connection's window");
-    let info = options::info(socket).map_err(&system)?;
-    let segments = bytes / (info.tcpi_snd_mss.max(1) as usize) + 2;
-    if segments >= info.tcpi_snd_cwnd as usize || bytes >= WINDOW_BYTES as usize {
-        return Ok(false);
-    }
-    // Larger than the peer's may be: then it doesn't take the byte, and says so.
     let window = options::window(socket).map_err(&system)?;
     let window = tcp_repair_window {
         // As told by the byte before all that is to come, so that whatever the peer tells counts more.
@@ -213,8 +245,7 @@ fn room_for_one_more(socket: BorrowedFd<'_>, bytes: usize) -> Result<bool, TcpEr
         max_window: WINDOW_BYTES.max(window.max_window),
         ..window
     };
-    options::set_window(socket, window).map_err(&system)?;
-    Ok(true)
+    options::set_window(socket, window).map_err(&system)
 }
 
 /// So much unread input means that its owner had not read for long, and that the peer may wait for the window to open.
@@ -245,5 +276,48 @@ fn refused(birth: &TcpBirth, errno: Errno) -> TcpError {
             TcpError::Nonsense(format!("the kernel refuses it ({errno}): {birth:?}"))
         }
         errno => TcpError::while_doing("make the connection anew")(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use backdoor_core::channels::{Output, TcpState, resume};
+
+    use super::super::{birth, silence, wall_clock};
+    use super::*;
+
+    /// Without it, a loss is noticed by the timer alone.
+    #[test]
+    fn the_first_answer_tells_the_round_trip_time_however_much_is_played_again() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("not tested: repair mode needs root");
+            return;
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut server = listener.accept().unwrap().0;
+        let birth = birth(&server).unwrap();
+        server.write_all(&[1; 8_000]).unwrap();
+        client.read_exact(&mut [0; 8_000]).unwrap();
+        silence(server).unwrap();
+
+        let state = TcpState { intent: 200_000, acknowledged: 3_000, ..TcpState::new(birth, Output::Regenerated) };
+        let resume = resume(&state, None, wall_clock()).unwrap();
+        let heir = recreate(&resume, &[1; 197_000]).unwrap().speak().unwrap();
+        let answered = loop {
+            let info = options::info(heir.as_fd()).unwrap();
+            if info.tcpi_bytes_acked > 0 {
+                break info;
+            }
+            std::thread::yield_now();
+        };
+        assert!(answered.tcpi_rtt > 0, "{answered:?}");
+        let mut rest = vec![0; 192_000];
+        client.read_exact(&mut rest).unwrap();
+        drop(heir);
+        assert_eq!((rest, client.read(&mut [0]).unwrap()), (vec![1; 192_000], 0), "the early byte is nobody's");
     }
 }

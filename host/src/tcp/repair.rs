@@ -5,8 +5,8 @@ use std::os::fd::BorrowedFd;
 
 use linux_raw_sys::net::tcp_info;
 use rustix::io::Errno;
-use rustix::net::RecvFlags;
-use rustix::net::sockopt::{set_socket_reuseaddr, socket_reuseaddr};
+use rustix::net::sockopt::{set_socket_reuseaddr, set_tcp_nodelay, socket_reuseaddr};
+use rustix::net::{RecvFlags, SendFlags};
 
 use super::TcpError;
 use super::options::{self, Number};
@@ -115,10 +115,19 @@ impl<'s> Repair<'s> {
         }
         while !bytes.is_empty() {
             let chunk = &bytes[..bytes.len().min(CHUNK_BYTES)];
-            let sent = super::recreate::send_now(self.socket, chunk)?;
+            let sent = super::recreate::send_now(self.socket, chunk, SendFlags::empty())?;
             bytes = &bytes[sent..];
         }
         Ok(())
+    }
+}
+
+impl Repair<'_> {
+    /// What was written before repair mode and could not go out counts as sent now, though it isn't.
+    pub(super) fn count_as_sent(&self) -> Result<(), Errno> {
+        self.choose(Queue::Send)?;
+        // Makes the kernel send what waits.
+        set_tcp_nodelay(self.socket, true)
     }
 }
 

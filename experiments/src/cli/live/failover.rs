@@ -62,6 +62,10 @@ pub(super) struct Arguments {
     /// How long a run may take from the failure on.
     #[arg(long, default_value = "30s", value_name = "DURATION")]
     limit: Nanos,
+    /// The taker has a mirror of what passes between the client and the switch: when the serving node can't be asked what its
+    /// sockets held, the mirror is.
+    #[arg(long)]
+    mirror: bool,
     /// The stage on the machine that is to be node A (see 'backdoor live stage'), by its address in the network that the
     /// monitor reads over, by RDMA. This machine is all the rest.
     #[arg(long, value_name = "HOST:PORT", value_parser = super::address, requires = "through", help_heading = ELSEWHERE)]
@@ -128,6 +132,7 @@ impl Arguments {
                     runs: self.runs,
                     limit: self.limit,
                     seed: self.seed,
+                    mirror: self.mirror,
                     elsewhere: elsewhere.clone(),
                     takers: self.takers,
                     disturbances: self.disturb.clone(),

@@ -21,8 +21,9 @@
 //! # What can't be carried on
 //! A connection that the node's kernel has accepted and its service has not is no session yet: node B's kernel resets it. Of
 //! a node that has vanished (`cut`) nobody knows which input its kernel had acknowledged and its service not acted upon; a
-//! client that uploads waits for ever then. Input that was on its way when the node was cut off is sent again by the
-//! client's own timer, 200 ms after it was sent or later.
+//! client that uploads waits for ever then, unless the taker has a [mirror](backdoor_host::mirror) of what passed at the
+//! switch. Input that was on its way when the node was cut off is sent again by the client's own timer, 200 ms after it was
+//! sent or later; what the mirror saw of it needs not be.
 
 mod client;
 mod disturbance;
@@ -141,6 +142,8 @@ pub struct FailoverConfig {
     pub limit: Nanos,
     /// Seed of the moments of failure and of the contents.
     pub seed: u64,
+    /// Whether the taker has a mirror of what passes between the client and the service.
+    pub mirror: bool,
     /// Where node A is, if not on this machine.
     pub elsewhere: Option<Elsewhere>,
     /// Who watches node A, and takes its sessions over, each by itself.
@@ -173,6 +176,7 @@ impl FailoverConfig {
             runs: 20,
             limit: Nanos::from_secs(30),
             seed: 1,
+            mirror: false,
             elsewhere: None,
             takers: 1,
             disturbances: Vec::new(),

@@ -18,6 +18,7 @@ const PREFIX: u8 = 24;
 const LINK: &str = "eth0";
 /// The switch's ports.
 const PORTS: [&str; 2] = ["node-a", "node-b"];
+const CLIENTS_PORT: &str = "client";
 const BRIDGE: &str = "bridge";
 /// The bridge and the client's port, where others have links, too.
 const BRIDGE_HERE: &str = "bd-failover";
@@ -37,6 +38,8 @@ pub(super) struct Network {
     pub(super) switch: NetworkNamespace,
     /// The switch's port that leads to node A.
     pub(super) port: String,
+    /// And the one that leads to the client.
+    pub(super) clients_port: &'static str,
     links: Links,
 }
 
@@ -48,13 +51,13 @@ impl Network {
         let mut links = Links::of(&switch)?;
         links.add_bridge(BRIDGE)?;
         links.set_up(BRIDGE)?;
-        let ends = [(&client, "client", CLIENT), (&node, PORTS[0], NODES[0]), (&heir, PORTS[1], NODES[1])];
+        let ends = [(&client, CLIENTS_PORT, CLIENT), (&node, PORTS[0], NODES[0]), (&heir, PORTS[1], NODES[1])];
         for (namespace, port, address) in ends {
             join(&mut links, BRIDGE, port, namespace, address)?;
         }
         Links::of(&node)?.add_address(LINK, *SERVICE.ip(), 32)?;
         let (heir_link, port) = (LINK.into(), PORTS[0].into());
-        Ok(Network { client, node: Some(node), heir, heir_link, switch, port, links })
+        Ok(Network { client, node: Some(node), heir, heir_link, switch, port, clients_port: CLIENTS_PORT, links })
     }
 
     /// Makes one around this machine's link to another, which is node A and has the addresses 10.0.0.2/24 and, the
@@ -67,7 +70,8 @@ impl Network {
         links.add_bridge(BRIDGE_HERE)?;
         // From here on dropping it puts things back.
         let (heir_link, port) = (BRIDGE_HERE.into(), link.into());
-        let mut network = Network { client, node: None, heir, heir_link, switch, port, links };
+        let mut network =
+            Network { client, node: None, heir, heir_link, switch, port, clients_port: CLIENT_HERE, links };
         let links = &mut network.links;
         links.set_up(BRIDGE_HERE)?;
         links.add_address(BRIDGE_HERE, NODES[1], PREFIX)?;

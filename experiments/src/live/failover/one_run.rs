@@ -238,6 +238,7 @@ impl Run<'_> {
             failure: config.failure.name().into(),
             client: config.client.name().into(),
             sessions: connections,
+            mirror: config.mirror,
             ..FailoverRow::default()
         };
         let after = world.counted()?;

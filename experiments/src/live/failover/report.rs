@@ -54,6 +54,9 @@ pub struct FailoverRow {
     pub input_known: Option<bool>,
     /// What went wrong, if something did.
     pub trouble: String,
+    /// Whether the taker had a mirror.
+    #[serde(default)]
+    pub mirror: bool,
 }
 
 impl FailoverRow {
@@ -84,9 +87,10 @@ impl FailoverReport {
         let config = &self.config;
         let good = self.rows.iter().filter(|row| row.is_good()).count();
         let mut text = format!(
-            "{}, {}: {} bytes, deadline {}, poll {}\n  {:<18}{good} of {} runs: every byte right, no reset, no new connection\n",
+            "{}, {}{}: {} bytes, deadline {}, poll {}\n  {:<18}{good} of {} runs: every byte right, no reset, no new connection\n",
             config.client.name(),
             config.failure.name(),
+            if config.mirror { ", with a mirror" } else { "" },
             config.bytes,
             config.deadline,
             config.poll,

@@ -236,6 +236,7 @@ fn start_taker(config: &FailoverConfig, network: &Network, reach: &Reach, number
         targets: vec![(TARGET, reach.offers())],
         port: network.port.clone(),
         agent: asks_agent.then(|| reach.agent_a.clone()),
+        mirror: config.mirror.then(|| (network.clients_port.into(), SERVICE)),
         poll_ns: config.poll.0,
         detector: config.detector,
         // So that it can tell what hindered it before the run is given up.

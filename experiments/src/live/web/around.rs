@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use backdoor_core::channels::SessionPayload;
+use backdoor_core::channels::{Channel, SessionPayload};
 use backdoor_core::takeover::PartyId;
 use backdoor_host::app::Node;
+use backdoor_host::mirror::Mirror;
 use backdoor_host::net::Links;
+use backdoor_host::serve::CLIENT;
 use backdoor_host::tcp::Queues;
 use backdoor_host::wire::ConnectionError;
 
@@ -87,6 +89,8 @@ pub(super) struct Around<'a> {
     pub(super) links: Links,
     pub(super) port: String,
     pub(super) agent: Agent,
+    /// What passed between the node and its clients.
+    pub(super) mirror: Option<Mirror>,
     pub(super) targets: Vec<Target>,
     pub(super) halts_at: Option<Milestone>,
     pub(super) orders: &'a Receiver<TakerOrder>,
@@ -100,6 +104,13 @@ impl Surroundings for Around<'_> {
 
     fn queues(&mut self, session: u64) -> Result<Option<Queues>, String> {
         self.agent.ask(|agent| agent.queues(session)).transpose()
+    }
+
+    fn mirrored(&mut self, payload: &[u8]) -> Result<Option<Queues>, String> {
+        let Some(mirror) = &self.mirror else { return Ok(None) };
+        let payload = SessionPayload::decode(payload).map_err(|error| error.to_string())?;
+        let Some(Channel::Tcp(state)) = payload.channel(CLIENT) else { return Ok(None) };
+        mirror.queues(&state).map(Some).map_err(|error| error.to_string())
     }
 
     fn offer(&mut self, to: PartyId, batch: &[Offered<'_>]) -> Result<(), String> {

@@ -38,6 +38,10 @@ pub trait Surroundings {
     fn fence(&mut self) -> Result<(), String>;
     /// The queues of a session's socket, if the old owner's agent holds it; why they can't be had, if they should.
     fn queues(&mut self, session: u64) -> Result<Option<Queues>, String>;
+    /// The same from somebody who saw it pass, of the session whose State Box held `payload`; `None` if nobody looked.
+    fn mirrored(&mut self, _payload: &[u8]) -> Result<Option<Queues>, String> {
+        Ok(None)
+    }
     /// Sends offers that belong together to a target; what it answers comes over the channel of what is heard.
     fn offer(&mut self, to: PartyId, batch: &[Offered<'_>]) -> Result<(), String>;
     /// Whether a payload holds channels whose states fit together.
@@ -302,12 +306,29 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
             .into_values()
             .map(|(at, look)| (at, look, Err(BoxError::State(StateError::Transport(TransportError::Unreachable)))));
         results.extend(late);
+        for (at, ..) in results.iter().filter(|(_, look, result)| look.purpose == Purpose::Extract && result.is_ok()) {
+            self.ask_mirror(*at);
+        }
         let now = clock::now().0;
         for (at, look, result) in results {
             if look.purpose == Purpose::Extract && result.is_ok() {
                 self.rescued[at].marks.extracted_ns = now;
             }
             self.tell(at, Input::BoxRead { look, result });
+        }
+    }
+
+    /// Of a session whose owner's agent could not tell its queues. The order is another one than the agent's: what passed
+    /// does not change when the owner takes it out of its socket, so the State Box tells where it begins.
+    fn ask_mirror(&mut self, at: usize) {
+        let rescued = &mut self.rescued[at];
+        if rescued.queues.is_some() {
+            return;
+        }
+        match self.surroundings.mirrored(&rescued.payload) {
+            Ok(None) => {}
+            Ok(queues) => (rescued.queues, rescued.trouble) = (queues, None),
+            Err(why) => rescued.trouble = Some(format!("its queues can't be had from the mirror: {why}")),
         }
     }
 

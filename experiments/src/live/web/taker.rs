@@ -2,16 +2,19 @@
 
 use std::error::Error;
 use std::io::BufRead;
+use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::sync::mpsc;
 
 use backdoor_core::Nanos;
+use backdoor_core::channels::mirror::Limits;
 use backdoor_core::hook_table::Purpose;
 use backdoor_core::monitor::MonitorConfig;
 use backdoor_core::recovery::SessionToRecover;
 use backdoor_core::takeover::{Outcome, PartyId, TakeoverConfig};
 use backdoor_host::attach::attach;
 use backdoor_host::clock;
+use backdoor_host::mirror::Mirror;
 use backdoor_host::net::{Links, NetworkNamespace};
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +44,9 @@ pub struct Taker {
     pub port: String,
     /// The socket of the watched node's agent, if it can be asked for what its sockets hold.
     pub agent: Option<PathBuf>,
+    /// The link to the clients, in this process's network namespace, and the service's address, if what passes there is to
+    /// tell what the node's sockets held when its agent can't.
+    pub mirror: Option<(String, SocketAddrV4)>,
     /// Time between polls, in ns.
     pub poll_ns: u64,
     /// What to judge by.
@@ -122,7 +128,10 @@ pub fn play(settings: &Taker, mut tell: impl FnMut(TakerReport) -> std::io::Resu
         let _ = target.connect();
         targets.push(target);
     }
-    let links = Links::of(&NetworkNamespace::current()?)?;
+    let here = NetworkNamespace::current()?;
+    let links = Links::of(&here)?;
+    let open = |(link, service): &(String, SocketAddrV4)| Mirror::open(&here, link, *service, Limits::default());
+    let mirror = settings.mirror.as_ref().map(open).transpose()?;
     let node = settings.node.to_attach()?;
     // A channel of its own, for the monitor's may have a READ under way; to the memory of the same agent.
     let mut channel = None;
@@ -188,6 +197,7 @@ pub fn play(settings: &Taker, mut tell: impl FnMut(TakerReport) -> std::io::Resu
         links,
         port: settings.port.clone(),
         agent: Agent::new(settings.agent.clone()),
+        mirror,
         targets,
         halts_at: settings.halts_at,
         orders: &orders,
