@@ -69,8 +69,11 @@ pub enum ConnectionError {
     #[error("the agent is gone: it closed the connection")]
     Gone,
     /// The agent does not answer.
-    #[error("the agent does not answer within {} s: it is stopped, or something else listens there", PATIENCE.as_secs())]
-    NoAnswer,
+    #[error("the agent does not answer within {} s: it is stopped, or something else listens there", waited.as_secs_f64())]
+    NoAnswer {
+        /// How long it was waited for.
+        waited: Duration,
+    },
     /// A path that no socket can have.
     #[error("{path} is too long for a socket, whose path has at most 107 bytes")]
     TooLong {
@@ -87,6 +90,7 @@ pub enum ConnectionError {
 pub struct Connection {
     socket: OwnedFd,
     path: String,
+    patience: Duration,
     /// Whether an answer is outstanding that nobody waits for any more, so that answers would be taken for others.
     out_of_step: Mutex<bool>,
 }
@@ -94,6 +98,11 @@ pub struct Connection {
 impl Connection {
     /// Connects to the agent at `path`.
     pub fn connect(path: &Path) -> Result<Self, ConnectionError> {
+        Self::connect_within(path, PATIENCE)
+    }
+
+    /// The same, and waits no longer than `patience` for each answer.
+    pub fn connect_within(path: &Path, patience: Duration) -> Result<Self, ConnectionError> {
         let shown = path.display().to_string();
         let system = |errno: Errno| ConnectionError::System(errno.into());
         let address = match SocketAddrUnix::new(path) {
@@ -103,10 +112,10 @@ impl Connection {
         let socket = new_socket(SocketFlags::CLOEXEC).map_err(system)?;
         for which in [Timeout::Recv, Timeout::Send] {
             // Also bounds the connect, which waits while an agent's backlog is full.
-            set_socket_timeout(&socket, which, Some(PATIENCE)).map_err(system)?;
+            set_socket_timeout(&socket, which, Some(patience)).map_err(system)?;
         }
         match rustix::net::connect(&socket, &address) {
-            Ok(()) => Ok(Connection { socket, path: shown, out_of_step: Mutex::new(false) }),
+            Ok(()) => Ok(Connection { socket, path: shown, patience, out_of_step: Mutex::new(false) }),
             Err(Errno::NOENT) => Err(ConnectionError::Missing { path: shown }),
             // The kernel says the same of a socket without listener and of a path that is no socket.
             Err(Errno::CONNREFUSED) if is_socket(path) => Err(ConnectionError::Stale { path: shown }),
@@ -115,7 +124,7 @@ impl Connection {
             Err(Errno::PROTOTYPE) => {
                 Err(ConnectionError::NotAnAgent { path: shown, why: "the socket is of another type".into() })
             }
-            Err(Errno::AGAIN) => Err(ConnectionError::NoAnswer),
+            Err(Errno::AGAIN) => Err(ConnectionError::NoAnswer { waited: patience }),
             Err(errno) => Err(system(errno)),
         }
     }
@@ -133,12 +142,12 @@ impl Connection {
     ) -> Result<(Answer, Vec<OwnedFd>), ConnectionError> {
         let mut out_of_step = self.out_of_step.lock().unwrap_or_else(PoisonError::into_inner);
         if *out_of_step {
-            return Err(ConnectionError::NoAnswer);
+            return Err(ConnectionError::NoAnswer { waited: self.patience });
         }
         match send(self.socket.as_fd(), &encode(request), descriptors, SendFlags::empty()) {
             // An agent that closes the connection at once has said why before.
             Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => {}
-            Err(errno) => return Err(io_error(errno)),
+            Err(errno) => return Err(self.io_error(errno)),
         }
         let mut packet = [0; MAX_PACKET_BYTES];
         let answer = match receive(self.socket.as_fd(), &mut packet) {
@@ -148,7 +157,7 @@ impl Connection {
         };
         let (received, descriptors) = answer.map_err(|errno| {
             *out_of_step = true;
-            io_error(errno)
+            self.io_error(errno)
         })?;
         let packet = match received {
             Received::Packet(0) => return Err(ConnectionError::Gone),
@@ -165,7 +174,7 @@ impl Connection {
 
     /// Says something that is not answered.
     pub fn notify(&self, notice: &Request) -> Result<(), ConnectionError> {
-        send(self.socket.as_fd(), &encode(notice), &[], SendFlags::empty()).map_err(io_error)
+        send(self.socket.as_fd(), &encode(notice), &[], SendFlags::empty()).map_err(|errno| self.io_error(errno))
     }
 
     /// Whether the agent still holds its end. A stopped agent does; a dead one does not.
@@ -173,17 +182,17 @@ impl Connection {
         !has_hung_up(self.socket.as_fd())
     }
 
+    fn io_error(&self, errno: Errno) -> ConnectionError {
+        match errno {
+            Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => ConnectionError::Gone,
+            Errno::AGAIN => ConnectionError::NoAnswer { waited: self.patience },
+            errno => ConnectionError::System(errno.into()),
+        }
+    }
+
     /// For an answer that makes no sense.
     pub(crate) fn no_agent(&self, why: String) -> ConnectionError {
         ConnectionError::NotAnAgent { path: self.path.clone(), why }
-    }
-}
-
-fn io_error(errno: Errno) -> ConnectionError {
-    match errno {
-        Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => ConnectionError::Gone,
-        Errno::AGAIN => ConnectionError::NoAnswer,
-        errno => ConnectionError::System(errno.into()),
     }
 }
 

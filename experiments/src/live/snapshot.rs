@@ -241,6 +241,21 @@ impl Snapshot {
     }
 }
 
+/// The sessions that the Progress Box in `memory` names now.
+pub(in crate::live) fn sessions_in(
+    transport: &mut impl Transport,
+    memory: RemoteSlice,
+) -> Result<Vec<SessionToRecover>, SnapshotError> {
+    let part = |words: usize| memory.part(0, words as u64).ok_or(SnapshotError::NoProgressBox);
+    let geometry = Header::read(&read(transport, part(HEADER_WORDS)?)?)?.geometry;
+    let (words, entries, _) = read_box(transport, part(geometry.total_words())?, geometry.directory().start)?;
+    let liveness = words.get(geometry.liveness()).unwrap_or_default();
+    let is_there =
+        |slot: Slot| liveness.get(slot.index()).is_some_and(|word| Liveness(*word).state() != EntityState::Free);
+    let sessions = entries.into_iter().filter(|(slot, record)| record.state_box.is_some() && is_there(*slot));
+    Ok(sessions.map(|(slot, record)| SessionToRecover { slot, record }).collect())
+}
+
 impl From<&backdoor_core::hook_table::Hook> for HookView {
     fn from(hook: &backdoor_core::hook_table::Hook) -> Self {
         HookView {

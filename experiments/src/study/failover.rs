@@ -181,8 +181,8 @@ fn phases(name: &str, summary: &Table) -> Option<Figure> {
         .title("A client's server dies: how long until it goes on")
         .caption(
             "Medians over the runs with 95% intervals. Detection: from the failure to the first suspicion. First byte: from \
-             the decision to the first new byte at the client. Outage: the client's longest silence over the whole \
-             transfer. Of a wrong suspicion there is no detection.",
+             the decision to the first new byte at the client. Outage: the longest silence of any one of the client's \
+             connections over the whole transfer. Of a wrong suspicion there is no detection.",
         )
         .columns(3);
     for (client, rows) in summary.groups("client") {

@@ -49,6 +49,20 @@ impl Place {
         self.backdoor(arguments).output().unwrap()
     }
 
+    /// Each command is refused, in a sentence with this word.
+    #[track_caller]
+    pub(crate) fn assert_refused<'a>(
+        &self,
+        command: &[&str],
+        arguments: impl IntoIterator<Item = (&'a [&'a str], &'a str)>,
+    ) {
+        for (arguments, word) in arguments {
+            let output = self.output(&[command, arguments].concat());
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success() && stderr.contains(word), "{arguments:?}: {stderr}");
+        }
+    }
+
     /// Processes that were started, directly or not, by commands of this place.
     pub(crate) fn processes(&self) -> Vec<String> {
         let needle = format!("TMPDIR={}\0", self.path().display());

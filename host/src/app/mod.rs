@@ -11,6 +11,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use backdoor_core::Nanos;
 use backdoor_core::progress_box::{Counter, Slot};
@@ -53,6 +54,11 @@ impl Node {
     /// Connects to the agent whose socket is at `path`.
     pub fn connect(path: impl AsRef<Path>) -> Result<Self, ConnectionError> {
         Ok(Node { link: Arc::new(Connection::connect(path.as_ref())?) })
+    }
+
+    /// The same, and waits no longer than `patience` for each answer: for whoever can do without.
+    pub fn connect_within(path: impl AsRef<Path>, patience: Duration) -> Result<Self, ConnectionError> {
+        Ok(Node { link: Arc::new(Connection::connect_within(path.as_ref(), patience)?) })
     }
 
     /// Puts this service on the node: silence longer than `deadline` while active is a failure.

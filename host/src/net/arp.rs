@@ -11,7 +11,7 @@ const BROADCAST: HardwareAddress = HardwareAddress([0xff; 6]);
 const NOBODY: HardwareAddress = HardwareAddress([0; 6]);
 
 /// Protocol numbers of Ethernet.
-const ARP: u16 = 0x0806;
+pub(super) const ARP: u16 = 0x0806;
 const IPV4: u16 = 0x0800;
 
 /// RFC 826: `ar$hrd`, and the two of `ar$op`.
@@ -24,11 +24,31 @@ const REPLY: u16 = 2;
 /// The request is the announcement of RFC 5227, section 2.3: sender and target are the address, and the target's hardware
 /// address is zero. In the reply it is the sender's (RFC 5944, section 4.6); Linux takes no other for gratuitous.
 pub(super) fn announcements(address: Ipv4Addr, hardware: HardwareAddress) -> [[u8; FRAME_BYTES]; 2] {
-    [frame(REQUEST, address, hardware, NOBODY), frame(REPLY, address, hardware, hardware)]
+    let is_at = |operation, target| frame(operation, address, hardware, target, address);
+    [is_at(REQUEST, NOBODY), is_at(REPLY, hardware)]
 }
 
-/// Broadcast: `address`, which is also the target's, is at `hardware`.
-fn frame(operation: u16, address: Ipv4Addr, hardware: HardwareAddress, target: HardwareAddress) -> [u8; FRAME_BYTES] {
+/// Asks who has `address`, on behalf of nobody yet, so that no neighbour learns anything (RFC 5227, section 1.1).
+pub(super) fn probe(address: Ipv4Addr, hardware: HardwareAddress) -> [u8; FRAME_BYTES] {
+    frame(REQUEST, Ipv4Addr::UNSPECIFIED, hardware, NOBODY, address)
+}
+
+/// Who says where it is, in any frame of ARP over Ethernet.
+pub(super) fn sender(frame: &[u8; FRAME_BYTES]) -> Option<(Ipv4Addr, HardwareAddress)> {
+    let is_arp = frame[12..14] == ARP.to_be_bytes() && frame[14..16] == ETHERNET.to_be_bytes();
+    let [hardware, address] = [frame.get(22..28)?, frame.get(28..32)?];
+    let address: [u8; 4] = address.try_into().ok()?;
+    is_arp.then_some((address.into(), HardwareAddress(hardware.try_into().ok()?)))
+}
+
+/// Broadcast: `address` is at `hardware`; about `asked`.
+fn frame(
+    operation: u16,
+    address: Ipv4Addr,
+    hardware: HardwareAddress,
+    target: HardwareAddress,
+    asked: Ipv4Addr,
+) -> [u8; FRAME_BYTES] {
     let mut frame = [0; FRAME_BYTES];
     let mut rest = frame.as_mut_slice();
     let mut put = |field: &[u8]| {
@@ -46,7 +66,7 @@ fn frame(operation: u16, address: Ipv4Addr, hardware: HardwareAddress, target: H
     put(&hardware.0);
     put(&address.octets());
     put(&target.0);
-    put(&address.octets());
+    put(&asked.octets());
     debug_assert!(rest.is_empty());
     frame
 }
@@ -79,5 +99,17 @@ mod tests {
         expected[20..22].copy_from_slice(&[0, 2]);
         expected[32..38].copy_from_slice(&hardware.0);
         assert_eq!(reply, expected);
+    }
+
+    #[test]
+    fn who_says_where_it_is_is_read_back_and_a_probe_says_nothing() {
+        let (address, hardware) = (Ipv4Addr::new(10, 77, 0, 100), HardwareAddress([2, 1, 1, 1, 1, 1]));
+        for said in announcements(address, hardware) {
+            assert_eq!(sender(&said), Some((address, hardware)));
+        }
+        let probe = probe(address, hardware);
+        assert_eq!(sender(&probe), Some((Ipv4Addr::UNSPECIFIED, hardware)));
+        assert_eq!(probe[38..42], [10, 77, 0, 100]);
+        assert_eq!(sender(&[0; FRAME_BYTES]), None);
     }
 }

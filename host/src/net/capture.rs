@@ -80,7 +80,7 @@ impl Capture {
         socket_option::set(socket.as_fd(), libc::SOL_PACKET, libc::PACKET_VNET_HDR, &[1u32]).map_err(raw)?;
         socket_option::attach_filter(socket.as_fd(), &filter(service)).map_err(raw)?;
         // Nothing is queued before this, so nothing is that the filter has not let through.
-        rustix::net::bind(&socket, &PacketAddress::to_look_at(index)).map_err(raw)?;
+        rustix::net::bind(&socket, &PacketAddress::on(index, libc::ETH_P_ALL as u16)).map_err(raw)?;
         Ok(Capture { socket, buffer: vec![0; ABOUT_BYTES + FRAME_BYTES] })
     }
 

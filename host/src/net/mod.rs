@@ -15,6 +15,7 @@
 //!   of it. It has no name, so nothing is left behind by whoever crashes.
 //! * [`Links`] changes them by rtnetlink. Each call returns when the kernel has confirmed the change.
 //! * An [`Announcer`] makes the neighbours send to this link what they have for an address, by gratuitous ARP.
+//! * A [`Prober`] hears whether somebody else has an address.
 //!
 //! Everything is a system call: a process such as `ip` takes longer than all the rest of a takeover.
 //!
@@ -40,6 +41,8 @@ mod capture;
 mod error;
 mod links;
 mod namespace;
+mod packet_socket;
+mod prober;
 mod route_socket;
 #[allow(unsafe_code)]
 mod system;
@@ -49,3 +52,4 @@ pub(crate) use capture::{Capture, Captured};
 pub use error::{Cause, NetError};
 pub use links::{HardwareAddress, Links};
 pub use namespace::NetworkNamespace;
+pub use prober::Prober;

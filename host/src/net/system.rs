@@ -34,17 +34,9 @@ const _: () = {
 };
 
 impl PacketAddress {
-    /// Of the link with this index, for sending only: no protocol means that nothing that arrives is queued.
-    pub(super) fn to_send_on(index: u32) -> Self {
-        Self::new(index, 0)
-    }
-
-    /// Of the link with this index, for looking at whatever it takes and brings.
-    pub(super) fn to_look_at(index: u32) -> Self {
-        Self::new(index, libc::ETH_P_ALL as u16)
-    }
-
-    fn new(index: u32, protocol: u16) -> Self {
+    /// Of the link with this index, for frames of this protocol that arrive there, and for sending. No protocol, 0, means
+    /// that nothing that arrives is queued.
+    pub(super) fn on(index: u32, protocol: u16) -> Self {
         PacketAddress {
             family: rustix::net::AddressFamily::PACKET.as_raw(),
             protocol: protocol.to_be(),

@@ -17,10 +17,12 @@
 //!   is dropped.
 //! * [`silence`] is for a connection that is another's now: it closes without FIN or RST, which its client would take for
 //!   the end. [`reset`] is for one that can't be carried on after all.
+//! * A [`DeafListener`] keeps the heir's kernel from answering for connections that are not there yet.
 //!
 //! What is decided, and why that is right, is in [`backdoor_core::channels`].
 
 mod birth;
+mod deaf;
 #[allow(unsafe_code)]
 mod options;
 mod queues;
@@ -35,6 +37,7 @@ use rustix::io::Errno;
 
 pub use birth::birth;
 pub(crate) use birth::wall_clock;
+pub use deaf::DeafListener;
 pub use queues::{Queues, queues};
 pub(crate) use recreate::send_now;
 pub use recreate::{MAX_REFILL_BYTES, SilentSocket, recreate};

@@ -98,6 +98,17 @@ pub(super) fn set_window(socket: BorrowedFd<'_>, window: tcp_repair_window) -> R
     socket_option::set(socket, libc::IPPROTO_TCP, libc::TCP_REPAIR_WINDOW, &[window])
 }
 
+/// Makes the kernel drop whatever comes for the socket, before anybody answers it.
+pub(super) fn drop_all(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    let code = (libc::BPF_RET | libc::BPF_K) as u16;
+    socket_option::attach_filter(socket, &[libc::sock_filter { code, jt: 0, jf: 0, k: 0 }])
+}
+
+/// Undoes that.
+pub(super) fn drop_nothing(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    socket_option::set(socket, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &[0u32])
+}
+
 /// How many bytes there are.
 pub(super) fn amount(socket: BorrowedFd<'_>, which: Amount) -> Result<u32, Errno> {
     let request = match which {

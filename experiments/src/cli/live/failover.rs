@@ -9,8 +9,8 @@ use crate::cli::Failure;
 use crate::interrupt::Interrupt;
 use crate::live::detector::DetectorKind;
 use crate::live::failover::{
-    ClientKind, Elsewhere, FailoverConfig, FailoverError, FailoverFailure, FailoverReport, FailoverRow, ServiceKind,
-    Victim, run as run_failover,
+    ClientKind, Disturbance, Elsewhere, FailoverConfig, FailoverError, FailoverFailure, FailoverReport, FailoverRow,
+    ServiceKind, Victim, run as run_failover,
 };
 use crate::live::reach::{Card, Retry, WITHOUT_VERBS, built_with_verbs};
 use crate::progress::Progress;
@@ -24,8 +24,7 @@ use crate::results::Table;
 /// without a reset and without a new connection.
 ///
 /// Needs root, or CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_NET_RAW and CAP_NET_BIND_SERVICE, and Linux with TCP_REPAIR; curl for
-/// the clients of that name. Whatever is made ends with the command; after SIGKILL, curl may be at work for two more minutes,
-/// and temporary files stay.
+/// the clients of that name. Whatever is made ends with the command, however that ends.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Who talks to the service; several, separated by commas, run one after the other.
@@ -56,6 +55,14 @@ pub(super) struct Arguments {
     /// What the monitor judges by.
     #[arg(long, value_enum, default_value_t = DetectorKind::default())]
     detector: DetectorKind,
+    /// Monitors that watch, each by itself; each takes over what it suspects, and the claim words decide.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    takers: u32,
+    /// What else goes wrong, as ACCIDENT@STEP; several, separated by commas, together. Accidents: kill-taker, kill-agent,
+    /// stop-agent, kill-heir, restart-heir, stop-heir, heir-dies-taking, fill-heir, cut-heir, stranger, connect. Steps of the
+    /// first taker: watching (right before the failure), decided, claimed, fencing, fenced, offering, offered.
+    #[arg(long, value_delimiter = ',', value_name = "ACCIDENT@STEP")]
+    disturb: Vec<Disturbance>,
     /// Runs of each combination, each in a network of its own.
     #[arg(long, default_value_t = 20, value_name = "N")]
     runs: u32,
@@ -137,6 +144,8 @@ impl Arguments {
                         seed: self.seed,
                         mirror: self.mirror,
                         elsewhere: elsewhere.clone(),
+                        takers: self.takers,
+                        disturbances: self.disturb.clone(),
                         ..default
                     });
                 }

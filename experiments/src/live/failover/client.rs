@@ -2,8 +2,9 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::world::SERVICE;
+use crate::live::parts::Role;
 use crate::live::two_locks::lock;
 use crate::live::web::content;
 use crate::live::web::state::hex;
@@ -71,20 +73,46 @@ const OBJECTS: [u64; 4] = [2_000, 150_000, 30_000, 900];
 /// How often a program's progress is looked at.
 const LOOK_EVERY: Duration = Duration::from_micros(500);
 
+/// When bytes moved over one connection.
+#[derive(Debug, Default)]
+pub(super) struct Flow {
+    /// In order, as good as.
+    moments: Mutex<Vec<Nanos>>,
+    /// Whether nothing more is to move.
+    is_over: AtomicBool,
+}
+
+impl Flow {
+    /// The longest time without any; up to `now`, if there is more to come.
+    fn longest_silence(&self, now: Nanos) -> Option<Nanos> {
+        let mut moments = lock(&self.moments).clone();
+        moments.extend((!self.is_over.load(Ordering::Acquire) && !moments.is_empty()).then_some(now));
+        moments.sort_unstable();
+        moments.windows(2).map(|pair| pair[1] - pair[0]).max()
+    }
+}
+
 /// What happened at the client so far.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// When bytes moved, in order.
-    moments: Mutex<Vec<Nanos>>,
+    flows: Mutex<Vec<Arc<Flow>>>,
     bytes: AtomicU64,
     /// Connections that have been answered once.
     begun: AtomicU64,
+    /// Whether any byte was another one than it should have been.
+    wrong: AtomicBool,
 }
 
 impl Seen {
-    fn note(&self, bytes: u64) {
+    fn flow(&self) -> Arc<Flow> {
+        let flow = Arc::default();
+        lock(&self.flows).push(Arc::clone(&flow));
+        flow
+    }
+
+    fn note(&self, flow: &Flow, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Release);
-        lock(&self.moments).push(clock::now());
+        lock(&flow.moments).push(clock::now());
     }
 
     /// Connections over which anything has moved.
@@ -97,50 +125,68 @@ impl Seen {
         self.bytes.load(Ordering::Acquire)
     }
 
-    /// The first moment from `from` on at which bytes moved.
-    pub(super) fn first_after(&self, from: Nanos) -> Option<Nanos> {
-        let moments = lock(&self.moments);
-        moments.iter().copied().filter(|moment| *moment >= from).min()
+    /// Whether any byte was another one than it should have been, finished or not.
+    pub(super) fn is_wrong(&self) -> bool {
+        self.wrong.load(Ordering::Acquire)
     }
 
-    /// The longest time without any.
-    pub(super) fn longest_silence(&self) -> Option<Nanos> {
-        let mut moments = lock(&self.moments).clone();
-        moments.sort_unstable();
-        moments.windows(2).map(|pair| pair[1] - pair[0]).max()
+    /// The first moment from `from` on at which bytes moved, over any connection.
+    pub(super) fn first_after(&self, from: Nanos) -> Option<Nanos> {
+        let first = |flow: &Arc<Flow>| lock(&flow.moments).iter().copied().filter(|moment| *moment >= from).min();
+        lock(&self.flows).iter().filter_map(first).min()
+    }
+
+    /// The longest time without any over one connection; up to `now`, if it was not over by then.
+    pub(super) fn longest_silence(&self, now: Nanos) -> Option<Nanos> {
+        lock(&self.flows).iter().filter_map(|flow| flow.longest_silence(now)).max()
     }
 }
 
-/// A client at work. Dropping it ends it.
+/// A client at work. Dropping it ends it, and waits for that.
 pub(super) struct Client {
     pub(super) seen: Arc<Seen>,
+    program: PathBuf,
     errand: Errand,
     work: Vec<JoinHandle<Result<bool, String>>>,
-    program: Option<Arc<Mutex<Child>>>,
-    _file: Option<tempfile::NamedTempFile>,
+    curl: Option<Arc<Mutex<Child>>>,
+    streams: Vec<TcpStream>,
 }
 
 impl Client {
-    /// Sends it off, in its namespace.
-    pub(super) fn start(errand: Errand, namespace: &NetworkNamespace) -> Result<Self, String> {
-        let seen = Arc::new(Seen::default());
-        let mut client = Client { seen: Arc::clone(&seen), errand, work: Vec::new(), program: None, _file: None };
+    /// Sends it off, in its namespace. `program` is the `backdoor` binary.
+    pub(super) fn start(program: &Path, errand: Errand, namespace: &NetworkNamespace) -> Result<Self, String> {
+        let seen = Arc::default();
+        let mut client =
+            Client { seen, program: program.to_owned(), errand, work: Vec::new(), curl: None, streams: Vec::new() };
         match errand.kind {
             ClientKind::Curl => client.download(namespace)?,
             ClientKind::CurlUpload => client.upload(namespace)?,
             ClientKind::Requests | ClientKind::Many | ClientKind::KeepAlive => {
-                for number in 0..errand.connections {
-                    let seen = Arc::clone(&seen);
-                    let stream = namespace.enter(|| TcpStream::connect(SERVICE)).map_err(|error| error.to_string())?;
-                    let stream = stream.map_err(|error| format!("can't connect: {error}"))?;
-                    client.spawn(move || match errand.kind {
-                        ClientKind::KeepAlive => browse(stream, errand, &seen),
-                        _ => count(stream, errand, number, &seen),
-                    })?;
-                }
+                client.connect(errand.connections, namespace)?;
             }
         }
         Ok(client)
+    }
+
+    /// Begins with so many more connections.
+    pub(super) fn connect(&mut self, connections: u64, namespace: &NetworkNamespace) -> Result<(), String> {
+        let errand = self.errand;
+        for _ in 0..connections {
+            let (seen, number) = (Arc::clone(&self.seen), self.streams.len() as u64);
+            let stream = namespace.enter(|| TcpStream::connect(SERVICE)).map_err(|error| error.to_string())?;
+            let stream = stream.map_err(|error| format!("can't connect: {error}"))?;
+            self.streams.push(stream.try_clone().map_err(|error| error.to_string())?);
+            self.spawn(move || {
+                let flow = seen.flow();
+                let result = match errand.kind {
+                    ClientKind::KeepAlive => browse(stream, errand, &seen, &flow),
+                    _ => count(stream, errand, number, &seen, &flow),
+                };
+                flow.is_over.store(true, Ordering::Release);
+                result
+            })?;
+        }
+        Ok(())
     }
 
     fn spawn(&mut self, work: impl FnOnce() -> Result<bool, String> + Send + 'static) -> Result<(), String> {
@@ -149,38 +195,49 @@ impl Client {
         Ok(())
     }
 
+    /// curl, which the kernel ends with the calling thread.
     fn curl(
         &mut self,
         namespace: &NetworkNamespace,
         arguments: &[&str],
+        input: Stdio,
     ) -> Result<(Arc<Mutex<Child>>, impl Read + use<>), String> {
-        let mut command = Command::new("curl");
-        command.args(["--silent", "--show-error", "--fail", "--max-time", "120"]).args(arguments);
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut all: Vec<String> =
+            ["--silent", "--show-error", "--fail", "--max-time", "120"].map(str::to_owned).into();
+        all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        let mut command = Role::Curl { arguments: all }.command(&self.program).map_err(|error| error.to_string())?;
+        command.stdin(input).stdout(Stdio::piped());
         let child = namespace.enter_here(|| command.spawn()).map_err(|error| error.to_string())?;
         let mut child = child.map_err(|error| format!("can't start curl: {error}"))?;
         let output = child.stdout.take().ok_or("curl has no output")?;
         let child = Arc::new(Mutex::new(child));
-        self.program = Some(Arc::clone(&child));
+        self.curl = Some(Arc::clone(&child));
         Ok((child, output))
     }
 
     fn download(&mut self, namespace: &NetworkNamespace) -> Result<(), String> {
         let Errand { bytes, seed, .. } = self.errand;
-        let (child, mut output) = self.curl(namespace, &[&format!("http://{SERVICE}/bytes/{bytes}?seed={seed}")])?;
+        let url = format!("http://{SERVICE}/bytes/{bytes}?seed={seed}");
+        let (child, mut output) = self.curl(namespace, &[&url], Stdio::null())?;
         let seen = Arc::clone(&self.seen);
         self.spawn(move || {
-            let (mut found, mut buffer) = (Sha256::new(), vec![0; 64 << 10]);
+            let (mut found, mut buffer, mut at) = (Sha256::new(), vec![0; 64 << 10], 0);
+            let (mut expected, flow) = (buffer.clone(), seen.flow());
             loop {
                 match output.read(&mut buffer).map_err(|error| error.to_string())? {
                     0 => break,
                     length => {
                         seen.begun.store(1, Ordering::Release);
-                        seen.note(length as u64);
+                        seen.note(&flow, length as u64);
                         found.update(&buffer[..length]);
+                        // At once, for a transfer that never ends has no hash.
+                        content::fill(seed, at, &mut expected[..length]);
+                        at += length as u64;
+                        seen.wrong.fetch_or(buffer[..length] != expected[..length], Ordering::AcqRel);
                     }
                 }
             }
+            flow.is_over.store(true, Ordering::Release);
             let ended_well = ended_well(&child)?;
             Ok(ended_well && found.finalize() == hash_of_content(seed, bytes))
         })
@@ -189,26 +246,25 @@ impl Client {
     fn upload(&mut self, namespace: &NetworkNamespace) -> Result<(), String> {
         let Errand { bytes, seed, .. } = self.errand;
         let error = |error: io::Error| format!("can't make a file to upload: {error}");
-        let mut file = tempfile::NamedTempFile::new().map_err(error)?;
+        // It has no name, so nothing of it is left whatever happens; curl asks for its length by the descriptor's.
+        let mut file = tempfile::tempfile().map_err(error)?;
         each_piece(seed, bytes, |piece| file.write_all(piece)).map_err(error)?;
-        let path = file.path().to_string_lossy().into_owned();
-        self._file = Some(file);
         let url = format!("http://{SERVICE}/upload");
-        let (child, mut output) = self.curl(namespace, &["--upload-file", &path, &url])?;
+        let (child, mut output) = self.curl(namespace, &["--upload-file", "/proc/self/fd/0", &url], file.into())?;
         let id = lock(&child).id();
-        let (seen, over) = (Arc::clone(&self.seen), Arc::new(AtomicU64::new(0)));
-        let is_over = Arc::clone(&over);
+        let (seen, flow) = (Arc::clone(&self.seen), self.seen.flow());
+        let reading = Arc::clone(&flow);
         // What curl has read of its file, it has handed to its socket.
         self.spawn(move || {
             let mut before = None;
-            while is_over.load(Ordering::Acquire) == 0 {
+            while !reading.is_over.load(Ordering::Acquire) {
                 let io = std::fs::read_to_string(format!("/proc/{id}/io")).unwrap_or_default();
                 let read = io.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse::<u64>().ok());
                 if let (Some(read), Some(last)) = (read, before)
                     && read > last
                 {
                     seen.begun.store(1, Ordering::Release);
-                    seen.note(read - last);
+                    seen.note(&reading, read - last);
                 }
                 before = read.or(before);
                 std::thread::sleep(LOOK_EVERY);
@@ -219,8 +275,8 @@ impl Client {
         self.spawn(move || {
             let mut answer = String::new();
             let result = output.read_to_string(&mut answer);
-            seen.note(0);
-            over.store(1, Ordering::Release);
+            seen.note(&flow, 0);
+            flow.is_over.store(true, Ordering::Release);
             result.map_err(|error| error.to_string())?;
             Ok(ended_well(&child)? && answer.trim() == hex(&hash_of_content(seed, bytes)))
         })
@@ -243,16 +299,29 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        if let Some(program) = &self.program {
-            let mut child = lock(program);
-            let _ = child.kill();
-            let _ = child.wait();
+        if let Some(curl) = &self.curl {
+            let _ = lock(curl).kill();
+        }
+        for stream in &self.streams {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+        for thread in self.work.drain(..) {
+            let _ = thread.join();
+        }
+        if let Some(curl) = &self.curl {
+            let _ = lock(curl).wait();
         }
     }
 }
 
 fn ended_well(child: &Mutex<Child>) -> Result<bool, String> {
-    let status = lock(child).wait().map_err(|error| error.to_string())?;
+    // Its output is closed, so it ends; whoever wants it to end sooner needs the lock.
+    let status = loop {
+        match lock(child).try_wait().map_err(|error| error.to_string())? {
+            Some(status) => break status,
+            None => std::thread::sleep(LOOK_EVERY),
+        }
+    };
     if status.success() { Ok(true) } else { Err(format!("curl ended with {status}")) }
 }
 
@@ -278,7 +347,7 @@ fn hash_of_content(seed: u64, bytes: u64) -> sha2::digest::Output<Sha256> {
 }
 
 /// An answer: bytes of its head, and its body.
-fn answer(from: &mut impl BufRead, seen: &Seen) -> Result<(u64, Vec<u8>), String> {
+fn answer(from: &mut impl BufRead, seen: &Seen, flow: &Flow) -> Result<(u64, Vec<u8>), String> {
     let error = |error: io::Error| format!("the connection broke: {error}");
     let mut line = String::new();
     let mut head = from.read_line(&mut line).map_err(error)?;
@@ -295,14 +364,14 @@ fn answer(from: &mut impl BufRead, seen: &Seen) -> Result<(u64, Vec<u8>), String
         }
     }
     let mut body = vec![0; length.ok_or("an answer without its length")?];
-    seen.note(head as u64);
+    seen.note(flow, head as u64);
     let mut filled = 0;
     while filled < body.len() {
         match from.read(&mut body[filled..]).map_err(error)? {
             0 => return Err("the connection was closed in the middle of an answer".into()),
             bytes => {
                 filled += bytes;
-                seen.note(bytes as u64);
+                seen.note(flow, bytes as u64);
             }
         }
     }
@@ -315,7 +384,7 @@ fn patient(stream: &TcpStream) -> Result<(), String> {
 }
 
 /// Every request must be acted upon exactly once: the answers are 1, 2, 3, ….
-fn count(mut stream: TcpStream, errand: Errand, number: u64, seen: &Seen) -> Result<bool, String> {
+fn count(mut stream: TcpStream, errand: Errand, number: u64, seen: &Seen, flow: &Flow) -> Result<bool, String> {
     patient(&stream)?;
     let mut from = BufReader::new(stream.try_clone().map_err(|error| error.to_string())?);
     let think = Duration::from_micros(match errand.kind {
@@ -324,16 +393,18 @@ fn count(mut stream: TcpStream, errand: Errand, number: u64, seen: &Seen) -> Res
     });
     let (mut moved, mut request) = (0, 0);
     // Not all at once.
-    std::thread::sleep(think.mul_f64(number as f64 / errand.connections as f64));
+    let place = number % errand.connections;
+    std::thread::sleep(think.mul_f64(place as f64 / errand.connections as f64));
     while moved < errand.bytes / errand.connections {
         seen.begun.fetch_add(u64::from(request == 1), Ordering::Release);
         request += 1;
         stream
             .write_all(b"POST /count HTTP/1.1\r\nHost: service\r\nContent-Length: 0\r\n\r\n")
             .map_err(|error| format!("the connection broke: {error}"))?;
-        let (head, body) = answer(&mut from, seen)?;
+        let (head, body) = answer(&mut from, seen, flow)?;
         moved += head + body.len() as u64;
         if body != format!("{request}\n").as_bytes() {
+            seen.wrong.store(true, Ordering::Release);
             let body = String::from_utf8_lossy(&body).trim().to_owned();
             return Err(format!("client {number}: request {request} was answered as the one of number {body}"));
         }
@@ -343,7 +414,7 @@ fn count(mut stream: TcpStream, errand: Errand, number: u64, seen: &Seen) -> Res
 }
 
 /// One object after the other.
-fn browse(mut stream: TcpStream, errand: Errand, seen: &Seen) -> Result<bool, String> {
+fn browse(mut stream: TcpStream, errand: Errand, seen: &Seen, flow: &Flow) -> Result<bool, String> {
     patient(&stream)?;
     let mut from = BufReader::new(stream.try_clone().map_err(|error| error.to_string())?);
     let (mut moved, mut object) = (0, 0);
@@ -354,10 +425,11 @@ fn browse(mut stream: TcpStream, errand: Errand, seen: &Seen) -> Result<bool, St
         stream
             .write_all(format!("GET /bytes/{bytes}?seed={seed} HTTP/1.1\r\nHost: service\r\n\r\n").as_bytes())
             .map_err(|error| format!("the connection broke: {error}"))?;
-        let (_, body) = answer(&mut from, seen)?;
+        let (_, body) = answer(&mut from, seen, flow)?;
         let mut expected = vec![0; bytes as usize];
         content::fill(seed, 0, &mut expected);
         right &= body == expected;
+        seen.wrong.fetch_or(body != expected, Ordering::AcqRel);
         moved += bytes;
         object += 1;
     }

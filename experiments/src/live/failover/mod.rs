@@ -14,7 +14,7 @@
 //! | `extract_ms` | | the last State Box is here |
 //! | `reinstate_ms` | | the last connection begins to speak at node B |
 //! | `first_byte_ms` | the decision | the first byte that moves at the client after its connection began to speak |
-//! | `outage_ms` | | the longest time in which nothing moved at the client, over the whole transfer |
+//! | `outage_ms` | | the longest time in which nothing moved over one of the client's connections, over the whole transfer, and up to the end of the run if it did not finish |
 //!
 //! Of many sessions, a phase ends with the last of them. All processes read one monotonic clock.
 //!
@@ -31,38 +31,38 @@
 //! sent or later; what the mirror saw of it needs not be.
 
 mod client;
+mod disturbance;
 mod network;
+mod one_run;
 mod report;
+mod story;
 mod world;
 
 pub use client::ClientKind;
+pub use disturbance::{Accident, Disturbance};
 pub use report::{FailoverReport, FailoverRow};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use backdoor_core::Nanos;
-use backdoor_host::clock;
 use backdoor_host::net::{NetError, NetworkNamespace};
 use backdoor_sim::streams::{StreamKey, Streams};
-use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
 use super::detector::DetectorKind;
-use super::parts::{PartError, PartSignal};
+use super::parts::PartError;
 use super::reach::{Card, Retry};
-use super::web::serve::{WebOrder, WebReport};
+use super::web::milestone::Milestone;
 use super::web::state::STATE_BYTES;
-use super::web::taker::{TakerOrder, TakerReport};
 use crate::interrupt::Interrupt;
-use client::{Client, Errand};
-use world::{PATIENCE, World};
 
 /// Most sessions at once.
 pub const MAX_SESSIONS: u64 = 2000;
-/// How often a run looks at its client.
-const LOOK_EVERY: Duration = Duration::from_micros(200);
+/// Most takers at once.
+pub const MAX_TAKERS: u32 = 2;
+/// Clients that [`Accident::Connect`] brings.
+const LATE_CONNECTIONS: u64 = 5;
 
 /// How node A fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
@@ -78,6 +78,8 @@ pub enum FailoverFailure {
     SessionStuck,
     /// The process is frozen and the node's link gone at the same moment: nothing of the node can be asked any more.
     Cut,
+    /// Frozen like `sigstop`, and let go on when its sessions are at node B.
+    Zombie,
     /// Nobody fails: the suspicion is wrong.
     Wrong,
 }
@@ -91,8 +93,14 @@ impl FailoverFailure {
             FailoverFailure::Deadlock => "deadlock",
             FailoverFailure::SessionStuck => "session-stuck",
             FailoverFailure::Cut => "cut",
+            FailoverFailure::Zombie => "zombie",
             FailoverFailure::Wrong => "wrong",
         }
+    }
+
+    /// Whether anything fails at all.
+    const fn is_one(self) -> bool {
+        !matches!(self, FailoverFailure::Wrong)
     }
 
     const fn leaves_the_agent_in_reach(self) -> bool {
@@ -192,6 +200,10 @@ pub struct FailoverConfig {
     pub mirror: bool,
     /// Where node A is, if not on this machine.
     pub elsewhere: Option<Elsewhere>,
+    /// Who watches node A, and takes its sessions over, each by itself.
+    pub takers: u32,
+    /// What else goes wrong.
+    pub disturbances: Vec<Disturbance>,
 }
 
 impl FailoverConfig {
@@ -222,7 +234,23 @@ impl FailoverConfig {
             seed: 1,
             mirror: false,
             elsewhere: None,
+            takers: 1,
+            disturbances: Vec::new(),
         }
+    }
+
+    fn is_disturbed_by(&self, accident: Accident) -> bool {
+        self.disturbances.iter().any(|disturbance| disturbance.accident == accident)
+    }
+
+    /// Where the first taker halts.
+    fn halts_at(&self) -> Option<Milestone> {
+        self.disturbances.iter().map(|disturbance| disturbance.at).find(|at| *at != Milestone::Watching)
+    }
+
+    /// Sessions at the end.
+    fn most_sessions(&self) -> u64 {
+        self.sessions() + if self.is_disturbed_by(Accident::Connect) { LATE_CONNECTIONS } else { 0 }
     }
 
     fn sessions(&self) -> u64 {
@@ -263,6 +291,18 @@ impl FailoverConfig {
         }
         if !(1..=100_000).contains(&self.runs) {
             return error(format!("{} runs: must be from 1 to 100000", self.runs));
+        }
+        if !(1..=MAX_TAKERS).contains(&self.takers) {
+            return error(format!("{} takers: must be from 1 to {MAX_TAKERS}", self.takers));
+        }
+        let mut steps =
+            self.disturbances.iter().map(|disturbance| disturbance.at).filter(|at| *at != Milestone::Watching);
+        let first = steps.next();
+        if steps.any(|at| Some(at) != first) {
+            return error("disturbances: the taker can be halted at one step only".into());
+        }
+        if self.is_disturbed_by(Accident::Connect) && self.client.is_curl() {
+            return error("disturbances: curl has one connection, and can't connect once more".into());
         }
         Ok(())
     }
@@ -323,169 +363,9 @@ pub fn run(
         }
         let key =
             StreamKey { seed: config.seed, experiment: "live-failover", point: "", replication: u64::from(number) };
-        let row = one_run(config, number, &Streams::new(key))?;
+        let row = one_run::one_run(config, number, &Streams::new(key))?;
         finished(&row);
         report.rows.push(row);
     }
     Ok(report)
-}
-
-fn one_run(config: &FailoverConfig, number: u32, streams: &Streams) -> Result<FailoverRow, FailoverError> {
-    let mut world = World::make(config)?;
-    let before = world.counted()?;
-    let errand = Errand {
-        kind: config.client,
-        bytes: config.bytes,
-        connections: config.sessions(),
-        seed: streams.stream("content").next_u64(),
-    };
-    let client = Client::start(errand, &world.network.client).map_err(FailoverError::Client)?;
-    // Somewhere in the middle: from a fifth to four fifths of the bytes.
-    let fail_at = (config.bytes as f64 * streams.stream("failure").random_range(0.2..0.8)) as u64;
-    let give_up = clock::now() + config.limit;
-    let has_come = |client: &Client| client.seen.bytes() >= fail_at && client.seen.begun() >= errand.connections;
-    while !has_come(&client) && !client.is_done() {
-        if clock::now() > give_up {
-            return Err(FailoverError::Unexpected("the transfer did not get to the moment of failure".into()));
-        }
-        std::thread::sleep(LOOK_EVERY);
-    }
-    let failed_at = fail(config, &mut world)?;
-    let mut row = FailoverRow {
-        run: number,
-        failure: config.failure.name().into(),
-        client: config.client.name().into(),
-        sessions: errand.connections,
-        mirror: config.mirror,
-        service: config.service.name().into(),
-        process: config.victim.name().into(),
-        ..FailoverRow::default()
-    };
-    let give_up = failed_at + config.limit;
-    let mut story = Story::default();
-    while !story.is_done && clock::now() < give_up {
-        if let Some(report) = world.taker.receive(LOOK_EVERY)? {
-            story.add(report);
-        }
-    }
-    while !client.is_done() && clock::now() < give_up {
-        std::thread::sleep(LOOK_EVERY);
-    }
-    story.tell(failed_at, &client, &mut row);
-    row.bytes = client.seen.bytes();
-    let is_done = client.is_done();
-    let verdict = if is_done { client.verdict() } else { Err("the client did not finish".into()) };
-    row.sha256_ok = verdict == Ok(true);
-    if let Err(why) = verdict {
-        row.trouble = if row.trouble.is_empty() { why } else { format!("{}; {why}", row.trouble) };
-    }
-    let after = world.counted()?;
-    row.client_resets = after.resets - before.resets;
-    row.client_connections = after.opened - before.opened;
-    Ok(row)
-}
-
-/// Makes node A fail; answers when it had, by this machine's clock.
-fn fail(config: &FailoverConfig, world: &mut World) -> Result<Nanos, FailoverError> {
-    let clock = world.clock()?;
-    let order = match config.failure {
-        FailoverFailure::Sigstop | FailoverFailure::Cut => {
-            let failed_at = world.signal(config.victim, PartSignal::Stop)?;
-            if config.failure == FailoverFailure::Cut {
-                world.cut()?;
-            }
-            return Ok(clock.to_ours(failed_at));
-        }
-        FailoverFailure::Sigkill => return Ok(clock.to_ours(world.signal(config.victim, PartSignal::Kill)?)),
-        FailoverFailure::Wrong => {
-            let now = clock::now();
-            world.taker.send(&TakerOrder::Suspect)?;
-            return Ok(now);
-        }
-        FailoverFailure::Deadlock => WebOrder::Deadlock,
-        FailoverFailure::SessionStuck => WebOrder::Stick,
-    };
-    let mut failed_at = Nanos::ZERO;
-    for part in world.victims(config.victim) {
-        part.send(&order)?;
-        match part.expect(PATIENCE)? {
-            WebReport::Failed { at_ns } => failed_at = clock.to_ours(Nanos(at_ns)),
-            other => {
-                return Err(FailoverError::Unexpected(format!("the service was to fail and said {other:?}")));
-            }
-        }
-    }
-    Ok(failed_at)
-}
-
-/// What the taker told.
-#[derive(Debug, Default)]
-struct Story {
-    suspected: Option<Nanos>,
-    decided: Option<Nanos>,
-    marks: Vec<super::web::rescue::Marks>,
-    moved: u64,
-    cause: String,
-    trouble: String,
-    state_bytes: u64,
-    is_done: bool,
-}
-
-impl Story {
-    fn add(&mut self, report: TakerReport) {
-        match report {
-            TakerReport::Ready => {}
-            TakerReport::Suspected { at_ns } => {
-                self.suspected.get_or_insert(Nanos(at_ns));
-            }
-            TakerReport::Decided { at_ns, cause, .. } => {
-                self.decided = Some(Nanos(at_ns));
-                self.cause = cause;
-            }
-            TakerReport::Session { moved, outcome, marks, state_bytes, .. } => {
-                self.state_bytes += state_bytes;
-                if moved {
-                    self.moved += 1;
-                    self.marks.push(marks);
-                }
-                if !moved || outcome.contains(": ") {
-                    self.trouble = outcome;
-                }
-            }
-            TakerReport::Done { .. } => self.is_done = true,
-        }
-    }
-
-    fn tell(&self, failed_at: Nanos, client: &Client, row: &mut FailoverRow) {
-        let ms = |from: Nanos, to: u64| (to > 0).then(|| Nanos(to).signed_ms_since(from));
-        row.cause = self.cause.clone();
-        row.trouble = self.trouble.clone();
-        row.moved = self.moved;
-        row.state_bytes = self.state_bytes;
-        row.detection_ms = self.suspected.filter(|_| row.failure != "wrong").map(|at| at.signed_ms_since(failed_at));
-        let last = |of: fn(&super::web::rescue::Marks) -> u64| self.marks.iter().map(of).max().unwrap_or(0);
-        let [claimed, fenced, extracted, served] =
-            [last(|m| m.claimed_ns), last(|m| m.fenced_ns), last(|m| m.extracted_ns), last(|m| m.served_ns)];
-        if let Some(decided) = self.decided {
-            row.claim_ms = ms(decided, claimed);
-            row.fence_ms = ms(Nanos(claimed), fenced);
-            row.extract_ms = ms(Nanos(fenced), extracted);
-            row.reinstate_ms = ms(Nanos(extracted), served);
-            let spoke = self.marks.iter().map(|marks| marks.served_ns).min().filter(|at| *at > 0);
-            let first = spoke.and_then(|at| client.seen.first_after(Nanos(at)));
-            row.first_byte_ms = first.and_then(|at| ms(decided, at.0));
-        }
-        row.outage_ms = client.seen.longest_silence().map(Nanos::as_millis_f64);
-    }
-}
-
-/// Milliseconds from another moment to this one, which may be before it.
-trait SignedSince {
-    fn signed_ms_since(self, from: Nanos) -> f64;
-}
-
-impl SignedSince for Nanos {
-    fn signed_ms_since(self, from: Nanos) -> f64 {
-        (self.0 as f64 - from.0 as f64) / 1e6
-    }
 }

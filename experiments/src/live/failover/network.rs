@@ -10,6 +10,7 @@ use backdoor_host::net::{Links, NetError, NetworkNamespace};
 
 use super::world::SERVICE;
 
+const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 9);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const NODES: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 0, 0, 3)];
 const PREFIX: u8 = 24;
@@ -77,6 +78,20 @@ impl Network {
         join(links, BRIDGE_HERE, CLIENT_HERE, &network.client, CLIENT)?;
         links.attach(link, BRIDGE_HERE)?;
         Ok(network)
+    }
+
+    /// Takes node B's link down.
+    pub(super) fn cut_heir(&self) -> Result<(), NetError> {
+        Links::of(&self.heir)?.set_down(&self.heir_link)
+    }
+
+    /// Somebody else on the network who has the service's address, as long as it is held.
+    pub(super) fn stranger(&mut self) -> Result<NetworkNamespace, NetError> {
+        let bridge = if self.node.is_some() { BRIDGE } else { BRIDGE_HERE };
+        let stranger = NetworkNamespace::new()?;
+        join(&mut self.links, bridge, "stranger", &stranger, STRANGER)?;
+        Links::of(&stranger)?.add_address(LINK, *SERVICE.ip(), 32)?;
+        Ok(stranger)
     }
 
     /// Cuts node A off.

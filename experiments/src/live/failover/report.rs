@@ -32,7 +32,8 @@ pub struct FailoverRow {
     pub reinstate_ms: Option<f64>,
     /// From the decision to the first new byte at the client, in ms.
     pub first_byte_ms: Option<f64>,
-    /// The client's longest silence, in ms.
+    /// The longest silence of any one of the client's connections, in ms; of one that did not finish, up to the end of the
+    /// run.
     pub outage_ms: Option<f64>,
     /// Whether every byte was right.
     pub sha256_ok: bool,
@@ -48,6 +49,9 @@ pub struct FailoverRow {
     pub cause: String,
     /// Bytes of state that were extracted.
     pub state_bytes: u64,
+    /// Whether every session went on with all input that node A's kernel had acknowledged; none if no session is known to
+    /// have gone on.
+    pub input_known: Option<bool>,
     /// What went wrong, if something did.
     pub trouble: String,
     /// Whether the taker had a mirror.

@@ -1,21 +1,24 @@
-//! Who is in an experiment's network: the agents, the service, its heir, the taker.
+//! Who is in an experiment's network: the agents, the service, its heir, the takers.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use backdoor_core::Nanos;
 use backdoor_core::state_box::words_needed;
 use backdoor_host::net::NetworkNamespace;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::disturbance::Accident;
 use super::network::Network;
-use super::{Elsewhere, FailoverConfig, FailoverError, ServiceKind, Victim};
+use super::{Elsewhere, FailoverConfig, FailoverError, MAX_TAKERS, ServiceKind, Victim};
 use crate::config::Span;
 use crate::live::parts::{Part, PartError, PartSignal, Place, Ready, Role};
 use crate::live::reach::{NodeAddress, Offer, Reached, TransportKind, reach};
 use crate::live::stage::connection::StageConnection;
 use crate::live::stage::offset::ClockOffset;
+use crate::live::web::milestone::Milestone;
 use crate::live::web::serve::{Duty, Serve, ServicePart, WebReport};
 use crate::live::web::taker::{Taker, TakerReport};
 
@@ -23,142 +26,131 @@ use crate::live::web::taker::{Taker, TakerReport};
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 /// Where clients find the service, on whichever node it is.
 pub(super) const SERVICE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 10), 80);
-/// Numbers of the parties of a takeover: the taker, and the node that stands by.
-const TAKER: u32 = 1;
+/// Numbers of the parties of a takeover: the node that stands by, and the takers.
 const TARGET: u32 = 2;
+const TAKERS: [u32; MAX_TAKERS as usize] = [1, 3];
 /// The heir of a pair's worker.
-const WORKER_TARGET: u32 = 3;
+const WORKER_TARGET: u32 = 4;
+/// Files that a process may have open beside those of connections.
+const OWN_FILES: u64 = 512;
+/// Files for each connection, in the process that has most.
+const FILES_A_CONNECTION: u64 = 4;
 
 /// The network, and who is in it. Dropping it ends all of that.
 pub(super) struct World {
-    /// Watches node A from the switch.
-    pub(super) taker: Part,
+    /// Watch node A from the switch.
+    pub(super) takers: Vec<Part>,
     /// The service on node A.
-    serving: Part,
+    pub(super) serving: Part,
     /// Its worker, if it has one.
     worker: Option<Part>,
-    /// The service on node B, and its worker.
-    _standing_by: (Part, Option<Part>),
-    _agents: [Part; 2],
+    /// The service on node B.
+    pub(super) standing_by: Part,
+    /// Its worker.
+    _worker_heir: Option<Part>,
+    /// Of node A and of node B.
+    agents: [Part; 2],
+    stranger: Option<NetworkNamespace>,
     /// Where node A's processes run.
     node_a: Place,
-    _reached: Option<Reached>,
+    reached: Reach,
     pub(super) network: Network,
-    _directory: tempfile::TempDir,
+    config: FailoverConfig,
+    /// Last: removed when whoever is in them has ended.
+    _directories: Directories,
+}
+
+/// Where the agents are.
+struct Reach {
+    /// Node A, to its monitors.
+    node: NodeAddress,
+    /// The socket of node A's agent, for whoever is on that machine.
+    agent_a: PathBuf,
+    /// That of node B's.
+    agent_b: PathBuf,
+    _by_card: Option<Reached>,
+}
+
+/// The directories of this machine's agents. An agent removes its own, unless it is killed.
+struct Directories(Vec<PathBuf>);
+
+impl Drop for Directories {
+    fn drop(&mut self) {
+        for directory in &self.0 {
+            let _ = std::fs::remove_dir_all(directory);
+        }
+    }
 }
 
 impl World {
-    /// Makes it, and waits until the service serves and the taker watches.
+    /// Makes it, and waits until the service serves and the takers watch.
     pub(super) fn make(config: &FailoverConfig) -> Result<Self, FailoverError> {
+        allow_files(OWN_FILES + FILES_A_CONNECTION * config.most_sessions())?;
         let here = Place::Here(config.program.clone());
         let (network, node_a) = match &config.elsewhere {
-            None => (Network::within()?, here.clone()),
+            None => (Network::within()?, here),
             Some(Elsewhere { stage, through, .. }) => {
                 let stage = StageConnection::open(*stage).map_err(PartError::from)?;
                 (Network::around(through)?, Place::Stage(Rc::new(stage)))
             }
         };
-        let directory =
-            tempfile::Builder::new().prefix("backdoor-failover-").tempdir().map_err(FailoverError::Files)?;
-        let start = |namespace: &NetworkNamespace, role: Role| -> Result<Part, FailoverError> {
-            Ok(namespace.enter_here(|| here.start(role))??)
-        };
-        let start_a = |role: Role| match &network.node {
-            Some(namespace) => start(namespace, role),
-            None => Ok(node_a.start(role)?),
-        };
-        let sessions = config.sessions() as usize;
-        let agent_role = |offer| Role::Agent {
-            capacity: 64 + 2 * sessions,
-            // The connection's state comes to the application's; a pair keeps two of each session.
-            state_words: 2 * (sessions + 1) * words_needed(2 * config.box_bytes()),
+        // A pair keeps two of each session.
+        let all = config.most_sessions() as usize * if config.service == ServiceKind::Pair { 2 } else { 1 };
+        let agent_role = |room: usize, offer| Role::Agent {
+            capacity: 64 + 2 * all,
+            // The connection's state comes to the application's.
+            state_words: room * words_needed(2 * config.box_bytes()),
             os_deadline: Span(config.deadline.max(Nanos::from_millis(100))),
-            queues: 2 * (sessions + 1),
+            queues: all + 1,
             retain: Span(Nanos::from_secs(60)),
             offer,
         };
+        let start_a = |role: Role| match &network.node {
+            Some(namespace) => start(config, namespace, role),
+            None => Ok(node_a.start(role)?),
+        };
+        let heirs = if config.is_disturbed_by(Accident::FillHeir) { all.div_ceil(2) } else { all + 1 };
         let offer = |to: &Elsewhere| Offer { listen: to.stage.ip(), card: to.card.clone() };
-        let mut agent_a = start_a(agent_role(config.elsewhere.as_ref().map(offer)))?;
-        let mut agent_b = start(&network.heir, agent_role(None))?;
+        let mut agent_a = start_a(agent_role(all + 1, config.elsewhere.as_ref().map(offer)))?;
+        let mut agent_b = start(config, &network.heir, agent_role(heirs, None))?;
         let (ready_a, ready_b): (Ready, Ready) = (agent_a.expect(PATIENCE)?, agent_b.expect(PATIENCE)?);
-        let reached = config.elsewhere.as_ref().map(|Elsewhere { stage, card, retry, .. }| {
+        let by_card = config.elsewhere.as_ref().map(|Elsewhere { stage, card, retry, .. }| {
             let same_machine = node_a.is_this_machine();
             reach(TransportKind::Verbs, &ready_a, Some(stage.ip()), same_machine, (card, *retry))
         });
-        let reached = reached.transpose().map_err(FailoverError::Config)?;
-        let socket_a = PathBuf::from(ready_a.socket);
-        let address = reached.as_ref().map_or_else(|| NodeAddress::Local(socket_a.clone()), |to| to.address.clone());
-        let offers = directory.path().join("offers");
-        let service = |agent: PathBuf, duty, part| {
-            Role::Web(Serve {
-                agent,
-                deadline_ns: config.deadline.0,
-                state_bytes: config.box_bytes(),
-                address: SERVICE,
-                duty,
-                service: part,
-            })
+        let by_card = by_card.transpose().map_err(FailoverError::Config)?;
+        let [agent_a_socket, agent_b_socket] = [ready_a.socket, ready_b.socket].map(PathBuf::from);
+        let here = [network.node.as_ref().map(|_| &agent_a_socket), Some(&agent_b_socket)];
+        let directories = here.into_iter().flatten().filter_map(|socket| socket.parent()).map(Path::to_owned);
+        let directories = Directories(directories.collect());
+        let node = by_card.as_ref().map(|to| to.address.clone());
+        let reached = Reach {
+            node: node.unwrap_or_else(|| NodeAddress::Local(agent_a_socket.clone())),
+            agent_a: agent_a_socket,
+            agent_b: agent_b_socket,
+            _by_card: by_card,
         };
-        let (is_pair, in_directory) = (config.service == ServiceKind::Pair, |name: &str| directory.path().join(name));
-        let worker = |links| is_pair.then(|| ServicePart::Worker { links: in_directory(links) });
-        let front = |links| match is_pair {
-            true => ServicePart::Front { worker: in_directory(links) },
-            false => ServicePart::Whole,
-        };
-        let begun = |mut part: Part| -> Result<Part, FailoverError> {
-            match part.expect(PATIENCE)? {
-                WebReport::Ready => Ok(part),
-                other => Err(FailoverError::Unexpected(format!("the service began with {other:?}"))),
-            }
-        };
-        let start_worker = |part| begun(start_a(service(socket_a.clone(), Duty::Serve, part))?);
-        let worker_a = worker("links-a").map(start_worker).transpose()?;
-        let serving = begun(start_a(service(socket_a.clone(), Duty::Serve, front("links-a")))?)?;
-        let socket_b = PathBuf::from(ready_b.socket);
-        let stand_by = |party, offers: &PathBuf, part| {
-            let (offers, old_owner, link) = (offers.clone(), address.clone(), network.heir_link.clone());
-            let duty = Duty::StandBy { party, offers, old_owner, link };
-            begun(start(&network.heir, service(socket_b.clone(), duty, part))?)
-        };
-        let mut targets = vec![(TARGET, offers)];
-        let worker_b = match worker("links-b") {
-            Some(part) => {
-                targets.push((WORKER_TARGET, in_directory("worker-offers")));
-                Some(stand_by(WORKER_TARGET, &targets[1].1, part)?)
-            }
-            None => None,
-        };
-        let standing_by = stand_by(TARGET, &targets[0].1, front("links-b"))?;
-        let asks_agent = config.failure.leaves_the_agent_in_reach() && config.elsewhere.is_none();
-        let mut taker = start(
-            &network.switch,
-            Role::Taker(Taker {
-                node: address,
-                party: TAKER,
-                targets,
-                port: network.port.clone(),
-                agent: asks_agent.then_some(socket_a),
-                mirror: config.mirror.then(|| (network.clients_port.into(), SERVICE)),
-                poll_ns: config.poll.0,
-                detector: config.detector,
-                // So that it can tell what hindered it before the run is given up.
-                limit_ns: config.limit.0 / 4 * 3,
-            }),
-        )?;
-        match taker.expect(PATIENCE)? {
-            TakerReport::Ready => {}
-            other => return Err(FailoverError::Unexpected(format!("the taker began with {other:?}"))),
-        }
+        let serve = |part| begun(start_a(service(config, &reached.agent_a, Duty::Serve, part))?);
+        let is_pair = config.service == ServiceKind::Pair;
+        let worker = is_pair.then(|| serve(ServicePart::Worker { links: links(&reached.agent_a) })).transpose()?;
+        let serving = serve(front(config, &reached.agent_a))?;
+        let worker_heir = is_pair.then(|| start_worker_heir(config, &network, &reached)).transpose()?;
+        let standing_by = start_heir(config, &network, &reached)?;
+        let numbers = TAKERS.iter().take(config.takers as usize);
+        let takers = numbers.map(|number| start_taker(config, &network, &reached, *number));
         Ok(World {
-            taker,
+            takers: takers.collect::<Result<_, _>>()?,
             serving,
-            worker: worker_a,
-            _standing_by: (standing_by, worker_b),
-            _agents: [agent_a, agent_b],
+            worker,
+            standing_by,
+            _worker_heir: worker_heir,
+            agents: [agent_a, agent_b],
+            stranger: None,
             node_a,
-            _reached: reached,
+            reached,
             network,
-            _directory: directory,
+            config: config.clone(),
+            _directories: directories,
         })
     }
 
@@ -178,22 +170,165 @@ impl World {
         Ok(first.unwrap_or(Nanos::ZERO))
     }
 
+    /// Has an accident happen. More clients are not its business.
+    pub(super) fn disturb(&mut self, accident: Accident) -> Result<(), FailoverError> {
+        let signal = |part: &Part, signal| part.signal(signal).map(drop);
+        match accident {
+            Accident::KillTaker => self.takers.first().map_or(Ok(()), |taker| signal(taker, PartSignal::Kill))?,
+            Accident::KillAgent => signal(&self.agents[0], PartSignal::Kill)?,
+            Accident::StopAgent => signal(&self.agents[0], PartSignal::Stop)?,
+            Accident::KillHeir => signal(&self.standing_by, PartSignal::Kill)?,
+            Accident::StopHeir => signal(&self.standing_by, PartSignal::Stop)?,
+            Accident::RestartHeir => {
+                signal(&self.standing_by, PartSignal::Kill)?;
+                self.standing_by = start_heir(&self.config, &self.network, &self.reached)?;
+            }
+            Accident::CutHeir => self.network.cut_heir()?,
+            Accident::Stranger => self.stranger = Some(self.network.stranger()?),
+            Accident::Connect | Accident::FillHeir | Accident::HeirDiesTaking => {}
+        }
+        Ok(())
+    }
+
     /// Cuts node A's link.
     pub(super) fn cut(&mut self) -> Result<(), FailoverError> {
         Ok(self.network.cut()?)
+    }
+
+    /// What the client's kernel has counted.
+    pub(super) fn counted(&self) -> Result<TcpCounts, FailoverError> {
+        TcpCounts::of(&self.network.client)
+    }
+
+    /// What node A's kernel has counted, if it can be asked.
+    pub(super) fn counted_at_a(&self) -> Result<Option<TcpCounts>, FailoverError> {
+        self.network.node.as_ref().map(TcpCounts::of).transpose()
     }
 
     /// How far node A's clock is ahead of this machine's.
     pub(super) fn clock(&self) -> Result<ClockOffset, FailoverError> {
         Ok(self.node_a.clock()?)
     }
+}
 
-    /// What the client's kernel has counted.
-    pub(super) fn counted(&self) -> Result<TcpCounts, FailoverError> {
-        let text = self.network.client.enter(|| std::fs::read_to_string("/proc/thread-self/net/snmp"))?;
-        TcpCounts::parse(&text.map_err(FailoverError::Files)?)
-            .ok_or_else(|| FailoverError::Unexpected("the kernel's TCP counters can't be read".into()))
+fn start(config: &FailoverConfig, namespace: &NetworkNamespace, role: Role) -> Result<Part, FailoverError> {
+    let place = Place::Here(config.program.clone());
+    Ok(namespace.enter_here(|| place.start(role))??)
+}
+
+fn service(config: &FailoverConfig, agent: &Path, duty: Duty, part: ServicePart) -> Role {
+    Role::Web(Serve {
+        agent: agent.to_owned(),
+        deadline_ns: config.deadline.0,
+        state_bytes: config.box_bytes(),
+        address: SERVICE,
+        duty,
+        service: part,
+    })
+}
+
+/// Where the worker of a node listens: beside its agent's socket.
+fn links(agent: &Path) -> PathBuf {
+    agent.with_file_name("links")
+}
+
+/// The part that talks to clients, on the node of this agent.
+fn front(config: &FailoverConfig, agent: &Path) -> ServicePart {
+    match config.service {
+        ServiceKind::Web => ServicePart::Whole,
+        ServiceKind::Pair => ServicePart::Front { worker: links(agent) },
     }
+}
+
+/// A service that is ready.
+fn begun(mut part: Part) -> Result<Part, FailoverError> {
+    match part.expect(PATIENCE)? {
+        WebReport::Ready => Ok(part),
+        other => Err(FailoverError::Unexpected(format!("the service began with {other:?}"))),
+    }
+}
+
+impl Reach {
+    /// Where node B takes offers: beside its agent's socket, whose directory goes when the agent ends.
+    fn offers(&self) -> PathBuf {
+        self.agent_b.with_file_name("offers")
+    }
+
+    /// Where its worker does.
+    fn worker_offers(&self) -> PathBuf {
+        self.agent_b.with_file_name("worker-offers")
+    }
+}
+
+fn start_heir(config: &FailoverConfig, network: &Network, reach: &Reach) -> Result<Part, FailoverError> {
+    let duty = Duty::StandBy {
+        party: TARGET,
+        offers: reach.offers(),
+        old_owner: reach.node.clone(),
+        link: network.heir_link.clone(),
+        dies_after_taking: config.is_disturbed_by(Accident::HeirDiesTaking),
+    };
+    begun(start(config, &network.heir, service(config, &reach.agent_b, duty, front(config, &reach.agent_b)))?)
+}
+
+fn start_worker_heir(config: &FailoverConfig, network: &Network, reach: &Reach) -> Result<Part, FailoverError> {
+    let duty = Duty::StandBy {
+        party: WORKER_TARGET,
+        offers: reach.worker_offers(),
+        old_owner: reach.node.clone(),
+        link: network.heir_link.clone(),
+        dies_after_taking: false,
+    };
+    let part = ServicePart::Worker { links: links(&reach.agent_b) };
+    begun(start(config, &network.heir, service(config, &reach.agent_b, duty, part))?)
+}
+
+fn start_taker(config: &FailoverConfig, network: &Network, reach: &Reach, number: u32) -> Result<Part, FailoverError> {
+    let halts_at = match number == TAKERS[0] {
+        true => config.halts_at(),
+        // It is to find what the first one leaves.
+        false => config.is_disturbed_by(Accident::KillTaker).then_some(Milestone::Decided),
+    };
+    let asks_agent = config.failure.leaves_the_agent_in_reach() && config.elsewhere.is_none();
+    let mut targets = vec![(TARGET, reach.offers())];
+    if config.service == ServiceKind::Pair {
+        targets.push((WORKER_TARGET, reach.worker_offers()));
+    }
+    let role = Role::Taker(Taker {
+        node: reach.node.clone(),
+        party: number,
+        targets,
+        port: network.port.clone(),
+        agent: asks_agent.then(|| reach.agent_a.clone()),
+        mirror: config.mirror.then(|| (network.clients_port.into(), SERVICE)),
+        poll_ns: config.poll.0,
+        detector: config.detector,
+        // So that it can tell what hindered it before the run is given up.
+        limit_ns: config.limit.0 / 4 * 3,
+        halts_at,
+    });
+    let mut taker = start(config, &network.switch, role)?;
+    match taker.expect(PATIENCE)? {
+        TakerReport::Ready => Ok(taker),
+        other => Err(FailoverError::Unexpected(format!("the taker began with {other:?}"))),
+    }
+}
+
+/// Raises this process's limit of open files, which its children inherit, as far as it may.
+fn allow_files(needed: u64) -> Result<(), FailoverError> {
+    let limit = getrlimit(Resource::Nofile);
+    let enough = |limit: Option<u64>| limit.is_none_or(|limit| limit >= needed);
+    if enough(limit.current) {
+        return Ok(());
+    }
+    if !enough(limit.maximum) {
+        let most = limit.maximum.unwrap_or_default();
+        let message =
+            format!("so many connections need {needed} open files, and this process may have {most} (ulimit -Hn)");
+        return Err(FailoverError::Config(message));
+    }
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(needed), ..limit });
+    raised.map_err(|errno| FailoverError::Files(errno.into()))
 }
 
 /// What a namespace's kernel has counted of TCP (RFC 4022).
@@ -203,17 +338,26 @@ pub(super) struct TcpCounts {
     pub(super) opened: u64,
     /// Connections that ended by a reset, sent or received.
     pub(super) resets: u64,
+    /// Segments sent, without those that were sent again.
+    pub(super) segments: u64,
 }
 
 impl TcpCounts {
+    fn of(namespace: &NetworkNamespace) -> Result<Self, FailoverError> {
+        let text = namespace.enter(|| std::fs::read_to_string("/proc/thread-self/net/snmp"))?;
+        TcpCounts::parse(&text.map_err(FailoverError::Files)?)
+            .ok_or_else(|| FailoverError::Unexpected("the kernel's TCP counters can't be read".into()))
+    }
+
     fn parse(snmp: &str) -> Option<Self> {
         let mut lines = snmp.lines().filter_map(|line| line.strip_prefix("Tcp: "));
         let (names, values) = (lines.next()?, lines.next()?);
         let of = |name: &str| {
             let at = names.split(' ').position(|found| found == name)?;
-            values.split(' ').nth(at)?.parse().ok()
+            values.split(' ').nth(at)?.parse::<u64>().ok()
         };
-        Some(TcpCounts { opened: of("ActiveOpens")?, resets: of("EstabResets")? })
+        let segments = of("OutSegs")?.saturating_sub(of("RetransSegs")?);
+        Some(TcpCounts { opened: of("ActiveOpens")?, resets: of("EstabResets")?, segments })
     }
 }
 
@@ -223,8 +367,8 @@ mod tests {
 
     #[test]
     fn counters_are_found_by_name() {
-        let text = "Ip: A B\nIp: 1 2\nTcp: RtoMin ActiveOpens EstabResets\nTcp: 200 7 3\n";
-        assert_eq!(TcpCounts::parse(text), Some(TcpCounts { opened: 7, resets: 3 }));
+        let text = "Ip: A B\nIp: 1 2\nTcp: RtoMin ActiveOpens EstabResets OutSegs RetransSegs\nTcp: 200 7 3 9 4\n";
+        assert_eq!(TcpCounts::parse(text), Some(TcpCounts { opened: 7, resets: 3, segments: 5 }));
         assert_eq!(TcpCounts::parse("Tcp: ActiveOpens\n"), None);
         let here = std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
         assert!(TcpCounts::parse(&here).is_some());

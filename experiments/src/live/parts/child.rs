@@ -1,9 +1,8 @@
 //! A part as a child process of this one.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
 use std::time::{Duration, Instant};
 
 use backdoor_core::Nanos;
@@ -11,7 +10,7 @@ use backdoor_host::clock;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
-use super::{Role, SUBCOMMAND, Task};
+use super::Role;
 
 /// How long a part may take to end by itself.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -22,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub enum PartSignal {
     /// All its threads stop.
     Stop,
+    /// They go on.
+    Continue,
     /// It ends.
     Kill,
 }
@@ -31,6 +32,7 @@ impl PartSignal {
     pub const fn name(self) -> &'static str {
         match self {
             PartSignal::Stop => "SIGSTOP",
+            PartSignal::Continue => "SIGCONT",
             PartSignal::Kill => "SIGKILL",
         }
     }
@@ -39,6 +41,7 @@ impl PartSignal {
     pub const fn leads_to(self) -> &'static str {
         match self {
             PartSignal::Stop => "T",
+            PartSignal::Continue => "RSD",
             PartSignal::Kill => "ZX",
         }
     }
@@ -64,13 +67,7 @@ impl ChildPart {
         mut said: impl FnMut(Option<String>) -> bool + Send + 'static,
     ) -> io::Result<Self> {
         let ends_by_itself = role.ends_by_itself();
-        let task = serde_json::to_string(&Task { parent: std::process::id(), role })?;
-        let mut child = Command::new(program)
-            .args(["live", SUBCOMMAND, &task])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .process_group(0)
-            .spawn()?;
+        let mut child = role.command(program)?.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let stdin = child.stdin.take();
         if let Some(stdout) = child.stdout.take() {
             // Ends with the part, whose end closes the pipe.
@@ -105,6 +102,7 @@ impl ChildPart {
         let pid = i32::try_from(self.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::NotFound)?;
         let signal = match signal {
             PartSignal::Stop => Signal::STOP,
+            PartSignal::Continue => Signal::CONT,
             PartSignal::Kill => Signal::KILL,
         };
         let before = clock::now();

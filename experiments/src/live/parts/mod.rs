@@ -28,6 +28,9 @@ pub use worker::{Order, Report, WORKER_NAME, session_name};
 
 use std::io::Read;
 use std::net::IpAddr;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -108,6 +111,11 @@ pub enum Role {
     Taker(Taker),
     /// A service that is measured. Says [`CountersReady`](super::overhead::CountersReady).
     Counters(Counters),
+    /// The program curl, with these arguments. Reads and writes what its parent gives it.
+    Curl {
+        /// Its arguments.
+        arguments: Vec<String>,
+    },
     /// Makes its machine fail. Takes a [`Sabotage`], makes [`SaboteurReport`]s.
     Saboteur {
         /// How.
@@ -126,8 +134,17 @@ impl Role {
             Role::Web(_) => "service",
             Role::Taker(_) => "taker",
             Role::Counters(_) => "counters",
+            Role::Curl { .. } => "curl",
             Role::Saboteur { .. } => "saboteur",
         }
+    }
+
+    /// What starts it from `program`. The calling thread must outlive it.
+    pub(in crate::live) fn command(self, program: &Path) -> std::io::Result<Command> {
+        let task = serde_json::to_string(&Task { parent: std::process::id(), role: self })?;
+        let mut command = Command::new(program);
+        command.args(["live", SUBCOMMAND, &task]).process_group(0);
+        Ok(command)
     }
 
     /// Whether it ends when its standard input closes, having something to clean up. The others are killed.
@@ -173,6 +190,8 @@ pub fn play(task: &str) -> Result<(), String> {
         Role::Web(settings) => web::serve::play(&settings, |report| tell(&report)),
         Role::Taker(settings) => web::taker::play(&settings, |report| tell(&report)),
         Role::Counters(settings) => overhead::play(&settings, |ready| tell(&ready)),
+        // What was asked of the kernel above, a program that takes this one's place has not to ask again.
+        Role::Curl { arguments } => Err(Command::new("curl").args(arguments).exec().into()),
         Role::Saboteur { fault } => saboteur::play(&fault),
     };
     outcome.map_err(|error| format!("{name} process: {error}"))

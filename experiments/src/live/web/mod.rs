@@ -11,19 +11,33 @@
 //! | `conversation` | a session at work |
 //! | `asks`, `worker` | a session that a second process counts for: the front's end, and the worker's |
 //! | `standby` | sessions of another node, carried on here |
+//! | `door` | the service's address at the node that carries on: when it is there, who is told, and who is heard |
+//! | `old_owner` | the claim words of the node whose sessions may be carried on |
 //! | [`offers`] | what a taker and a node that stands by say to each other |
+//! | [`targets`] | the taker's connections to such nodes |
 //! | [`rescue`] | the taker's doing: core's takeover, for many sessions at once |
+//! | [`rescued`] | one of them, and what came of it |
 //! | [`taker`] | the process that watches a node and carries its sessions on |
+//! | `around` | what surrounds it: the switch, the node's agent, the targets |
+//! | [`milestone`] | where it can be halted, for experiments |
+//! | `swaps` | compare-and-swaps, waited for |
 
+mod around;
 mod asks;
 pub mod content;
 mod conversation;
+mod door;
+pub mod milestone;
 pub mod offers;
+mod old_owner;
 mod promised;
 pub mod request;
 pub mod rescue;
+pub mod rescued;
 pub mod serve;
 mod standby;
 pub mod state;
+mod swaps;
 pub mod taker;
+pub mod targets;
 mod worker;

@@ -6,9 +6,14 @@
 //! before, even if the owner still runs, behind the fence.
 //!
 //! Processes that serve a session together run on behind it, too, and their State Boxes are read one after the other. The
-//! boxes fit together if both sessions were claimed before the first of them is read ([`IpcEnd`](backdoor_core::channels::IpcEnd)
-//! says why). So no state is read before all of the node's sessions are claimed; for a while, as one may be in the hands of
-//! another taker. If two boxes do not fit after all, their heirs find out and do not serve.
+//! boxes fit together if both sessions were claimed before the first of them is read
+//! ([`IpcEnd`](backdoor_core::channels::IpcEnd) says why). So no state is read before all of the node's sessions are
+//! claimed; for a while, as one may be in the hands of another taker. If two boxes do not fit after all, their heirs find
+//! out and do not serve.
+//!
+//! Sessions that were opened between the decision and the fence are found in the directory, which is read again after the
+//! fence: whatever a client was answered by then is there. Nothing is offered before everything of the node that this
+//! taker has in hand can be, for whoever carries on the first one announces the address of all.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -18,23 +23,24 @@ use backdoor_core::Nanos;
 use backdoor_core::channels::{Channel, SessionPayload};
 use backdoor_core::recovery::{Extraction, ExtractionConfig, SessionToRecover, StateError};
 use backdoor_core::takeover::{
-    Action, Answer, BoxError, Epoch, Input, Look, Offer, Outcome, PartyId, Purpose, Seen, Step, Swap, Takeover,
-    TakeoverConfig,
+    Action, Answer, BoxError, Epoch, Input, Look, Offer, PartyId, Purpose, Seen, Swap, Takeover, TakeoverConfig,
 };
-use backdoor_core::transport::{Completion, Done, RemoteSlice, Transport, TransportError, WorkId};
+use backdoor_core::transport::{RemoteSlice, Transport, TransportError};
 use backdoor_host::clock;
 use backdoor_host::tcp::Queues;
 
-use super::offers::{AnswerHead, OfferHead};
+use super::milestone::Milestone;
+use super::offers::{AnswerHead, OfferHead, Offered};
+use super::rescued::{Ending, Rescued};
+use super::swaps::{OnWord, Swaps};
+use super::targets::{FromTarget, Heard};
+use crate::live::snapshot::sessions_in;
 
-/// How long READs and swaps are waited for.
+/// How long READs are waited for.
 const OPERATION_LIMIT: Nanos = Nanos::from_millis(500);
-/// How often an agent is asked for a socket's queues before the session is carried on without.
-const QUEUE_ATTEMPTS: u32 = 3;
+
 /// How long states are not read because another session of the node is not claimed yet.
 const HOLD_LIMIT: Nanos = Nanos::from_millis(200);
-/// Swaps under way at once.
-const SWAPS_AT_ONCE: usize = 64;
 
 /// What a rescue needs of the world around it.
 pub trait Surroundings {
@@ -43,141 +49,111 @@ pub trait Surroundings {
     /// The queues of a session's socket, if the old owner's agent holds it; why they can't be had, if they should.
     fn queues(&mut self, session: u64) -> Result<Option<Queues>, String>;
     /// The same from somebody who saw it pass, of the session whose State Box held `payload`; `None` if nobody looked.
-    fn mirrored(&mut self, payload: &[u8]) -> Result<Option<Queues>, String>;
-    /// Sends an offer to a target; its answer comes over the channel of answers.
-    fn offer(&mut self, to: PartyId, head: OfferHead, payload: &[u8], queues: Option<&Queues>) -> Result<(), String>;
+    fn mirrored(&mut self, _payload: &[u8]) -> Result<Option<Queues>, String> {
+        Ok(None)
+    }
+    /// Sends offers that belong together to a target; what it answers comes over the channel of what is heard.
+    fn offer(&mut self, to: PartyId, batch: &[Offered<'_>]) -> Result<(), String>;
     /// Whether a payload holds channels whose states fit together.
     fn check(&self, payload: &[u8]) -> Result<(), &'static str>;
-}
-
-/// When a session got how far, in monotonic ns; 0 for never.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Marks {
-    /// The claim can't be given back any more.
-    pub claimed_ns: u64,
-    /// The old owner is cut off.
-    pub fenced_ns: u64,
-    /// Its state is here.
-    pub extracted_ns: u64,
-    /// The target has everything ready.
-    pub prepared_ns: u64,
-    /// The target serves.
-    pub served_ns: u64,
-}
-
-/// A session and how far its takeover has got.
-struct Rescued {
-    session: SessionToRecover,
-    takeover: Takeover,
-    payload: Vec<u8>,
-    /// Whether it has a connection to a client, as far as is known.
-    has_client: bool,
-    queues: Option<Queues>,
-    marks: Marks,
-    why: Option<String>,
-    trouble: Option<String>,
-}
-
-impl Rescued {
-    /// Whether its owner may still begin a commit, and won't soon.
-    fn is_being_claimed(&self) -> bool {
-        matches!(
-            self.takeover.step(),
-            Step::Looking
-                | Step::Claiming
-                | Step::Verifying
-                | Step::Committing
-                | Step::Superseding { .. }
-                | Step::Fencing
-        )
-    }
-}
-
-/// What came of one session.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ending {
-    /// Which.
-    pub session: SessionToRecover,
-    /// How it ended; `None` if time was up.
-    pub outcome: Option<Outcome>,
-    /// When it got how far.
-    pub marks: Marks,
-    /// What the last target to decline it said, or what else went wrong.
-    pub why: Option<String>,
-    /// Bytes of its State Box's payload, as they were extracted.
-    pub state_bytes: u64,
+    /// It is about to take a step. May come again.
+    fn reached(&mut self, _: Milestone) {}
 }
 
 /// Where the node's memory is.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
+    /// Which start of its agent it belongs to.
+    pub agent: u64,
+    /// The Progress Box.
+    pub progress: RemoteSlice,
     /// The State Boxes.
     pub states: RemoteSlice,
     /// The claim words.
     pub claims: RemoteSlice,
 }
 
-/// Carries `sessions` on. Returns when every takeover is over, or `until` has passed.
-#[expect(clippy::too_many_arguments, reason = "called once")]
+/// Who takes over, and onto whom.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// How patient it is.
+    pub config: TakeoverConfig,
+    /// The taker.
+    pub me: PartyId,
+    /// Whom sessions are offered to, in this order.
+    pub targets: Vec<PartyId>,
+    /// Where the node's memory is.
+    pub memory: Memory,
+    /// When to give up.
+    pub until: Nanos,
+}
+
+/// Carries `sessions` on, and those of the same node that were opened since. Returns when every takeover is over, or time
+/// is up.
 pub fn rescue<T: Transport>(
-    config: TakeoverConfig,
-    me: PartyId,
-    targets: &[PartyId],
+    plan: Plan,
     sessions: &[SessionToRecover],
-    memory: Memory,
     transport: &mut T,
     surroundings: &mut impl Surroundings,
-    answers: &Receiver<Answered>,
-    until: Nanos,
+    heard: &Receiver<Heard>,
 ) -> Vec<Ending> {
-    let rescued = sessions.iter().map(|session| Rescued {
-        session: *session,
-        takeover: Takeover::new(config, me, session.record.session, targets, Epoch(0)),
-        payload: Vec::new(),
-        has_client: true,
-        queues: None,
-        marks: Marks::default(),
-        why: None,
-        trouble: None,
-    });
     let mut rescue = Rescue {
-        rescued: rescued.collect(),
-        memory,
+        plan,
+        rescued: Vec::new(),
+        by_number: HashMap::new(),
         transport,
         surroundings,
+        swaps: Swaps::new(),
         to_do: Vec::new(),
+        to_offer: Vec::new(),
         held: Vec::new(),
         held_until: None,
     };
-    rescue.run(answers, until);
-    rescue.endings()
+    sessions.iter().for_each(|session| rescue.begin(*session));
+    rescue.run(heard);
+    rescue.rescued.into_iter().map(Rescued::ending).collect()
 }
 
 struct Rescue<'a, T, S> {
+    plan: Plan,
     rescued: Vec<Rescued>,
-    memory: Memory,
+    by_number: HashMap<u64, usize>,
     transport: &'a mut T,
     surroundings: &'a mut S,
+    swaps: Swaps,
     to_do: Vec<(usize, Action)>,
-    /// States to be read as soon as all sessions are claimed, and when it has waited long enough for that.
+    /// What can be offered, and waits for the others.
+    to_offer: Vec<(usize, PartyId, Offer)>,
+    /// States to be read as soon as all sessions are claimed, and when that has taken long enough.
     held: Vec<(usize, Look)>,
     held_until: Option<Nanos>,
 }
 
 impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
-    fn run(&mut self, answers: &Receiver<Answered>, until: Nanos) {
-        let by_number: HashMap<u64, usize> =
-            self.rescued.iter().enumerate().map(|(at, rescued)| (rescued.session.record.session, at)).collect();
-        let mut actions = Vec::new();
-        for at in 0..self.rescued.len() {
-            self.rescued[at].takeover.start(clock::now(), &mut actions);
-            self.to_do.extend(actions.drain(..).map(|action| (at, action)));
+    fn begin(&mut self, session: SessionToRecover) {
+        let (number, at) = (session.record.session, self.rescued.len());
+        if self.by_number.contains_key(&number) {
+            return;
         }
+        self.by_number.insert(number, at);
+        let Plan { config, me, targets, .. } = &self.plan;
+        let mut takeover = Takeover::new(*config, *me, number, targets.as_slice(), Epoch(0));
+        let mut actions = Vec::new();
+        takeover.start(clock::now(), &mut actions);
+        self.to_do.extend(actions.into_iter().map(|action| (at, action)));
+        self.rescued.push(Rescued::new(session, takeover));
+    }
+
+    fn run(&mut self, heard: &Receiver<Heard>) {
+        let until = self.plan.until;
         loop {
             while !self.to_do.is_empty() {
                 self.act();
                 if self.to_do.is_empty() {
                     self.extract();
+                }
+                if self.to_do.is_empty() && !self.rescued.iter().any(Rescued::is_on_its_way) {
+                    self.offer_all();
                 }
             }
             let due = self.rescued.iter().filter_map(|rescued| rescued.takeover.deadline()).min();
@@ -185,11 +161,12 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
             if now >= until {
                 return;
             }
-            match answers.recv_timeout(Duration::from_nanos((due.min(until) - now).0)) {
-                Ok(answer) => {
-                    for (by, answer) in std::iter::once(answer).chain(std::iter::from_fn(|| answers.try_recv().ok())) {
-                        if let Some(at) = by_number.get(&answer.session) {
-                            self.answered(*at, by, answer);
+            match heard.recv_timeout(Duration::from_nanos((due.min(until) - now).0)) {
+                Ok(first) => {
+                    for (by, what) in std::iter::once(first).chain(std::iter::from_fn(|| heard.try_recv().ok())) {
+                        match what {
+                            FromTarget::Answer(answer) => self.answered(by, answer),
+                            FromTarget::Gone => self.target_gone(by),
                         }
                     }
                 }
@@ -212,18 +189,32 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
         self.to_do.extend(actions.into_iter().map(|action| (at, action)));
     }
 
-    fn answered(&mut self, at: usize, by: PartyId, answer: AnswerHead) {
-        let AnswerHead { epoch, serving, why, prepared_ns, served_ns, .. } = answer;
+    fn answered(&mut self, by: PartyId, answer: AnswerHead) {
+        let Some(&at) = self.by_number.get(&answer.session) else { return };
+        if let Some(input) = self.rescued[at].answered(by, answer) {
+            self.tell(at, input);
+        }
+    }
+
+    /// It won't answer any more. Whether it took anything, the claim words tell.
+    fn target_gone(&mut self, by: PartyId) {
+        for at in 0..self.rescued.len() {
+            if self.rescued[at].asked == Some(by) {
+                self.decline(at, by, format!("node {by} closed the connection"));
+            }
+        }
+    }
+
+    fn decline(&mut self, at: usize, by: PartyId, why: String) {
         let rescued = &mut self.rescued[at];
-        (rescued.marks.prepared_ns, rescued.marks.served_ns) = (prepared_ns, served_ns);
-        rescued.why = why;
-        let answer = if serving { Answer::Serving } else { Answer::Declined };
-        self.tell(at, Input::Answered { by, epoch: Epoch(epoch), answer });
+        (rescued.asked, rescued.why) = (None, Some(why));
+        let epoch = rescued.takeover.epoch();
+        self.tell(at, Input::Answered { by, epoch, answer: Answer::Declined });
     }
 
     /// Does what is to be done now, all of a kind together.
     fn act(&mut self) {
-        let (mut swaps, mut reads, mut fences, mut offers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut swaps, mut reads, mut fences) = (Vec::new(), Vec::new(), Vec::new());
         for (at, action) in std::mem::take(&mut self.to_do) {
             match action {
                 Action::Swap(swap) => swaps.push((at, swap)),
@@ -233,18 +224,17 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
                 }
                 Action::ReadBox(look) => reads.push((at, look)),
                 Action::Fence => fences.push(at),
-                Action::Offer { to, offer } => offers.push((at, to, offer)),
+                Action::Offer { to, offer } => {
+                    // The last word of a session that waited for the others is its only one.
+                    self.to_offer.retain(|(other, ..)| *other != at);
+                    self.to_offer.push((at, to, offer));
+                }
                 Action::End(_) => {}
             }
         }
-        for batch in swaps.chunks(SWAPS_AT_ONCE) {
-            self.swap(batch);
-        }
-        while let Some((at, to, offer)) = offers.pop() {
-            let more = offers.iter().filter(|(_, other, _)| *other == to).count();
-            self.offer(at, to, offer, more as u32);
-        }
+        self.swap(&swaps);
         if !fences.is_empty() {
+            self.surroundings.reached(Milestone::Fencing);
             self.fence(&fences);
         }
         if !reads.is_empty() {
@@ -264,30 +254,14 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
         }
     }
 
-    fn swap(&mut self, batch: &[(usize, Swap)]) {
-        let mut results: Vec<Result<u64, TransportError>> = vec![Err(TransportError::Unreachable); batch.len()];
-        let requests = batch.iter().enumerate().filter_map(|(place, (at, swap))| {
-            let location = self.rescued[*at].session.record.state_box?;
-            swap.request(WorkId(place as u64), self.memory.claims, location.claim)
+    fn swap(&mut self, swaps: &[(usize, Swap)]) {
+        let on_words = swaps.iter().map(|(at, swap)| {
+            let word = self.rescued[*at].session.record.state_box.map_or(u32::MAX, |location| location.claim);
+            OnWord { swap: *swap, claims: self.plan.memory.claims, word }
         });
-        let requests: Vec<_> = requests.collect();
-        let mut under_way = requests.len();
-        if self.transport.post(&requests).is_err() {
-            under_way = 0;
-        }
-        let (mut completions, start): (Vec<Completion>, _) = (Vec::new(), clock::now());
-        while under_way > 0 && clock::now() < start + OPERATION_LIMIT {
-            self.transport.poll(&mut completions);
-            for completion in completions.drain(..) {
-                let Some(result) = results.get_mut(completion.id.0 as usize) else { continue };
-                under_way -= 1;
-                *result = completion.result.and_then(|done| match done {
-                    Done::CompareSwapped { previous } => Ok(previous),
-                    Done::Read | Done::Written => Err(TransportError::LocalFault),
-                });
-            }
-        }
-        for ((at, swap), result) in batch.iter().zip(results) {
+        let on_words: Vec<_> = on_words.collect();
+        let results = self.swaps.run(self.transport, &on_words);
+        for ((at, swap), result) in swaps.iter().zip(results) {
             self.tell(*at, Input::Swapped { swap: *swap, result });
         }
     }
@@ -297,6 +271,9 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
         let claimed = clock::now().0;
         let result = self.surroundings.fence();
         let fenced = clock::now().0;
+        if result.is_ok() {
+            self.surroundings.reached(Milestone::Fenced);
+        }
         for at in sessions {
             let rescued = &mut self.rescued[*at];
             rescued.marks.claimed_ns = claimed;
@@ -311,34 +288,43 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
                 }
             }
         }
+        if result.is_ok() {
+            self.find_more();
+        }
+    }
+
+    /// Takes in sessions that were opened since this was last looked at.
+    fn find_more(&mut self) {
+        // If it can't be read, neither can the State Boxes, which is told.
+        let Ok(found) = sessions_in(self.transport, self.plan.memory.progress) else { return };
+        found.into_iter().for_each(|session| self.begin(session));
     }
 
     fn read(&mut self, looks: &[(usize, Look)]) {
+        if looks.iter().any(|(_, look)| look.purpose == Purpose::Verify) {
+            self.surroundings.reached(Milestone::Claimed);
+        }
         let (mut wanted, mut sessions) = (HashMap::new(), Vec::new());
         for (at, look) in looks {
             let rescued = &mut self.rescued[*at];
             if look.purpose == Purpose::Extract && rescued.has_client {
                 let number = rescued.session.record.session;
-                let queues = (0..QUEUE_ATTEMPTS).find_map(|attempt| match self.surroundings.queues(number) {
-                    Err(_) if attempt + 1 < QUEUE_ATTEMPTS => None,
-                    last => Some(last),
-                });
-                match queues.unwrap_or(Ok(None)) {
+                match self.surroundings.queues(number) {
                     Ok(queues) => rescued.queues = queues,
                     Err(why) => rescued.trouble = Some(format!("its queues can't be had: {why}")),
                 }
             }
-            wanted.insert(rescued.session.slot, (*at, *look));
+            wanted.insert(rescued.session.record.session, (*at, *look));
             sessions.push(rescued.session);
         }
         let mut results = Vec::with_capacity(looks.len());
-        let mut extraction = Extraction::new(ExtractionConfig::default(), self.memory.states, sessions);
+        let mut extraction = Extraction::new(ExtractionConfig::default(), self.plan.memory.states, sessions);
         let surroundings = &*self.surroundings;
         let rescued = &mut self.rescued;
         let start = clock::now();
         while !extraction.is_done() && clock::now() < start + OPERATION_LIMIT {
             extraction.step(self.transport, &mut |session, state| {
-                let Some((at, look)) = wanted.remove(&session.slot) else { return };
+                let Some((at, look)) = wanted.remove(&session.record.session) else { return };
                 let result = state.map_err(BoxError::from).and_then(|state| {
                     let seen = Seen::of(&state, |payload| surroundings.check(payload))?;
                     rescued[at].has_client = has_client(state.committed.payload);
@@ -381,26 +367,50 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
         }
     }
 
-    fn offer(&mut self, at: usize, to: PartyId, offer: Offer, more: u32) {
-        let rescued = &mut self.rescued[at];
-        let record = &rescued.session.record;
-        let claim = record.state_box.map_or(u32::MAX, |location| location.claim);
-        let mut head = OfferHead::new(&offer, self.memory.claims, claim, &record.name.to_string(), record.deadline.0);
-        head.more = more;
-        if let Err(why) = self.surroundings.offer(to, head, &rescued.payload, rescued.queues.as_ref()) {
-            rescued.why = Some(why);
-            self.tell(at, Input::Answered { by: to, epoch: offer.epoch, answer: Answer::Declined });
+    /// Offers what can be offered, to each target all at once.
+    fn offer_all(&mut self) {
+        // Whoever has no client is nobody's to wait for with the address.
+        let all = self.rescued.iter().filter(|rescued| rescued.goes_on() && rescued.has_client).count() as u64;
+        let mut left = std::mem::take(&mut self.to_offer);
+        if !left.is_empty() {
+            self.surroundings.reached(Milestone::Offering);
+        }
+        while let Some(&(_, to, _)) = left.first() {
+            let (batch, others) = left.into_iter().partition(|(_, other, _)| *other == to);
+            left = others;
+            self.offer(to, batch, all);
         }
     }
 
-    fn endings(self) -> Vec<Ending> {
-        let ended = self.rescued.into_iter().map(|rescued| {
-            let Rescued { session, takeover, marks, why, trouble, payload, .. } = rescued;
-            let why = why.or(trouble);
-            let state_bytes = payload.len() as u64;
-            Ending { session, outcome: takeover.outcome(), marks, why, state_bytes }
-        });
-        ended.collect()
+    fn offer(&mut self, to: PartyId, batch: Vec<(usize, PartyId, Offer)>, all: u64) {
+        let Memory { agent, claims, .. } = self.plan.memory;
+        let (mut offered, mut members, mut too_large) = (Vec::new(), Vec::new(), Vec::new());
+        for (at, _, offer) in &batch {
+            let rescued = &self.rescued[*at];
+            let record = &rescued.session.record;
+            let claim = record.state_box.map_or(u32::MAX, |location| location.claim);
+            let mut head = OfferHead::new(offer, claims, claim, &record.name.to_string(), record.deadline.0);
+            (head.agent, head.all) = (agent, all);
+            let one = Offered { head, payload: &rescued.payload, queues: rescued.queues.as_ref() };
+            match one.too_large() {
+                Some(why) => too_large.push((*at, why)),
+                None => {
+                    offered.push(one);
+                    members.push(*at);
+                }
+            }
+        }
+        for (more, one) in offered.iter_mut().rev().enumerate() {
+            one.head.more = more as u32;
+        }
+        let made = if offered.is_empty() { Ok(()) } else { self.surroundings.offer(to, &offered) };
+        drop(offered);
+        too_large.into_iter().for_each(|(at, why)| self.decline(at, to, why));
+        match made {
+            Ok(()) => members.into_iter().for_each(|at| self.rescued[at].asked = Some(to)),
+            Err(why) => members.into_iter().for_each(|at| self.decline(at, to, format!("node {to}: {why}"))),
+        }
+        self.surroundings.reached(Milestone::Offered);
     }
 }
 
@@ -411,5 +421,5 @@ fn has_client(payload: &[u8]) -> bool {
     payload.channels().next().is_none() || payload.channels().any(is_client)
 }
 
-/// A target's answer, and whose it is.
-pub type Answered = (PartyId, AnswerHead);
+#[cfg(test)]
+mod tests;

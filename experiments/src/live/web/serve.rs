@@ -14,9 +14,7 @@ use backdoor_core::Nanos;
 use backdoor_core::channels::SessionPayload;
 use backdoor_core::takeover::{PartyId, TakeoverConfig};
 use backdoor_host::app::{App, Node};
-use backdoor_host::attach::attach;
 use backdoor_host::clock;
-use backdoor_host::net::{Announcer, Links};
 use backdoor_host::serve::{Retain, SessionConfig, TcpSession};
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +86,8 @@ pub enum Duty {
         old_owner: NodeAddress,
         /// Its link to the clients.
         link: String,
+        /// Whether it kills itself as soon as sessions are its own, and before they speak: for experiments.
+        dies_after_taking: bool,
     },
 }
 
@@ -156,15 +156,12 @@ impl Shared {
         SessionConfig { deadline, patience, application_bytes: state_bytes, retain: Retain::Regenerated }
     }
 
-    /// Takes new clients at this address from now on.
-    pub(super) fn listen(&self, address: SocketAddrV4) -> io::Result<()> {
-        let mut listener = lock(&self.listener);
-        if listener.is_none() {
-            let bound = TcpListener::bind(address)?;
-            bound.set_nonblocking(true)?;
-            *listener = Some(bound);
+    /// Takes the new clients of this listener from now on.
+    pub(super) fn take_clients(&self, listener: TcpListener) {
+        // One that waits would keep the event loop waiting.
+        if listener.set_nonblocking(true).is_ok() {
+            lock(&self.listener).get_or_insert(listener);
         }
-        Ok(())
     }
 
     /// A new session's way to the worker, if there is one.
@@ -213,20 +210,12 @@ pub fn play(settings: &Serve, mut tell: impl FnMut(WebReport) -> io::Result<()>)
     let shared = Arc::new(shared);
     match &settings.duty {
         Duty::Serve if shared.worker.is_some() => {}
-        Duty::Serve => shared.listen(settings.address)?,
-        Duty::StandBy { party, offers, old_owner, link } => {
+        Duty::Serve => shared.take_clients(TcpListener::bind(settings.address)?),
+        Duty::StandBy { party, offers, old_owner, link, dies_after_taking } => {
             let party = PartyId::new(*party).ok_or("no number of a party")?;
-            let here = backdoor_host::net::NetworkNamespace::current()?;
-            let standby = StandBy {
-                party,
-                address: settings.address,
-                link: link.clone(),
-                links: Links::of(&here)?,
-                announcer: Announcer::open(&here, link)?,
-                old_owner: attach(&old_owner.to_attach()?)?,
-                has_address: false,
-                shared: Arc::clone(&shared),
-            };
+            let standby = StandBy::new(party, settings.address, link, old_owner, &shared, *dies_after_taking)?;
+            // Whoever stood by here before has left it.
+            let _ = std::fs::remove_file(offers);
             let listener = UnixListener::bind(offers)?;
             std::thread::Builder::new().name("offers".into()).spawn(move || standby.listen(&listener))?;
         }

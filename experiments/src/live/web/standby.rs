@@ -1,49 +1,55 @@
 //! The process that stands by on the other node: it gets sessions ready that it is offered, takes those that it can, and
-//! lets them speak.
+//! lets them speak. Several takers may make offers at once, of the same sessions, too: the claim word decides.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::io;
 use std::net::SocketAddrV4;
 use std::ops::Range;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use backdoor_core::Nanos;
 use backdoor_core::channels::SessionPayload;
-use backdoor_core::takeover::{Offer, PartyId, Reinstatement, TakeoverConfig, TargetAction, TargetInput};
-use backdoor_core::transport::{Completion, Done, Transport, TransportError, WorkId};
-use backdoor_host::attach::Attachment;
+use backdoor_core::takeover::{Answer, Offer, PartyId, Reinstatement, TakeoverConfig, TargetAction, TargetInput};
 use backdoor_host::clock;
-use backdoor_host::net::{Announcer, Cause, Links};
 use backdoor_host::serve::{SessionConfig, TcpSession};
 use backdoor_host::tcp::{MAX_REFILL_BYTES, Queues};
 
 use super::conversation::{Conversation, Silent};
-use super::offers::{self, AnswerHead, OfferHead};
+use super::door::Door;
+use super::offers::{self, AnswerHead, OfferBody, OfferHead, PATIENCE};
+use super::old_owner::OldOwner;
 use super::serve::Shared;
 use super::state::WebState;
+use super::swaps::OnWord;
 use super::worker::Counting;
+use crate::live::reach::NodeAddress;
 use crate::live::two_locks::lock;
 
-/// How long a swap is waited for.
-const SWAP_LIMIT: Nanos = Nanos::from_millis(500);
+/// Most takers at once.
+const MAX_TAKERS: usize = 16;
+/// Pause after a taker could not be taken in.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(10);
 
 /// Carries on what it is offered.
 pub(super) struct StandBy {
-    pub(super) party: PartyId,
-    pub(super) address: SocketAddrV4,
-    pub(super) link: String,
-    pub(super) links: Links,
-    pub(super) announcer: Announcer,
-    pub(super) old_owner: Attachment,
-    pub(super) has_address: bool,
-    pub(super) shared: Arc<Shared>,
+    party: PartyId,
+    door: Arc<Door>,
+    old_owner: OldOwner,
+    shared: Arc<Shared>,
+    takers: AtomicUsize,
+    /// What was said of sessions that are this node's: by the old owner's agent and the session's number.
+    served: Mutex<HashMap<(u64, u64), AnswerHead>>,
+    dies_after_taking: bool,
 }
 
 /// A session that is ready to be served here, and silent.
 enum Prepared {
-    /// With its client's connection.
-    Client(Silent),
+    /// With its client's connection; and whether all input is here.
+    Client(Silent, bool),
     /// The worker's part of one.
     Counting(Box<Counting>),
 }
@@ -53,6 +59,7 @@ struct Taking {
     head: OfferHead,
     reinstatement: Reinstatement,
     actions: Vec<TargetAction>,
+    /// What was made ready, as long as the address may be in use by somebody else.
     prepared: Option<Prepared>,
     /// It is this node's, and is to speak.
     serves: bool,
@@ -65,15 +72,17 @@ impl Taking {
         let mut reinstatement = Reinstatement::new(TakeoverConfig::default(), party, offer);
         let mut actions = Vec::new();
         reinstatement.start(&mut actions);
-        let answer = AnswerHead {
-            session: offer.seen.session,
-            epoch: offer.epoch.0,
-            serving: false,
-            why: None,
-            prepared_ns: 0,
-            served_ns: 0,
-        };
+        let answer = AnswerHead { session: offer.seen.session, epoch: offer.epoch.0, ..AnswerHead::default() };
         Taking { head, reinstatement, actions, prepared: None, serves: false, is_over: false, answer }
+    }
+
+    /// Goes on with what is ready, unless the address is in use by somebody else.
+    fn settle(&mut self, in_use: Option<&str>) {
+        if let Some(why) = in_use {
+            self.prepared = None;
+            self.answer.why.get_or_insert(why.to_owned());
+        }
+        self.handle(if self.prepared.is_some() { TargetInput::Prepared } else { TargetInput::CannotPrepare });
     }
 
     fn handle(&mut self, input: TargetInput) {
@@ -82,72 +91,140 @@ impl Taking {
 }
 
 impl StandBy {
-    /// Takes offers up, one taker after the other, until the process ends.
-    pub(super) fn listen(mut self, listener: &UnixListener) {
-        while let Ok((stream, _)) = listener.accept() {
+    /// For sessions of the node `old_owner`, with clients at `address`, behind `link`.
+    pub(super) fn new(
+        party: PartyId,
+        address: SocketAddrV4,
+        link: &str,
+        old_owner: &NodeAddress,
+        shared: &Arc<Shared>,
+        dies_after_taking: bool,
+    ) -> Result<Self, Box<dyn Error>> {
+        let for_clients = Arc::clone(shared);
+        Ok(StandBy {
+            party,
+            door: Arc::new(Door::new(address, link, move |listener| for_clients.take_clients(listener))?),
+            old_owner: OldOwner::attach(old_owner)?,
+            shared: Arc::clone(shared),
+            takers: AtomicUsize::new(0),
+            served: Mutex::default(),
+            dies_after_taking,
+        })
+    }
+
+    /// Takes offers up, of each taker in a thread of its own, until the process ends.
+    pub(super) fn listen(self, listener: &UnixListener) {
+        let this = Arc::new(self);
+        loop {
+            let Ok((stream, _)) = listener.accept() else {
+                std::thread::sleep(ACCEPT_AGAIN);
+                continue;
+            };
+            // One too many finds the connection closed, and tries again.
+            if this.takers.fetch_add(1, Ordering::AcqRel) >= MAX_TAKERS {
+                this.takers.fetch_sub(1, Ordering::AcqRel);
+                continue;
+            }
+            let guest = Guest(Arc::clone(&this));
             // A taker that dies leaves what it has not offered to another.
-            let _ = self.talk(stream);
+            let _ = std::thread::Builder::new().name("taker".into()).spawn(move || guest.0.talk(stream));
         }
     }
 
-    /// Offers come in batches: all sessions of a node. Nobody may be told that the address is here before all of them are,
-    /// for what comes for a connection that isn't there is answered by a reset.
-    fn talk(&mut self, mut taker: UnixStream) -> io::Result<()> {
+    /// Offers come in batches: all sessions of a node that the taker has. Nobody is told that the address is here before all
+    /// of them are, for a client whose connection isn't there has to send again.
+    fn talk(&self, mut taker: UnixStream) -> io::Result<()> {
+        taker.set_write_timeout(Some(PATIENCE))?;
         let mut from = io::BufReader::with_capacity(256 << 10, taker.try_clone()?);
         let mut batch = Vec::new();
-        while let Some(head) = offers::receive::<OfferHead>(&mut from)? {
-            let (payload, queues) = offers::receive_offer(&mut from, &head)?;
-            let more = head.more;
+        loop {
+            // What is prepared is in the way of other takers' offers, so it is not kept for one that is stuck.
+            taker.set_read_timeout((!batch.is_empty()).then_some(PATIENCE))?;
+            let Some(head) = offers::receive::<OfferHead>(&mut from)? else { return Ok(()) };
+            let body = offers::receive_offer(&mut from, &head)?;
+            let (more, all) = (head.more, head.all);
+            if batch.is_empty() && self.has_clients() {
+                self.door.ask();
+            }
             if let Some(offer) = head.offer() {
                 let mut taking = Taking::new(self.party, head, offer);
-                self.prepare(&mut taking, &payload, queues.as_ref());
+                match self.said_before(&taking) {
+                    Some(answer) => (taking.answer, taking.is_over) = (answer, true),
+                    None => self.prepare(&mut taking, body),
+                }
                 batch.push(taking);
             }
             if more > 0 {
                 continue;
             }
-            batch.iter_mut().for_each(|taking| self.take(taking));
-            self.serve(&mut batch);
+            let in_use = if self.has_clients() { self.door.check().err() } else { None };
+            let in_use = in_use.map(|error| error.to_string());
+            for taking in batch.iter_mut().filter(|taking| !taking.is_over) {
+                taking.settle(in_use.as_deref());
+                self.take(taking);
+            }
+            self.serve(&mut batch, all);
             for taking in batch.drain(..) {
                 offers::send(&mut taker, &taking.answer, &[])?;
             }
         }
-        Ok(())
+    }
+
+    /// The answer to an offer of a session that is this node's already.
+    fn said_before(&self, taking: &Taking) -> Option<AnswerHead> {
+        let Taking { head, answer, .. } = taking;
+        let said = lock(&self.served).get(&(head.agent, answer.session)).cloned()?;
+        (said.epoch == answer.epoch).then_some(said)
+    }
+
+    /// Whether there are clients at the address: a worker has none.
+    fn has_clients(&self) -> bool {
+        self.shared.worker.is_none()
     }
 
     /// Gets the session ready; it is silent.
-    fn prepare(&mut self, taking: &mut Taking, payload: &[u8], queues: Option<&Queues>) {
+    fn prepare(&self, taking: &mut Taking, body: OfferBody) {
         // The first thing that a reinstatement asks for.
         taking.actions.clear();
-        let input = match self.prepared(&taking.head, payload, queues) {
+        let prepared = match body {
+            OfferBody::Here(payload, queues) => {
+                self.prepared(&taking.head, &payload, queues.as_ref()).map_err(|error| error.to_string())
+            }
+            OfferBody::TooLarge(why) => Err(why),
+        };
+        match prepared {
             Ok(ready) => {
                 taking.answer.prepared_ns = clock::now().0;
+                taking.answer.input_known = match &ready {
+                    Prepared::Client(_, input_known) => *input_known,
+                    // What its front sent comes again.
+                    Prepared::Counting(_) => true,
+                };
                 taking.prepared = Some(ready);
-                TargetInput::Prepared
             }
-            Err(error) => {
-                taking.answer.why = Some(error.to_string());
-                TargetInput::CannotPrepare
-            }
-        };
-        taking.handle(input);
+            Err(why) => taking.answer.why = Some(why),
+        }
     }
 
     /// Takes it, or learns that it can't.
-    fn take(&mut self, taking: &mut Taking) {
+    fn take(&self, taking: &mut Taking) {
         while !taking.is_over {
             for action in std::mem::take(&mut taking.actions) {
                 match action {
                     TargetAction::Prepare => {}
                     TargetAction::Swap(swap) => {
-                        let request = swap.request(WorkId(0), taking.head.claims(), taking.head.claim);
-                        let result = request.map_or(Err(TransportError::OutOfBounds), |request| self.swap(request));
+                        let OfferHead { agent, claim, .. } = taking.head;
+                        let on_word = OnWord { swap, claims: taking.head.claims(), word: claim };
+                        let result = self.old_owner.swap(agent, on_word);
                         taking.handle(TargetInput::Swapped { swap, result });
                     }
                     TargetAction::Serve => taking.serves = true,
-                    TargetAction::Discard => taking.prepared = None,
+                    TargetAction::Discard => {
+                        taking.prepared = None;
+                        taking.answer.why.get_or_insert("another offer of it was taken".into());
+                    }
                     TargetAction::Answer(said) => {
-                        taking.answer.serving = said == backdoor_core::takeover::Answer::Serving;
+                        taking.answer.serving = said == Answer::Serving;
                         taking.is_over = true;
                     }
                 }
@@ -160,25 +237,33 @@ impl StandBy {
     }
 
     /// Lets those that are this node's speak.
-    fn serve(&self, batch: &mut [Taking]) {
+    fn serve(&self, batch: &mut [Taking], all: u64) {
         if !batch.iter().any(|taking| taking.serves) {
+            if self.has_clients() {
+                self.door.came(false);
+            }
             return;
         }
-        // A worker has no clients to tell.
-        let announced = match self.shared.worker {
-            Some(_) => Ok(()),
-            None => self.announcer.announce(*self.address.ip()).map_err(|error| error.to_string()),
-        };
-        let mut speaking = Vec::new();
+        if self.dies_after_taking {
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        }
+        let announced = if self.has_clients() { self.door.announce() } else { Ok(()) };
+        let announced = announced.map_err(|error| error.to_string());
+        let (mut agent, mut speaking) = (0, Vec::new());
         for taking in batch.iter_mut().filter(|taking| taking.serves) {
             let Some(prepared) = taking.prepared.take() else { continue };
             taking.answer.served_ns = clock::now().0;
+            agent = taking.head.agent;
             match (prepared, &self.shared.worker) {
-                (Prepared::Client(silent), _) => speaking.push((&mut taking.answer, silent.speak())),
-                (Prepared::Counting(counting), Some(worker)) => {
-                    taking.answer.why = worker.hold(*counting).err().map(|error| error.to_string());
+                (Prepared::Client(silent, _), _) => speaking.push((&mut taking.answer, silent.speak())),
+                (Prepared::Counting(counting), worker) => {
+                    let held = match worker {
+                        Some(worker) => worker.hold(*counting).map_err(|error| error.to_string()),
+                        None => Err("there is no worker here".into()),
+                    };
+                    taking.answer.why = held.err();
+                    lock(&self.served).insert((agent, taking.answer.session), taking.answer.clone());
                 }
-                (Prepared::Counting(_), None) => taking.answer.why = Some("there is no worker here".into()),
             }
         }
         for (answer, spoke) in speaking {
@@ -186,30 +271,29 @@ impl StandBy {
             let spoke = spoke.and_then(|spoke| spoke.map_err(|error| error.to_string()));
             // The session is this node's, and lost: nobody else can have it any more. Its client was told.
             answer.why = announced.clone().and(spoke).err();
+            lock(&self.served).insert((agent, answer.session), answer.clone());
         }
+        if !self.has_clients() {
+            return;
+        }
+        let here = lock(&self.served).keys().filter(|(of, _)| *of == agent).count() as u64;
+        self.door.came(here >= all);
     }
 
-    fn prepared(
-        &mut self,
-        head: &OfferHead,
-        payload: &[u8],
-        queues: Option<&Queues>,
-    ) -> Result<Prepared, Box<dyn Error>> {
+    fn prepared(&self, head: &OfferHead, payload: &[u8], queues: Option<&Queues>) -> Result<Prepared, Box<dyn Error>> {
+        if !self.old_owner.is(head.agent) {
+            return Err("the memory of the node whose session it is can't be reached from here".into());
+        }
         let deadline = Nanos(head.deadline_ns);
         if self.shared.worker.is_some() {
             let counting = Counting::adopt(&self.shared, payload, &head.name, deadline)?;
             return Ok(Prepared::Counting(Box::new(counting)));
         }
-        if !self.has_address {
-            match self.links.add_address(&self.link, *self.address.ip(), 32) {
-                Err(error) if !matches!(error.cause(), Cause::AddressExists { .. }) => return Err(error.into()),
-                _ => self.shared.listen(self.address)?,
-            }
-            self.has_address = true;
-        }
         let decoded = SessionPayload::decode(payload)?;
+        // A session of another kind is for another target, and does not bring the address here.
         let state = WebState::from_bytes(decoded.application())?;
         let asks = self.shared.asks_again(&decoded);
+        self.door.prepare()?;
         // What can't be made again is missed by whoever counts its bytes.
         let replay = |range: Range<u64>| match range.end.checked_sub(range.start) {
             Some(bytes) if bytes <= MAX_REFILL_BYTES as u64 => state.output(range).unwrap_or_default(),
@@ -217,21 +301,17 @@ impl StandBy {
         };
         let config = SessionConfig { deadline, ..self.shared.config() };
         let session = TcpSession::adopt(&lock(&self.shared.app), payload, queues, &head.name, config, replay)?;
-        Ok(Prepared::Client(Conversation::prepare(session, state, asks, Arc::clone(&self.shared))?))
+        let input_known = session.input_known();
+        let silent = Conversation::prepare(session, state, asks, Arc::clone(&self.shared))?;
+        Ok(Prepared::Client(silent, input_known))
     }
+}
 
-    fn swap(&mut self, request: backdoor_core::transport::WorkRequest) -> Result<u64, TransportError> {
-        self.old_owner.transport().post(&[request]).map_err(|_| TransportError::LocalFault)?;
-        let (mut completions, start): (Vec<Completion>, _) = (Vec::new(), clock::now());
-        while clock::now() < start + SWAP_LIMIT {
-            self.old_owner.transport().poll(&mut completions);
-            if let Some(completion) = completions.pop() {
-                return match completion.result? {
-                    Done::CompareSwapped { previous } => Ok(previous),
-                    Done::Read | Done::Written => Err(TransportError::LocalFault),
-                };
-            }
-        }
-        Err(TransportError::Unreachable)
+/// A taker that is being talked to.
+struct Guest(Arc<StandBy>);
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.0.takers.fetch_sub(1, Ordering::AcqRel);
     }
 }

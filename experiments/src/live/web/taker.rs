@@ -3,28 +3,26 @@
 use std::error::Error;
 use std::io::BufRead;
 use std::net::SocketAddrV4;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::mpsc;
 
 use backdoor_core::Nanos;
 use backdoor_core::channels::mirror::Limits;
-use backdoor_core::channels::{Channel, SessionPayload};
 use backdoor_core::hook_table::Purpose;
 use backdoor_core::monitor::MonitorConfig;
 use backdoor_core::recovery::SessionToRecover;
 use backdoor_core::takeover::{Outcome, PartyId, TakeoverConfig};
-use backdoor_host::app::Node;
 use backdoor_host::attach::attach;
 use backdoor_host::clock;
 use backdoor_host::mirror::Mirror;
 use backdoor_host::net::{Links, NetworkNamespace};
-use backdoor_host::serve::CLIENT;
-use backdoor_host::tcp::Queues;
 use serde::{Deserialize, Serialize};
 
-use super::offers::{self, AnswerHead, OfferHead};
-use super::rescue::{self, Answered, Ending, Marks, Memory, Surroundings};
+use super::around::{Agent, Around};
+use super::milestone::Milestone;
+use super::rescue::{self, Memory, Plan, Surroundings};
+use super::rescued::{Ending, Marks};
+use super::targets::{Heard, Target};
 use crate::live::detector::DetectorKind;
 use crate::live::notice::What;
 use crate::live::reach::NodeAddress;
@@ -55,6 +53,8 @@ pub struct Taker {
     pub detector: DetectorKind,
     /// How long it tries, in ns.
     pub limit_ns: u64,
+    /// Where it halts until it is told to go on, so that something can happen just then.
+    pub halts_at: Option<Milestone>,
 }
 
 /// What it is told.
@@ -63,6 +63,8 @@ pub struct Taker {
 pub enum TakerOrder {
     /// Take the node for failed, whatever the monitor says.
     Suspect,
+    /// Go on from where it halts.
+    GoOn,
 }
 
 /// What it says.
@@ -76,6 +78,8 @@ pub enum TakerReport {
         /// When, in monotonic ns.
         at_ns: u64,
     },
+    /// The node's agent is gone.
+    AgentGone,
     /// It takes over.
     Decided {
         /// When, in monotonic ns.
@@ -85,18 +89,26 @@ pub enum TakerReport {
         /// Sessions that are to be carried on.
         sessions: u64,
     },
+    /// It halts.
+    Halted {
+        /// Before this step.
+        at: Milestone,
+    },
     /// What came of one session.
     Session {
         /// Its number at the old owner.
         session: u64,
-        /// Whether another node serves it.
-        moved: bool,
+        /// If another node has it: which, and the epoch of the offer that it took.
+        moved: Option<(u32, u32)>,
         /// How it ended, for people.
         outcome: String,
         /// When it got how far.
         marks: Marks,
         /// Bytes of its state.
         state_bytes: u64,
+        /// Whether it went on with all input that the old owner's kernel had acknowledged; `None` if nobody has said that
+        /// it serves.
+        input_known: Option<bool>,
     },
     /// It has done what it could.
     Done {
@@ -108,50 +120,41 @@ pub enum TakerReport {
 /// Watches, and takes over once; ends when that is done.
 pub fn play(settings: &Taker, mut tell: impl FnMut(TakerReport) -> std::io::Result<()>) -> Result<(), Box<dyn Error>> {
     let me = PartyId::new(settings.party).ok_or("no number of a party")?;
-    let (sender, answers) = mpsc::channel::<Answered>();
+    let (sender, heard) = mpsc::channel::<Heard>();
     let mut targets = Vec::new();
     for (number, path) in &settings.targets {
-        let party = PartyId::new(*number).ok_or("no number of a party")?;
-        let stream = UnixStream::connect(path)?;
-        let (mut reader, sender) = (stream.try_clone()?, sender.clone());
-        // Ends with the target, or with this process.
-        std::thread::spawn(move || {
-            while let Ok(Some(answer)) = offers::receive::<AnswerHead>(&mut reader) {
-                if sender.send((party, answer)).is_err() {
-                    return;
-                }
-            }
-        });
-        targets.push((party, stream));
+        let mut target = Target::new(PartyId::new(*number).ok_or("no number of a party")?, path, sender.clone());
+        // Who is not there now may be when it is needed.
+        let _ = target.connect();
+        targets.push(target);
     }
-    drop(sender);
     let here = NetworkNamespace::current()?;
+    let links = Links::of(&here)?;
     let open = |(link, service): &(String, SocketAddrV4)| Mirror::open(&here, link, *service, Limits::default());
-    let mut world = World {
-        links: Links::of(&here)?,
-        mirror: settings.mirror.as_ref().map(open).transpose()?,
-        port: settings.port.clone(),
-        agent: settings.agent.clone(),
-        connection: None,
-        targets,
-    };
-    // A channel of its own: the monitor's may have a READ under way.
+    let mirror = settings.mirror.as_ref().map(open).transpose()?;
     let node = settings.node.to_attach()?;
-    let (mut transport, _link) = attach(&node)?.into_parts();
+    // A channel of its own, for the monitor's may have a READ under way; to the memory of the same agent.
+    let mut channel = None;
     let orders = orders();
     let mut watch = Watch::new(WatchConfig {
-        node,
+        node: node.clone(),
         monitor: MonitorConfig::polling_every(Nanos(settings.poll_ns)),
         detector: settings.detector,
         spin: false,
         recover: false,
     });
     let (mut ready, mut notices) = (false, Vec::new());
-    let (cause, sessions, memory) = loop {
+    let (cause, sessions, memory, mut transport) = loop {
         watch.turn(clock::now() + LOOK_EVERY, &mut notices);
-        let mut cause = orders.try_recv().ok().map(|TakerOrder::Suspect| "told so".to_owned());
+        let order = orders.try_recv().ok().filter(|order| *order == TakerOrder::Suspect);
+        let mut cause = order.map(|_| "told so".to_owned());
         for notice in notices.drain(..) {
             match notice.what {
+                What::Connected { incarnation, .. } => {
+                    let attached = attach(&node).ok();
+                    channel = attached.filter(|attached| attached.incarnation() == incarnation);
+                }
+                What::AgentGone => tell(TakerReport::AgentGone)?,
                 What::Suspected { .. } => tell(TakerReport::Suspected { at_ns: notice.at_ns })?,
                 What::Failure { cause: diagnosed, sessions, .. } if sessions > 0 => cause = Some(diagnosed),
                 _ => {}
@@ -159,32 +162,56 @@ pub fn play(settings: &Taker, mut tell: impl FnMut(TakerReport) -> std::io::Resu
         }
         let Some((_, monitor)) = watch.monitor() else { continue };
         let Some(hooks) = monitor.hooks() else { continue };
-        let memory = hooks.find(Purpose::Recovery).zip(hooks.find(Purpose::Claim));
+        let memory = |purpose| hooks.find(purpose).map(|hook| hook.memory);
+        let memory = match (channel.as_ref(), memory(Purpose::Monitoring), memory(Purpose::Recovery)) {
+            (Some(channel), Some(progress), Some(states)) => {
+                memory(Purpose::Claim).map(|claims| Memory { agent: channel.incarnation(), progress, states, claims })
+            }
+            _ => None,
+        };
         if !std::mem::replace(&mut ready, memory.is_some()) && ready {
             tell(TakerReport::Ready)?;
         }
         // The fence cuts off the node, so all of its sessions are to be carried on, whichever failed.
-        if let (Some(cause), Some((states, claims))) = (cause, memory) {
+        if let (Some(cause), Some(memory)) = (cause, memory)
+            && let Some(channel) = channel.take()
+        {
             let sessions: Vec<SessionToRecover> = monitor
                 .entities()
                 .filter(|entity| entity.record.state_box.is_some())
                 .map(|entity| SessionToRecover { slot: entity.slot, record: *entity.record })
                 .collect();
-            break (cause, sessions, Memory { states: states.memory, claims: claims.memory });
+            break (cause, sessions, memory, channel.into_parts().0);
         }
     };
     let decided = clock::now();
-    let count = sessions.len() as u64;
-    tell(TakerReport::Decided { at_ns: decided.0, cause, sessions: count })?;
-    let names: Vec<PartyId> = world.targets.iter().map(|(party, _)| *party).collect();
-    let until = decided + Nanos(settings.limit_ns);
-    let config = TakeoverConfig::default();
-    let endings = rescue::rescue(config, me, &names, &sessions, memory, &mut transport, &mut world, &answers, until);
+    tell(TakerReport::Decided { at_ns: decided.0, cause, sessions: sessions.len() as u64 })?;
+    let plan = Plan {
+        config: TakeoverConfig::default(),
+        me,
+        targets: targets.iter().map(Target::party).collect(),
+        memory,
+        until: decided + Nanos(settings.limit_ns),
+    };
+    let mut around = Around {
+        links,
+        port: settings.port.clone(),
+        agent: Agent::new(settings.agent.clone()),
+        mirror,
+        targets,
+        halts_at: settings.halts_at,
+        orders: &orders,
+        tell: &mut tell,
+    };
+    around.reached(Milestone::Decided);
+    let endings = rescue::rescue(plan, &sessions, &mut transport, &mut around, &heard);
     let at_ns = clock::now().0;
     for ending in &endings {
-        tell(report(ending))?;
+        (around.tell)(report(ending))?;
     }
-    tell(TakerReport::Done { at_ns })?;
+    (around.tell)(TakerReport::Done { at_ns })?;
+    let moved = endings.iter().filter(|ending| matches!(ending.outcome, Some(Outcome::Moved { .. })));
+    moved.for_each(|ending| around.agent.let_go(ending.session.record.session));
     Ok(())
 }
 
@@ -199,9 +226,9 @@ fn orders() -> mpsc::Receiver<TakerOrder> {
 }
 
 fn report(ending: &Ending) -> TakerReport {
-    let Ending { session, outcome, marks, why, state_bytes } = ending;
+    let Ending { session, outcome, marks, why, state_bytes, input_known } = ending;
     let outcome_text = match outcome {
-        Some(Outcome::Moved { to, .. }) => format!("moved to {}", to.number()),
+        Some(Outcome::Moved { to, .. }) => format!("moved to {to}"),
         Some(Outcome::GivenBack) => "given back".into(),
         Some(Outcome::NotNeeded) => "not needed".into(),
         Some(Outcome::Abandoned { why: reason, .. }) => reason.to_string(),
@@ -210,54 +237,13 @@ fn report(ending: &Ending) -> TakerReport {
     let outcome_text = why.as_ref().map_or(outcome_text.clone(), |why| format!("{outcome_text}: {why}"));
     TakerReport::Session {
         session: session.record.session,
-        moved: matches!(outcome, Some(Outcome::Moved { .. })),
+        moved: match outcome {
+            Some(Outcome::Moved { to, epoch }) => Some((to.number(), epoch.0)),
+            _ => None,
+        },
         outcome: outcome_text,
         marks: *marks,
         state_bytes: *state_bytes,
-    }
-}
-
-/// What surrounds a rescue here: a switch whose port can be closed, the node's agent, and targets behind sockets.
-struct World {
-    links: Links,
-    port: String,
-    /// The socket of the node's agent, if it can be asked.
-    agent: Option<PathBuf>,
-    /// Opened when it is needed: an agent closes one over which nothing is asked.
-    connection: Option<Node>,
-    mirror: Option<Mirror>,
-    targets: Vec<(PartyId, UnixStream)>,
-}
-
-impl Surroundings for World {
-    fn fence(&mut self) -> Result<(), String> {
-        self.links.set_down(&self.port).map_err(|error| error.to_string())
-    }
-
-    fn queues(&mut self, session: u64) -> Result<Option<Queues>, String> {
-        let Some(path) = &self.agent else { return Ok(None) };
-        let connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => Node::connect(path).map_err(|error| error.to_string())?,
-        };
-        let queues = connection.queues(session).map_err(|error| error.to_string())?;
-        self.connection = Some(connection);
-        Ok(Some(queues))
-    }
-
-    fn mirrored(&mut self, payload: &[u8]) -> Result<Option<Queues>, String> {
-        let Some(mirror) = &self.mirror else { return Ok(None) };
-        let payload = SessionPayload::decode(payload).map_err(|error| error.to_string())?;
-        let Some(Channel::Tcp(state)) = payload.channel(CLIENT) else { return Ok(None) };
-        mirror.queues(&state).map(Some).map_err(|error| error.to_string())
-    }
-
-    fn offer(&mut self, to: PartyId, head: OfferHead, payload: &[u8], queues: Option<&Queues>) -> Result<(), String> {
-        let target = self.targets.iter_mut().find(|(party, _)| *party == to).ok_or("there is no such target")?;
-        offers::send_offer(&mut target.1, head, payload, queues).map_err(|error| error.to_string())
-    }
-
-    fn check(&self, payload: &[u8]) -> Result<(), &'static str> {
-        SessionPayload::check(payload)
+        input_known: *input_known,
     }
 }

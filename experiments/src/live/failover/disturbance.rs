@@ -1,0 +1,85 @@
+//! What else goes wrong, and when: so that a takeover is seen to survive it, or to say that it did not.
+
+use std::fmt;
+use std::str::FromStr;
+
+use clap::ValueEnum;
+
+use crate::live::web::milestone::Milestone;
+
+/// Something else that happens while a node's sessions are taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+#[value(rename_all = "kebab-case")]
+pub enum Accident {
+    /// The first taker is killed. A second one waits for that before it begins.
+    KillTaker,
+    /// Node A's agent is killed.
+    KillAgent,
+    /// Node A's agent is frozen.
+    StopAgent,
+    /// The heir's process is killed.
+    KillHeir,
+    /// The heir's process is killed, and started anew.
+    RestartHeir,
+    /// The heir's process is frozen.
+    StopHeir,
+    /// The heir kills itself when sessions are its own, and none of them has spoken.
+    HeirDiesTaking,
+    /// The heir's node has no room for all sessions.
+    FillHeir,
+    /// The heir's link is down.
+    CutHeir,
+    /// A stranger on the link has the service's address.
+    Stranger,
+    /// More clients connect.
+    Connect,
+}
+
+/// An accident, and the moment of it: before the first taker takes this step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Disturbance {
+    /// What happens.
+    pub accident: Accident,
+    /// When.
+    pub at: Milestone,
+}
+
+impl FromStr for Disturbance {
+    type Err = String;
+
+    /// `kill-taker@fenced`; without a step: right before the failure.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (accident, at) = text.split_once('@').unwrap_or((text, Milestone::Watching.name()));
+        Ok(Disturbance { accident: named("accident", accident)?, at: named("step", at)? })
+    }
+}
+
+fn named<T: ValueEnum>(what: &str, text: &str) -> Result<T, String> {
+    T::from_str(text, false).map_err(|_| {
+        let names = T::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        let names: Vec<String> = names.map(|value| value.get_name().to_owned()).collect();
+        format!("'{text}' is no {what}; there are {}", names.join(", "))
+    })
+}
+
+impl fmt::Display for Disturbance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.accident.to_possible_value();
+        write!(f, "{}@{}", name.as_ref().map_or("", |value| value.get_name()), self.at.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disturbances_are_read_and_written() {
+        for text in ["kill-taker@fenced", "connect@fencing", "heir-dies-taking@watching"] {
+            assert_eq!(text.parse::<Disturbance>().unwrap().to_string(), text);
+        }
+        assert_eq!("cut-heir".parse::<Disturbance>().unwrap().at, Milestone::Watching);
+        assert!("kill-cat".parse::<Disturbance>().unwrap_err().contains("kill-taker"));
+        assert!("kill-taker@noon".parse::<Disturbance>().unwrap_err().contains("fenced"));
+    }
+}

@@ -1,0 +1,276 @@
+//! One run: a client at work, a failure, whatever else goes wrong, and what came of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backdoor_core::Nanos;
+use backdoor_host::clock;
+use backdoor_sim::streams::Streams;
+use rand::{Rng, RngExt};
+
+use super::client::{Client, Errand};
+use super::disturbance::{Accident, Disturbance};
+use super::report::FailoverRow;
+use super::story::Story;
+use super::world::World;
+use super::{FailoverConfig, FailoverError, FailoverFailure, LATE_CONNECTIONS};
+use crate::live::parts::{PartError, PartSignal};
+use crate::live::web::milestone::Milestone;
+use crate::live::web::serve::{WebOrder, WebReport};
+use crate::live::web::taker::{TakerOrder, TakerReport};
+
+/// How often a run looks at its client.
+const LOOK_EVERY: Duration = Duration::from_micros(200);
+/// How long a transfer may take at least to get to the moment of failure: the limit of a run counts from there.
+const TO_THE_FAILURE: Nanos = Nanos::from_secs(60);
+/// How long late clients are waited for: their first answer comes within milliseconds, or not before the takeover.
+const LATE_CLIENTS: Nanos = Nanos::from_secs(2);
+/// How long a process that goes on again is watched.
+const ZOMBIE: Duration = Duration::from_millis(300);
+
+/// How far a taker has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taking {
+    AtWork,
+    /// Waits to be told to go on.
+    Halted,
+    Over,
+}
+
+/// A run that is under way.
+struct Run<'a> {
+    config: &'a FailoverConfig,
+    world: World,
+    client: Client,
+    story: Story,
+    takers: Vec<Taking>,
+    /// Connections that were made.
+    connections: u64,
+}
+
+/// Does one run. What goes wrong in it is told in its row; an error is what keeps runs from being made at all.
+pub(super) fn one_run(config: &FailoverConfig, number: u32, streams: &Streams) -> Result<FailoverRow, FailoverError> {
+    let world = World::make(config)?;
+    let before = world.counted()?;
+    let errand = Errand {
+        kind: config.client,
+        bytes: config.bytes,
+        connections: config.sessions(),
+        seed: streams.stream("content").next_u64(),
+    };
+    let client = Client::start(&config.program, errand, &world.network.client).map_err(FailoverError::Client)?;
+    // Somewhere in the middle: from a fifth to four fifths of the bytes.
+    let fail_at = (config.bytes as f64 * streams.stream("failure").random_range(0.2..0.8)) as u64;
+    let takers = vec![Taking::AtWork; world.takers.len()];
+    let mut run = Run { config, world, client, story: Story::default(), takers, connections: errand.connections };
+    let failed_at = if run.gets_to(fail_at) {
+        run.disturb(Milestone::Watching)?;
+        run.fail()?
+    } else {
+        run.story.trouble("the transfer did not get to the moment of failure".into());
+        None
+    };
+    if let Some(failed_at) = failed_at {
+        run.follow(failed_at + config.limit)?;
+    }
+    run.end(number, failed_at, before)
+}
+
+impl Run<'_> {
+    /// Whether the client has moved so much; not if it has finished before, or never does.
+    fn gets_to(&self, bytes: u64) -> bool {
+        let give_up = clock::now() + self.config.limit.max(TO_THE_FAILURE);
+        let Run { client, connections, .. } = self;
+        loop {
+            if client.seen.bytes() >= bytes && client.seen.begun() >= *connections {
+                return true;
+            }
+            if client.is_done() || clock::now() > give_up {
+                return false;
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Makes node A fail; answers when it had. `None` if there was nobody left to fail.
+    fn fail(&mut self) -> Result<Option<Nanos>, FailoverError> {
+        let Run { config, world, .. } = self;
+        let clock = world.clock()?;
+        let order = match config.failure {
+            FailoverFailure::Sigstop | FailoverFailure::Zombie => {
+                return Ok(Some(clock.to_ours(world.signal(config.victim, PartSignal::Stop)?)));
+            }
+            FailoverFailure::Sigkill => {
+                return Ok(Some(clock.to_ours(world.signal(config.victim, PartSignal::Kill)?)));
+            }
+            FailoverFailure::Cut => {
+                let failed_at = world.signal(config.victim, PartSignal::Stop)?;
+                world.cut()?;
+                return Ok(Some(clock.to_ours(failed_at)));
+            }
+            FailoverFailure::Wrong => {
+                let now = clock::now();
+                for taker in &mut world.takers {
+                    taker.send(&TakerOrder::Suspect)?;
+                }
+                return Ok(Some(now));
+            }
+            FailoverFailure::Deadlock => WebOrder::Deadlock,
+            FailoverFailure::SessionStuck => WebOrder::Stick,
+        };
+        let give_up = clock::now() + config.limit;
+        let mut failed_at = None;
+        for victim in world.victims(config.victim) {
+            victim.send(&order)?;
+            failed_at = None;
+            while failed_at.is_none() && clock::now() < give_up {
+                match victim.receive(LOOK_EVERY)? {
+                    Some(WebReport::Failed { at_ns }) => failed_at = Some(clock.to_ours(Nanos(at_ns))),
+                    Some(other) => {
+                        return Err(FailoverError::Unexpected(format!("the service was to fail and said {other:?}")));
+                    }
+                    // No session acts any more.
+                    None if self.client.is_done() => break,
+                    None => {}
+                }
+            }
+        }
+        if failed_at.is_some() {
+            return Ok(failed_at);
+        }
+        self.story.trouble("the client had finished before the service could fail".into());
+        Ok(None)
+    }
+
+    /// Listens to the takers until they are done, and waits for the client.
+    fn follow(&mut self, give_up: Nanos) -> Result<(), FailoverError> {
+        while self.takers.iter().any(|taking| *taking != Taking::Over) && clock::now() < give_up {
+            for taker in 0..self.takers.len() {
+                if self.takers[taker] != Taking::Over {
+                    self.listen_to(taker)?;
+                }
+            }
+        }
+        if self.config.failure == FailoverFailure::Zombie && self.story.moved() > 0 {
+            self.resume_owner()?;
+        }
+        while !self.client.is_done() && clock::now() < give_up {
+            std::thread::sleep(LOOK_EVERY);
+        }
+        Ok(())
+    }
+
+    fn listen_to(&mut self, taker: usize) -> Result<(), FailoverError> {
+        match self.world.takers[taker].receive(LOOK_EVERY) {
+            Ok(None) => {}
+            Ok(Some(TakerReport::Done { .. })) => self.takers[taker] = Taking::Over,
+            Ok(Some(TakerReport::Halted { at })) => {
+                self.takers[taker] = Taking::Halted;
+                if taker == 0 {
+                    self.disturb(at)?;
+                }
+                self.let_go_on(taker)?;
+            }
+            Ok(Some(report)) => self.story.add(report),
+            Err(error @ PartError::Ended { .. }) => {
+                self.story.trouble(error.to_string());
+                self.takers[taker] = Taking::Over;
+                for other in 0..self.takers.len() {
+                    self.let_go_on(other)?;
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// Lets a taker go on that halts. The first one halted for what has happened meanwhile; the second for the first's end.
+    fn let_go_on(&mut self, taker: usize) -> Result<(), FailoverError> {
+        let is_its_turn = taker == 0 || self.takers[0] == Taking::Over;
+        if self.takers[taker] != Taking::Halted || !is_its_turn {
+            return Ok(());
+        }
+        self.takers[taker] = Taking::AtWork;
+        match self.world.takers[taker].send(&TakerOrder::GoOn) {
+            // It was killed meanwhile, and its end will be heard of.
+            Ok(()) | Err(PartError::Ended { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whatever is to go wrong at this moment.
+    fn disturb(&mut self, now: Milestone) -> Result<(), FailoverError> {
+        for Disturbance { accident, at } in &self.config.disturbances {
+            if *at != now {
+                continue;
+            }
+            if *accident == Accident::Connect {
+                self.client.connect(LATE_CONNECTIONS, &self.world.network.client).map_err(FailoverError::Client)?;
+                self.connections += LATE_CONNECTIONS;
+                let give_up = clock::now() + LATE_CLIENTS;
+                while self.client.seen.begun() < self.connections && clock::now() < give_up {
+                    std::thread::sleep(LOOK_EVERY);
+                }
+            }
+            self.world.disturb(*accident)?;
+        }
+        Ok(())
+    }
+
+    /// Lets node A's service go on, whose sessions are another's now: it is to notice that, and to say nothing to their
+    /// clients. It goes on for others.
+    fn resume_owner(&mut self) -> Result<(), FailoverError> {
+        let before = self.world.counted_at_a()?;
+        self.world.serving.signal(PartSignal::Continue)?;
+        std::thread::sleep(ZOMBIE);
+        let said = self.world.counted_at_a()?.zip(before).map_or(0, |(now, before)| now.segments - before.segments);
+        if said > 0 {
+            self.story.trouble(format!("the service that went on again sent {said} segments to clients of others"));
+        }
+        if self.world.serving.state()?.is_none_or(|state| "ZXT".contains(state)) {
+            self.story.trouble("the service did not go on for others".into());
+        }
+        Ok(())
+    }
+
+    fn end(
+        self,
+        number: u32,
+        failed_at: Option<Nanos>,
+        before: super::world::TcpCounts,
+    ) -> Result<FailoverRow, FailoverError> {
+        let Run { config, world, client, mut story, connections, .. } = self;
+        let mut row = FailoverRow {
+            run: number,
+            failure: config.failure.name().into(),
+            client: config.client.name().into(),
+            sessions: connections,
+            mirror: config.mirror,
+            service: config.service.name().into(),
+            process: config.victim.name().into(),
+            ..FailoverRow::default()
+        };
+        let after = world.counted()?;
+        row.client_resets = after.resets - before.resets;
+        row.client_connections = after.opened - before.opened;
+        row.bytes = client.seen.bytes();
+        row.outage_ms = client.seen.longest_silence(clock::now()).map(Nanos::as_millis_f64);
+        if world.standing_by.state()?.is_none_or(|state| "ZX".contains(state)) {
+            story.trouble("the process that stood by at node B has ended".into());
+        }
+        let seen = Arc::clone(&client.seen);
+        let verdict = if client.is_done() { client.verdict() } else { Err("the client did not finish".into()) };
+        row.sha256_ok = verdict == Ok(true);
+        if seen.is_wrong() || verdict == Ok(false) {
+            story.trouble(WRONG_BYTES.into());
+        }
+        if let Err(why) = verdict {
+            story.trouble(why);
+        }
+        story.tell(config.failure, failed_at, &seen, &mut row);
+        Ok(row)
+    }
+}
+
+/// What must never be.
+const WRONG_BYTES: &str = "the client got wrong bytes";

@@ -1,0 +1,200 @@
+//! What the takers told of a run, made one.
+
+use std::collections::BTreeMap;
+
+use backdoor_core::Nanos;
+
+use super::FailoverFailure;
+use super::client::Seen;
+use super::report::FailoverRow;
+use crate::live::web::rescued::Marks;
+use crate::live::web::taker::TakerReport;
+
+/// Most troubles that a row tells.
+const MOST_TROUBLES: usize = 6;
+
+/// What was told of one session.
+#[derive(Debug, Default)]
+struct Told {
+    moved: Option<(u32, u32)>,
+    marks: Marks,
+    outcome: String,
+    state_bytes: u64,
+    input_known: Option<bool>,
+}
+
+/// What the takers told.
+#[derive(Debug, Default)]
+pub(super) struct Story {
+    suspected: Vec<Nanos>,
+    decided: Option<Nanos>,
+    cause: String,
+    sessions: BTreeMap<u64, Told>,
+    troubles: Vec<String>,
+}
+
+impl Story {
+    /// Takes in what a taker says of a session, a suspicion or its decision.
+    pub(super) fn add(&mut self, report: TakerReport) {
+        match report {
+            TakerReport::Suspected { at_ns } => self.suspected.push(Nanos(at_ns)),
+            TakerReport::Decided { at_ns, cause, .. } => {
+                if self.decided.is_none_or(|decided| Nanos(at_ns) < decided) {
+                    (self.decided, self.cause) = (Some(Nanos(at_ns)), cause);
+                }
+            }
+            TakerReport::Session { session, moved, outcome, marks, state_bytes, input_known } => {
+                let told = self.sessions.entry(session).or_default();
+                if let (Some(one), Some(other)) = (told.moved, moved)
+                    && one != other
+                {
+                    let trouble = format!(
+                        "session {session} moved to {} by claim {} and to {} by claim {}",
+                        one.0, one.1, other.0, other.1
+                    );
+                    self.troubles.push(trouble);
+                }
+                // Whoever heard that it is served knows most.
+                let knows_more =
+                    (moved.is_some(), input_known.is_some()) > (told.moved.is_some(), told.input_known.is_some());
+                if knows_more || told.outcome.is_empty() {
+                    *told = Told { moved, marks, outcome, state_bytes, input_known };
+                }
+            }
+            TakerReport::AgentGone => self.troubles.push("a taker found node A's agent gone".into()),
+            TakerReport::Ready | TakerReport::Halted { .. } | TakerReport::Done { .. } => {}
+        }
+    }
+
+    /// Something went wrong.
+    pub(super) fn trouble(&mut self, what: String) {
+        self.troubles.push(what);
+    }
+
+    /// Sessions that were moved.
+    pub(super) fn moved(&self) -> u64 {
+        self.sessions.values().filter(|told| told.moved.is_some()).count() as u64
+    }
+
+    /// Fills in what the takers know, of a failure at `failed_at`.
+    pub(super) fn tell(
+        mut self,
+        failure: FailoverFailure,
+        failed_at: Option<Nanos>,
+        seen: &Seen,
+        row: &mut FailoverRow,
+    ) {
+        row.moved = self.moved();
+        row.state_bytes = self.sessions.values().map(|told| told.state_bytes).sum();
+        row.input_known = self.sessions.values().filter_map(|told| told.input_known).reduce(|all, one| all && one);
+        if let (Some(failed_at), true) = (failed_at, failure.is_one()) {
+            let (after, before): (Vec<Nanos>, Vec<Nanos>) = self.suspected.iter().partition(|at| **at >= failed_at);
+            row.detection_ms = after.into_iter().min().map(|at| ms(failed_at, at));
+            let early = before.into_iter().min().map(|at| ms(at, failed_at));
+            self.troubles
+                .extend(early.map(|early| format!("a suspicion {early:.1} ms before the failure: a false positive")));
+        }
+        let moved: Vec<&Marks> =
+            self.sessions.values().filter(|told| told.moved.is_some()).map(|told| &told.marks).collect();
+        let last = |of: fn(&Marks) -> u64| moved.iter().map(|marks| of(marks)).max().unwrap_or(0);
+        let [claimed, fenced, extracted, served] =
+            [last(|m| m.claimed_ns), last(|m| m.fenced_ns), last(|m| m.extracted_ns), last(|m| m.served_ns)];
+        let phase = |from: u64, to: u64| (from > 0 && to > 0).then(|| ms(Nanos(from), Nanos(to)));
+        if failed_at.is_some() && self.decided.is_none() {
+            self.troubles.push("no taker has decided to take over".into());
+        }
+        if let Some(decided) = self.decided {
+            row.claim_ms = phase(decided.0, claimed);
+            row.fence_ms = phase(claimed, fenced);
+            row.extract_ms = phase(fenced, extracted);
+            row.reinstate_ms = phase(extracted, served);
+            let spoke = moved.iter().map(|marks| marks.served_ns).filter(|at| *at > 0).min();
+            row.first_byte_ms = spoke.and_then(|at| seen.first_after(Nanos(at))).map(|at| ms(decided, at));
+        }
+        for told in self.sessions.values() {
+            if told.moved.is_none() || told.outcome.contains(": ") {
+                self.troubles.push(told.outcome.clone());
+            }
+        }
+        row.cause = self.cause;
+        let mut told: Vec<String> = Vec::new();
+        self.troubles.into_iter().for_each(|trouble| {
+            if !told.contains(&trouble) {
+                told.push(trouble);
+            }
+        });
+        let left = told.len().saturating_sub(MOST_TROUBLES);
+        told.truncate(MOST_TROUBLES);
+        if left > 0 {
+            told.push(format!("and {left} more"));
+        }
+        row.trouble = told.join("; ");
+    }
+}
+
+/// Milliseconds from one moment to another, which may be before it.
+fn ms(from: Nanos, to: Nanos) -> f64 {
+    (to.0 as f64 - from.0 as f64) / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(session: u64, moved: Option<(u32, u32)>, outcome: &str, input_known: Option<bool>) -> TakerReport {
+        TakerReport::Session {
+            session,
+            moved,
+            outcome: outcome.into(),
+            marks: Marks::default(),
+            state_bytes: 1,
+            input_known,
+        }
+    }
+
+    fn row(failure: FailoverFailure, failed_at: u64, reports: Vec<TakerReport>) -> FailoverRow {
+        let (mut story, mut row) = (Story::default(), FailoverRow::default());
+        let decided = TakerReport::Decided { at_ns: failed_at + 1, cause: String::new(), sessions: 1 };
+        reports.into_iter().chain([decided]).for_each(|report| story.add(report));
+        story.tell(failure, Some(Nanos(failed_at)), &Seen::default(), &mut row);
+        row
+    }
+
+    #[test]
+    fn a_suspicion_before_the_failure_is_a_false_positive_and_detects_nothing() {
+        let suspected = |at_ns| TakerReport::Suspected { at_ns };
+        let found = row(FailoverFailure::Sigstop, 5_000_000, vec![suspected(2_000_000), suspected(9_000_000)]);
+        assert_eq!(found.detection_ms, Some(4.0));
+        assert!(found.trouble.contains("3.0 ms before the failure"), "{}", found.trouble);
+        let found = row(FailoverFailure::Wrong, 5_000_000, vec![suspected(2_000_000)]);
+        assert_eq!((found.detection_ms, found.trouble.as_str()), (None, ""));
+    }
+
+    #[test]
+    fn what_two_takers_say_of_a_session_is_one_story() {
+        let loser = || session(1, Some((2, 1)), "moved to 2", None);
+        let winner = || session(1, Some((2, 1)), "moved to 2", Some(false));
+        let gave_up = || session(1, None, "not taken over in time", None);
+        for reports in
+            [vec![loser(), winner()], vec![winner(), loser()], vec![gave_up(), winner()], vec![winner(), gave_up()]]
+        {
+            let row = row(FailoverFailure::Sigstop, 0, reports);
+            assert_eq!((row.moved, row.input_known, row.state_bytes, row.trouble.as_str()), (1, Some(false), 1, ""));
+        }
+        let other = session(1, Some((2, 4)), "moved to 2", Some(true));
+        assert!(
+            row(FailoverFailure::Sigstop, 0, vec![winner(), other]).trouble.contains("by claim 1 and to 2 by claim 4")
+        );
+    }
+
+    #[test]
+    fn what_went_wrong_with_any_session_is_told_once() {
+        let refused = |number| session(number, None, "not taken over in time: no room", None);
+        let found = row(
+            FailoverFailure::Sigstop,
+            0,
+            vec![refused(1), refused(2), session(3, Some((2, 1)), "moved to 2: late", Some(true))],
+        );
+        assert_eq!(found.trouble, "not taken over in time: no room; moved to 2: late");
+    }
+}

@@ -1,0 +1,135 @@
+//! What surrounds a taker here: a switch whose port can be closed, the node's agent, and targets behind sockets.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use backdoor_core::channels::{Channel, SessionPayload};
+use backdoor_core::takeover::PartyId;
+use backdoor_host::app::Node;
+use backdoor_host::mirror::Mirror;
+use backdoor_host::net::Links;
+use backdoor_host::serve::CLIENT;
+use backdoor_host::tcp::Queues;
+use backdoor_host::wire::ConnectionError;
+
+use super::milestone::Milestone;
+use super::offers::Offered;
+use super::rescue::Surroundings;
+use super::taker::{TakerOrder, TakerReport};
+use super::targets::Target;
+
+/// How long the node's agent may take for an answer. It answers within a millisecond if it can answer at all, and what it
+/// knows can be done without.
+const AGENT_PATIENCE: Duration = Duration::from_millis(50);
+
+/// How often it is asked for a socket's queues that it says it does not have, and the pause in between: a service that has
+/// just opened a session may not have handed its socket over yet.
+const ATTEMPTS: u32 = 3;
+const PAUSE: Duration = Duration::from_micros(500);
+
+/// The node's agent, as long as it answers.
+pub(super) struct Agent {
+    /// Its socket; `None` if there is nobody to ask.
+    path: Option<PathBuf>,
+    /// Why it is not asked any more.
+    silent: Option<String>,
+    /// Opened when it is needed: an agent closes one over which nothing is asked.
+    connection: Option<Node>,
+}
+
+impl Agent {
+    pub(super) fn new(path: Option<PathBuf>) -> Self {
+        Agent { path, silent: None, connection: None }
+    }
+
+    /// Asks it; `None` if there is nobody to ask. One that does not answer is not asked a second time, for each session
+    /// would wait for it.
+    fn ask<T>(&mut self, what: impl Fn(&Node) -> Result<T, ConnectionError>) -> Option<Result<T, String>> {
+        let path = self.path.as_ref()?;
+        if let Some(why) = &self.silent {
+            return Some(Err(why.clone()));
+        }
+        let connection = match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => Node::connect_within(path, AGENT_PATIENCE),
+        };
+        let answer = connection.and_then(|connection| {
+            let mut attempts = 1..ATTEMPTS;
+            loop {
+                match what(&connection) {
+                    Err(ConnectionError::Refused { .. }) if attempts.next().is_some() => {
+                        std::thread::sleep(PAUSE);
+                    }
+                    answer => {
+                        self.connection = Some(connection);
+                        return answer;
+                    }
+                }
+            }
+        });
+        Some(answer.map_err(|error| {
+            let why = error.to_string();
+            if !matches!(error, ConnectionError::Refused { .. }) {
+                (self.silent, self.connection) = (Some(why.clone()), None);
+            }
+            why
+        }))
+    }
+
+    /// Has it close what it keeps of a connection that lives elsewhere now. Nothing depends on it.
+    pub(super) fn let_go(&mut self, session: u64) {
+        let _ = self.ask(|agent| agent.let_go(session));
+    }
+}
+
+/// All of it.
+pub(super) struct Around<'a> {
+    pub(super) links: Links,
+    pub(super) port: String,
+    pub(super) agent: Agent,
+    /// What passed between the node and its clients.
+    pub(super) mirror: Option<Mirror>,
+    pub(super) targets: Vec<Target>,
+    pub(super) halts_at: Option<Milestone>,
+    pub(super) orders: &'a Receiver<TakerOrder>,
+    pub(super) tell: &'a mut dyn FnMut(TakerReport) -> io::Result<()>,
+}
+
+impl Surroundings for Around<'_> {
+    fn fence(&mut self) -> Result<(), String> {
+        self.links.set_down(&self.port).map_err(|error| error.to_string())
+    }
+
+    fn queues(&mut self, session: u64) -> Result<Option<Queues>, String> {
+        self.agent.ask(|agent| agent.queues(session)).transpose()
+    }
+
+    fn mirrored(&mut self, payload: &[u8]) -> Result<Option<Queues>, String> {
+        let Some(mirror) = &self.mirror else { return Ok(None) };
+        let payload = SessionPayload::decode(payload).map_err(|error| error.to_string())?;
+        let Some(Channel::Tcp(state)) = payload.channel(CLIENT) else { return Ok(None) };
+        mirror.queues(&state).map(Some).map_err(|error| error.to_string())
+    }
+
+    fn offer(&mut self, to: PartyId, batch: &[Offered<'_>]) -> Result<(), String> {
+        let target = self.targets.iter_mut().find(|target| target.party() == to).ok_or("there is no such target")?;
+        target.offer(batch).map_err(|error| error.to_string())
+    }
+
+    fn check(&self, payload: &[u8]) -> Result<(), &'static str> {
+        SessionPayload::check(payload)
+    }
+
+    fn reached(&mut self, milestone: Milestone) {
+        if self.halts_at != Some(milestone) {
+            return;
+        }
+        self.halts_at = None;
+        // Who can't be told can't say when to go on either.
+        if (self.tell)(TakerReport::Halted { at: milestone }).is_ok() {
+            while self.orders.recv().is_ok_and(|order| order != TakerOrder::GoOn) {}
+        }
+    }
+}

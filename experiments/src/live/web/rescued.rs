@@ -1,0 +1,128 @@
+//! One session that a taker carries on, and what came of it.
+
+use backdoor_core::recovery::SessionToRecover;
+use backdoor_core::takeover::{Answer, Epoch, Input, Outcome, PartyId, Step, Takeover};
+use backdoor_host::tcp::Queues;
+
+use super::offers::AnswerHead;
+
+/// When a session got how far, in monotonic ns; 0 for never.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Marks {
+    /// The claim can't be given back any more.
+    pub claimed_ns: u64,
+    /// The old owner is cut off.
+    pub fenced_ns: u64,
+    /// Its state is here.
+    pub extracted_ns: u64,
+    /// The target has everything ready.
+    pub prepared_ns: u64,
+    /// The target serves.
+    pub served_ns: u64,
+}
+
+/// A session and how far its takeover has got.
+pub(super) struct Rescued {
+    pub(super) session: SessionToRecover,
+    pub(super) takeover: Takeover,
+    pub(super) payload: Vec<u8>,
+    /// Whether it has a connection to a client, as far as is known.
+    pub(super) has_client: bool,
+    pub(super) queues: Option<Queues>,
+    pub(super) marks: Marks,
+    pub(super) why: Option<String>,
+    pub(super) trouble: Option<String>,
+    /// Who was offered it, and has not answered.
+    pub(super) asked: Option<PartyId>,
+    /// Whether it goes on with all its input, by whoever said that it serves it.
+    input_known: Option<bool>,
+}
+
+impl Rescued {
+    pub(super) fn new(session: SessionToRecover, takeover: Takeover) -> Self {
+        Rescued {
+            session,
+            takeover,
+            payload: Vec::new(),
+            has_client: true,
+            queues: None,
+            marks: Marks::default(),
+            why: None,
+            trouble: None,
+            asked: None,
+            input_known: None,
+        }
+    }
+
+    /// Whether it can't be offered yet, and will be soon. What is in another taker's hands is not waited for.
+    pub(super) fn is_on_its_way(&self) -> bool {
+        !matches!(self.takeover.step(), Step::Offering { .. } | Step::Waiting { .. } | Step::Over(_))
+    }
+
+    /// Whether its owner may still begin a commit, and won't soon.
+    pub(super) fn is_being_claimed(&self) -> bool {
+        matches!(
+            self.takeover.step(),
+            Step::Looking
+                | Step::Claiming
+                | Step::Verifying
+                | Step::Committing
+                | Step::Superseding { .. }
+                | Step::Fencing
+        )
+    }
+
+    /// Whether it is to be carried on: by this taker or another one, or was.
+    pub(super) fn goes_on(&self) -> bool {
+        !matches!(self.takeover.outcome(), Some(outcome) if !matches!(outcome, Outcome::Moved { .. }))
+    }
+
+    /// A target's answer, as its takeover is to hear it; none if it is to another offer.
+    pub(super) fn answered(&mut self, by: PartyId, answer: AnswerHead) -> Option<Input> {
+        let AnswerHead { epoch, serving, why, input_known, prepared_ns, served_ns, .. } = answer;
+        let epoch = Epoch(epoch);
+        if epoch != self.takeover.epoch() {
+            return None;
+        }
+        self.asked = None;
+        // Whoever serves it has the last word: a refusal that comes later is that of an offer made twice.
+        if self.input_known.is_none() {
+            self.why = why;
+        }
+        if serving {
+            (self.marks.prepared_ns, self.marks.served_ns) = (prepared_ns, served_ns);
+            self.input_known = Some(input_known);
+        }
+        let answer = if serving { Answer::Serving } else { Answer::Declined };
+        Some(Input::Answered { by, epoch, answer })
+    }
+
+    /// What is to be told of it at the end.
+    pub(super) fn ending(self) -> Ending {
+        let Rescued { session, takeover, marks, why, trouble, payload, input_known, .. } = self;
+        let outcome = takeover.outcome();
+        // By an offer of ours, and not by another taker's.
+        let by_ours = matches!(outcome, Some(Outcome::Moved { epoch, .. }) if epoch == takeover.epoch());
+        let unheard = by_ours && marks.extracted_ns > 0 && input_known.is_none();
+        let unheard = unheard.then(|| "it has not said that it serves".to_owned());
+        let why = [why, trouble, unheard].into_iter().flatten().reduce(|all, why| format!("{all}; {why}"));
+        Ending { session, outcome, marks, why, state_bytes: payload.len() as u64, input_known }
+    }
+}
+
+/// What came of one session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// Which.
+    pub session: SessionToRecover,
+    /// How it ended; `None` if time was up.
+    pub outcome: Option<Outcome>,
+    /// When it got how far.
+    pub marks: Marks,
+    /// What the last target to decline it said, or what else went wrong.
+    pub why: Option<String>,
+    /// Bytes of its State Box's payload, as they were extracted.
+    pub state_bytes: u64,
+    /// Whether all input is there that the old owner's kernel had acknowledged; `None` if nobody has said that it serves.
+    pub input_known: Option<bool>,
+}

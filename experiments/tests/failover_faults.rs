@@ -1,0 +1,241 @@
+//! Takeovers in which something else goes wrong: takers, heirs and agents that are killed, frozen or full, sessions that are
+//! opened in the middle of it. Real processes, in network namespaces; as root only.
+
+mod common;
+
+use std::process::Stdio;
+
+use backdoor_experiments::live::failover::FailoverRow;
+use common::{Place, Running, wait_for};
+use rustix::process::Signal;
+
+/// What every row must show, whatever happened.
+const WRONG: &str = "wrong bytes";
+
+fn is_root() -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        eprintln!("skipped: needs root");
+    }
+    is_root
+}
+
+/// The only run of each combination.
+#[track_caller]
+fn one(arguments: &[&str]) -> Vec<FailoverRow> {
+    rows(&[arguments, &["--runs", "1"]].concat())
+}
+
+/// The rows of a command of its own, after which nothing is left.
+#[track_caller]
+fn rows(arguments: &[&str]) -> Vec<FailoverRow> {
+    let place = Place::new();
+    let mut all = vec!["live", "failover", "--format", "csv", "--quiet", "--deadline", "200ms"];
+    all.extend(arguments);
+    let output = place.output(&all);
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{stdout}{stderr}");
+    place.assert_nothing_is_left();
+    let mut reader = csv::Reader::from_reader(output.stdout.as_slice());
+    let rows: Vec<FailoverRow> = reader.deserialize().collect::<Result<_, _>>().unwrap();
+    assert!(!rows.is_empty());
+    for row in &rows {
+        assert!(!row.trouble.contains(WRONG), "{row:?}");
+        assert!(row.outage_ms.is_some(), "{row:?}");
+    }
+    rows
+}
+
+/// Everybody finishes, with every byte right, over the connections that they began with.
+#[track_caller]
+fn goes_on(arguments: &[&str]) -> Vec<FailoverRow> {
+    let rows = one(arguments);
+    for row in &rows {
+        assert!(row.is_good() && row.moved == row.sessions, "{row:?}");
+    }
+    rows
+}
+
+/// Nobody can go on, nobody is told anything wrong, and the row says `why`.
+#[track_caller]
+fn ends_with(arguments: &[&str], why: &[&str]) -> FailoverRow {
+    let mut rows = one(&[arguments, &["--limit", "5s"]].concat());
+    assert_eq!(rows.len(), 1);
+    let row = rows.remove(0);
+    assert!(!row.sha256_ok && row.client_resets == 0, "{row:?}");
+    for why in why {
+        assert!(row.trouble.contains(why), "'{why}': {row:?}");
+    }
+    row
+}
+
+const REQUESTS: [&str; 4] = ["--client", "requests", "--size", "300kB"];
+const TEN: [&str; 6] = ["--client", "many", "--sessions", "10", "--size", "100kB"];
+
+#[test]
+fn sessions_that_are_opened_until_the_fence_are_carried_on() {
+    if is_root() {
+        for step in ["decided", "claimed", "fencing"] {
+            let at = format!("connect@{step}");
+            let rows = goes_on(&[&TEN[..], &["--failure", "wrong", "--disturb", &at]].concat());
+            assert_eq!(rows[0].sessions, 15);
+        }
+    }
+}
+
+#[test]
+fn two_takers_at_once_carry_each_session_on_once() {
+    if is_root() {
+        goes_on(&[&TEN[..], &["--failure", "sigstop,cut,wrong", "--takers", "2"]].concat());
+        goes_on(&[&REQUESTS[..], &["--failure", "sigkill", "--takers", "2"]].concat());
+    }
+}
+
+#[test]
+fn what_a_dead_taker_leaves_another_one_finishes() {
+    if is_root() {
+        for step in ["watching", "decided", "claimed", "fencing", "fenced", "offering", "offered"] {
+            let at = format!("kill-taker@{step}");
+            let rows = goes_on(&[&REQUESTS[..], &["--failure", "sigstop", "--takers", "2", "--disturb", &at]].concat());
+            assert!(rows[0].trouble.contains("the taker process ended early (signal: 9"), "{rows:?}");
+        }
+    }
+}
+
+#[test]
+fn without_a_second_taker_the_row_says_that_the_first_one_died() {
+    if is_root() {
+        for step in ["watching", "claimed", "fenced", "offering"] {
+            let at = format!("kill-taker@{step}");
+            let arguments = [&REQUESTS[..], &["--failure", "sigstop", "--disturb", &at]].concat();
+            let row = ends_with(&arguments, &["the taker process ended early (signal: 9", "did not finish"]);
+            assert_eq!(row.moved, 0);
+            // A silence that never ends is one up to the end.
+            assert!(row.outage_ms.is_some_and(|outage| outage > 4000.0), "{row:?}");
+        }
+    }
+}
+
+#[test]
+fn an_agent_that_is_dead_or_frozen_is_not_waited_for() {
+    if is_root() {
+        // Of what the sockets hold nobody can tell any more; a download has been asked for before.
+        for disturbance in ["kill-agent@decided", "kill-agent@fenced", "stop-agent@decided", "stop-agent@fenced"] {
+            let rows =
+                goes_on(&["--client", "curl", "--size", "40MB", "--failure", "sigstop", "--disturb", disturbance]);
+            assert_eq!(rows[0].input_known, Some(false), "{rows:?}");
+            assert!(rows[0].trouble.contains("queues can't be had"), "{rows:?}");
+        }
+        // With as many seconds for each of the sessions, nobody would finish in time.
+        let many = [&TEN[..], &["--failure", "sigstop", "--disturb", "stop-agent@fenced", "--limit", "10s"]].concat();
+        let row = &one(&many)[0];
+        assert_eq!((row.moved, row.client_resets), (10, 0), "{row:?}");
+    }
+}
+
+#[test]
+fn without_an_agent_nobody_decides_and_the_row_says_so() {
+    if is_root() {
+        let arguments = [&REQUESTS[..], &["--failure", "sigstop", "--disturb", "kill-agent"]].concat();
+        ends_with(&arguments, &["found node A's agent gone", "no taker has decided"]);
+    }
+}
+
+#[test]
+fn an_heir_that_was_started_anew_is_found() {
+    if is_root() {
+        for step in ["watching", "fenced", "offering"] {
+            let at = format!("restart-heir@{step}");
+            let rows = goes_on(&[&TEN[..], &["--failure", "sigstop", "--disturb", &at]].concat());
+            assert_eq!(rows[0].trouble, "", "{rows:?}");
+        }
+    }
+}
+
+#[test]
+fn an_heir_that_dies_is_told() {
+    if is_root() {
+        for step in ["watching", "offering"] {
+            let at = format!("kill-heir@{step}");
+            let arguments = [&REQUESTS[..], &["--failure", "sigstop", "--disturb", &at]].concat();
+            let row = ends_with(&arguments, &["not taken over in time: node 2: ", "stood by at node B has ended"]);
+            assert_eq!(row.moved, 0);
+        }
+        let arguments = [&REQUESTS[..], &["--failure", "sigstop", "--disturb", "heir-dies-taking"]].concat();
+        let row = ends_with(&arguments, &["moved to 2", "has not said that it serves", "stood by at node B has ended"]);
+        assert_eq!((row.moved, row.input_known), (1, None));
+        let arguments = [&REQUESTS[..], &["--failure", "sigstop", "--disturb", "stop-heir@offering"]].concat();
+        ends_with(&arguments, &["not taken over in time"]);
+        let both = [&REQUESTS[..], &["--failure", "sigkill", "--disturb", "kill-heir"]].concat();
+        ends_with(&both, &["not taken over in time: node 2: "]);
+    }
+}
+
+#[test]
+fn an_heir_that_can_take_no_session_says_why() {
+    if is_root() {
+        let arguments = [&REQUESTS[..], &["--failure", "sigstop", "--disturb", "cut-heir"]].concat();
+        ends_with(&arguments, &["the link eth0 is down"]);
+        let arguments = [&REQUESTS[..], &["--failure", "sigstop", "--disturb", "stranger"]].concat();
+        ends_with(&arguments, &["10.0.0.10 is in use at "]);
+    }
+}
+
+#[test]
+fn sessions_for_which_there_is_no_room_are_declined_alone() {
+    if is_root() {
+        // Nobody has acknowledged what the clients sent last, so they send it again, and must not be sent a reset.
+        let arguments = [&TEN[..], &["--failure", "cut", "--disturb", "fill-heir"]].concat();
+        let row = ends_with(&arguments, &["not taken over in time", "no room for a State Box"]);
+        assert!(row.moved > 0 && row.moved < 10, "{row:?}");
+    }
+}
+
+#[test]
+fn a_service_that_goes_on_again_stops_serving_what_is_anothers() {
+    if is_root() {
+        let rows = goes_on(&[&REQUESTS[..], &["--failure", "zombie"]].concat());
+        assert_eq!(rows[0].trouble, "");
+        let rows = goes_on(&[&TEN[..], &["--failure", "zombie"]].concat());
+        assert_eq!(rows[0].trouble, "");
+    }
+}
+
+#[test]
+fn a_client_that_finishes_before_the_failure_is_a_row_with_a_reason() {
+    if is_root() {
+        let rows = rows(&["--client", "requests", "--size", "1kB", "--failure", "session-stuck", "--runs", "3"]);
+        assert_eq!(rows.len(), 3);
+        assert!(rows.iter().all(|row| row.sha256_ok), "{rows:?}");
+    }
+}
+
+#[test]
+fn nothing_outlives_a_command_that_is_killed() {
+    if is_root() {
+        let place = Place::new();
+        // Of a node that is cut off, curl hears nothing any more.
+        let arguments =
+            ["live", "failover", "--client", "curl-upload", "--failure", "cut", "--disturb", "kill-taker", "--quiet"];
+        let running = Running::start(place.backdoor(&arguments).stderr(Stdio::null()));
+        let is_there = |name: &str| place.processes().iter().any(|line| line.contains(name));
+        wait_for("curl and a taker to be at work", || is_there("upload-file") && is_there(r#""part":"taker""#));
+        wait_for("the failure", || !is_there(r#""part":"taker""#));
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        assert!(is_there("upload-file"), "curl waits");
+        running.signal(Signal::KILL);
+        place.assert_nothing_is_left();
+    }
+}
+
+#[test]
+fn disturbances_that_cannot_be_get_one_sentence() {
+    let refused: [(&[&str], &str); 5] = [
+        (&["--disturb", "kill-cat"], "kill-taker"),
+        (&["--disturb", "kill-taker@noon"], "fenced"),
+        (&["--disturb", "kill-taker@fenced,kill-agent@claimed"], "one step"),
+        (&["--disturb", "connect"], "curl"),
+        (&["--takers", "3"], "takers"),
+    ];
+    Place::new().assert_refused(&["live", "failover"], refused);
+}
