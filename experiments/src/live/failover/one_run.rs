@@ -63,8 +63,12 @@ pub(super) fn one_run(config: &FailoverConfig, number: u32, streams: &Streams) -
     let fail_at = (config.bytes as f64 * streams.stream("failure").random_range(0.2..0.8)) as u64;
     let takers = vec![Taking::AtWork; world.takers.len()];
     let mut run = Run { config, world, client, story: Story::default(), takers, connections: errand.connections };
-    let failed_at = if run.gets_to(fail_at) {
+    // What goes wrong before the failure takes its time, and the client does not wait.
+    let begun = run.gets_to(0);
+    if begun {
         run.disturb(Milestone::Watching)?;
+    }
+    let failed_at = if begun && run.gets_to(fail_at) {
         run.fail()?
     } else {
         run.story.trouble("the transfer did not get to the moment of failure".into());
