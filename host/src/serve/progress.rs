@@ -14,17 +14,43 @@ pub(super) struct Progress {
     /// Output from `state.acknowledged` to `state.intent`.
     retained: Vec<u8>,
     payload: Vec<u8>,
+    /// Commits since it was known how much the client has acknowledged.
+    commits_since: u32,
 }
+
+/// Output that may be outstanding without asking how much of it is acknowledged: less than a commit notices.
+const UNASKED_BYTES: u64 = 256;
+/// The same where nothing is retained, so that only the application's memory of what it promised grows: so much output, and
+/// so many commits.
+const UNASKED_PROMISES: (u64, u32) = (32 << 10, 8);
 
 impl Progress {
     pub(super) fn new(state: &TcpState<'_>, retain: Retain, retained: Vec<u8>) -> Self {
         let state = TcpState { output: Output::Regenerated, ..*state };
-        Progress { state, retain, retained, payload: Vec::new() }
+        Progress { state, retain, retained, payload: Vec::new(), commits_since: 0 }
     }
 
     /// How far the connection has come. What is retained is not in it.
     pub(super) fn state(&self) -> &TcpState<'static> {
         &self.state
+    }
+
+    /// Whether it is time to ask the kernel how much is acknowledged, before `more` bytes are promised. That makes a state
+    /// smaller, and nothing depends on it.
+    pub(super) fn should_ask(&mut self, more: usize) -> bool {
+        self.commits_since += 1;
+        let outstanding = self.state.intent - self.state.acknowledged + more as u64;
+        let asks = match self.retain {
+            Retain::Bytes(room) => outstanding > UNASKED_BYTES.min(room as u64 / 2),
+            Retain::Regenerated => {
+                let (bytes, commits) = UNASKED_PROMISES;
+                outstanding > bytes || self.commits_since >= commits
+            }
+        };
+        if asks {
+            self.commits_since = 0;
+        }
+        asks
     }
 
     /// No input comes any more; committed with whatever is next.
@@ -86,7 +112,11 @@ impl Progress {
             Retain::Regenerated => Output::Regenerated,
         };
         let tcp = TcpState { output, ..*next };
-        let channels: Vec<_> = std::iter::once((CLIENT, Channel::Tcp(tcp))).chain(others.iter().copied()).collect();
+        let client = [(CLIENT, Channel::Tcp(tcp))];
+        if others.is_empty() {
+            return Ok(SessionPayload::encode(application, &client, &mut self.payload)?);
+        }
+        let channels: Vec<_> = client.iter().chain(others).copied().collect();
         Ok(SessionPayload::encode(application, &channels, &mut self.payload)?)
     }
 }

@@ -121,7 +121,10 @@ impl TcpSession {
         if consumed > self.read {
             return Err(ServeError::NotRead { consumed, read: self.read });
         }
-        let acknowledged = self.acknowledged()?;
+        let acknowledged = match self.progress.should_ask(output.len()) {
+            true => self.acknowledged()?,
+            false => self.progress.state().acknowledged,
+        };
         let mut wait = Wait::new(&self.config);
         loop {
             match self.progress.commit(&mut self.session, application, others, consumed, output, acknowledged) {

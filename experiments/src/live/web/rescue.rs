@@ -32,7 +32,7 @@ use backdoor_host::tcp::Queues;
 use super::milestone::Milestone;
 use super::offers::{AnswerHead, OfferHead, Offered};
 use super::rescued::{Ending, Rescued};
-use super::swaps::{OnWord, Swaps};
+use super::swaps::{OnWord, Swaps, mend};
 use super::targets::{FromTarget, Heard};
 use crate::live::snapshot::sessions_in;
 
@@ -321,8 +321,9 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
         let mut extraction = Extraction::new(ExtractionConfig::default(), self.plan.memory.states, sessions);
         let surroundings = &*self.surroundings;
         let rescued = &mut self.rescued;
-        let start = clock::now();
-        while !extraction.is_done() && clock::now() < start + OPERATION_LIMIT {
+        let until = clock::now() + OPERATION_LIMIT;
+        while !extraction.is_done() && clock::now() < until {
+            mend(self.transport);
             extraction.step(self.transport, &mut |session, state| {
                 let Some((at, look)) = wanted.remove(&session.record.session) else { return };
                 let result = state.map_err(BoxError::from).and_then(|state| {

@@ -1,8 +1,10 @@
 //! Compare-and-swaps on claim words, waited for.
 
+use std::time::Duration;
+
 use backdoor_core::Nanos;
 use backdoor_core::takeover::Swap;
-use backdoor_core::transport::{Completion, Done, RemoteSlice, Transport, TransportError, WorkId};
+use backdoor_core::transport::{ChannelState, Completion, Done, RemoteSlice, Transport, TransportError, WorkId};
 use backdoor_host::clock;
 
 /// How long swaps are waited for.
@@ -11,6 +13,19 @@ const SWAP_LIMIT: Nanos = Nanos::from_millis(500);
 const AT_ONCE: usize = 64;
 /// The first number: whatever else goes over the same transport has lower ones.
 const FIRST: u64 = 1 << 48;
+
+/// Pause between two looks at a channel that is being opened.
+const LOOK_AGAIN: Duration = Duration::from_micros(200);
+
+/// Has a channel opened that an error broke, and waits a little for one that is not open. Polling takes it in.
+pub(super) fn mend<T: Transport>(transport: &mut T) {
+    match transport.channel() {
+        ChannelState::Open => return,
+        ChannelState::Broken => transport.reopen(),
+        ChannelState::Opening => {}
+    }
+    std::thread::sleep(LOOK_AGAIN);
+}
 
 /// A swap, and the word that it is on: its number among these.
 #[derive(Clone, Copy, Debug)]
@@ -52,8 +67,12 @@ impl Swaps {
                 None => *result = Some(Err(TransportError::OutOfBounds)),
             }
         }
-        let posted = transport.post(&requests).is_ok();
         let (mut completions, until): (Vec<Completion>, _) = (Vec::new(), clock::now() + SWAP_LIMIT);
+        while transport.channel() != ChannelState::Open && clock::now() < until {
+            mend(transport);
+            transport.poll(&mut completions);
+        }
+        let posted = transport.post(&requests).is_ok();
         while posted && results.contains(&None) && clock::now() < until {
             transport.poll(&mut completions);
             for completion in completions.drain(..) {
