@@ -83,21 +83,24 @@ impl Door {
         let _ = self.prober.ask(*self.address.ip());
     }
 
-    /// Whether anybody has answered. Nobody is waited for: on a link without much delay, whoever has the address answers
-    /// while sessions are made ready.
+    /// Whether anybody has answered, and the link is up. Nobody is waited for: on a link without much delay, whoever has the
+    /// address answers while sessions are made ready.
     pub(super) fn check(&self) -> Result<(), DoorError> {
         let address = *self.address.ip();
+        if !lock(&self.state).links.is_up(&self.link)? {
+            return Err(DoorError::LinkDown(self.link.clone()));
+        }
         self.prober.answer(address).map_or(Ok(()), |by| Err(DoorError::InUse { address, by }))
     }
 
     /// Sees to it that connections can be made anew, and that nobody is sent a reset for those that will be.
     pub(super) fn prepare(&self) -> Result<(), DoorError> {
         let mut state = lock(&self.state);
-        if !state.links.is_up(&self.link)? {
-            return Err(DoorError::LinkDown(self.link.clone()));
-        }
         if state.has_address {
             return Ok(());
+        }
+        if !state.links.is_up(&self.link)? {
+            return Err(DoorError::LinkDown(self.link.clone()));
         }
         if state.deaf.is_none() {
             let failed = |source| DoorError::Listen { address: self.address, source };
