@@ -89,8 +89,20 @@ fn many_sessions_move_together() {
 }
 
 #[test]
+fn larger_states_are_carried_along() {
+    if !is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let rows = rows(&["--client", "many", "--sessions", "3", "--size", "40kB", "--state-size", "20KiB", "--runs", "1"]);
+    let [row] = rows.as_slice() else { panic!("{rows:?}") };
+    assert!(row.is_good() && row.moved == 3 && row.state_bytes >= 3 * 20 * 1024, "{row:?}");
+}
+
+#[test]
 fn settings_that_cannot_be_get_one_sentence() {
-    let refused: [(&[&str], &str); 6] = [
+    let refused: [(&[&str], &str); 7] = [
+        (&["--state-size", "1GiB"], "bytes of state"),
         (&["--deadline", "1ms"], "deadline"),
         (&["--size", "10"], "1 kB"),
         (&["--size", "10XB"], "unit"),

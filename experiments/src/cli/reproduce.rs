@@ -25,10 +25,11 @@ pub(super) struct Arguments {
 }
 
 /// The configs, in the order in which they are run. Live first: while the machine is cool and quiet.
-const CONFIGS: [(&str, &str); 12] = [
+const CONFIGS: [(&str, &str); 13] = [
     ("live", include_str!("../../configs/live.toml")),
     ("prediction", include_str!("../../configs/prediction.toml")),
     ("failover", include_str!("../../configs/failover.toml")),
+    ("overhead", include_str!("../../configs/overhead.toml")),
     ("scale", include_str!("../../configs/scale.toml")),
     ("false-positives", include_str!("../../configs/false-positives.toml")),
     ("accuracy", include_str!("../../configs/accuracy.toml")),
@@ -41,7 +42,7 @@ const CONFIGS: [(&str, &str); 12] = [
 ];
 
 /// Those that measure this machine.
-const LIVE: [&str; 4] = ["live", "prediction", "failover", "scale"];
+const LIVE: [&str; 5] = ["live", "prediction", "failover", "overhead", "scale"];
 
 pub(super) const TITLE: &str = "Back-Doors: results";
 

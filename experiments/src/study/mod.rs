@@ -15,6 +15,7 @@
 //! | [`recovery`] | sessions saved and lost, outage and its parts, bytes read | simulation |
 //! | [`remedies`] | takeover beside failover, restart and reboot: the outage, and the cost without failures | simulation |
 //! | [`live`] | detection and extraction on this machine, beside what the simulation says of it | real processes |
+//! | [`overhead`] | what State Boxes cost while nothing fails, beside what the model says of it | real processes |
 //! | [`prediction`] | false positives on this machine, beside what a recording and the simulation say of them | real processes |
 //! | [`failover`] | clients that go on at another node when theirs fails, and what each phase takes | real processes |
 //! | [`cases`] | what people complain about: who is accused wrongly, who is not found | simulation |
@@ -28,6 +29,7 @@ pub mod failover;
 mod limits;
 pub mod live;
 pub mod modes;
+pub mod overhead;
 mod pooled;
 mod precision;
 pub mod prediction;
@@ -211,6 +213,7 @@ kinds! {
     Cases: cases,
     Diagnosis: diagnosis,
     Failover: failover,
+    Overhead: overhead,
 }
 
 /// A study, read and checked.

@@ -5,7 +5,7 @@
 //! A row of the first table is one level, remedy and number of sessions; a row of the second, `NAME-cost`, one protection,
 //! size of state, and frequency of saving.
 
-mod cost;
+pub(super) mod cost;
 mod figures;
 
 use self::cost::{Cost, CostRow, Protection};

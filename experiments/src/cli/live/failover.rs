@@ -46,6 +46,10 @@ pub(super) struct Arguments {
     /// Connections of the client 'many'.
     #[arg(long, default_value_t = 200, value_name = "K")]
     sessions: u64,
+    /// Bytes of each session's state beyond what it needs, such as 4KiB: written with each commit, and compared by the node
+    /// that carries the session on.
+    #[arg(long, default_value = "0", value_name = "BYTES", value_parser = bytes)]
+    state_size: u64,
     /// Silence of the service or a session longer than this is a failure.
     #[arg(long, default_value = "100ms", value_name = "DURATION")]
     deadline: Nanos,
@@ -136,6 +140,7 @@ impl Arguments {
                         victim: *victim,
                         bytes: self.size.unwrap_or(default.bytes),
                         connections: self.sessions,
+                        state_size: usize::try_from(self.state_size).unwrap_or(usize::MAX),
                         deadline: self.deadline,
                         poll: self.poll,
                         detector: self.detector,

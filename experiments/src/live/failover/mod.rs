@@ -54,6 +54,7 @@ use super::detector::DetectorKind;
 use super::parts::PartError;
 use super::reach::{Card, Retry};
 use super::web::milestone::Milestone;
+use super::web::ballast::MAX_BALLAST_BYTES;
 use super::web::state::STATE_BYTES;
 use crate::interrupt::Interrupt;
 
@@ -184,6 +185,8 @@ pub struct FailoverConfig {
     pub bytes: u64,
     /// Connections of [`ClientKind::Many`].
     pub connections: u64,
+    /// Bytes of each session's state beyond what it needs.
+    pub state_size: usize,
     /// Deadline of the service and its sessions.
     pub deadline: Nanos,
     /// Time between the monitor's polls.
@@ -226,6 +229,7 @@ impl FailoverConfig {
                 ClientKind::Many => 500_000,
             },
             connections: 200,
+            state_size: 0,
             deadline: Nanos::from_millis(100),
             poll: Nanos::from_millis(1),
             detector: DetectorKind::default(),
@@ -258,7 +262,7 @@ impl FailoverConfig {
     }
 
     fn box_bytes(&self) -> usize {
-        STATE_BYTES
+        STATE_BYTES + self.state_size
     }
 
     /// Whether it can be run.
@@ -276,6 +280,9 @@ impl FailoverConfig {
         }
         if self.connections == 0 || self.connections > MAX_SESSIONS {
             return error(format!("{} connections: must be from 1 to {MAX_SESSIONS}", self.connections));
+        }
+        if self.state_size > MAX_BALLAST_BYTES {
+            return error(format!("{} bytes of state: must be at most {MAX_BALLAST_BYTES}", self.state_size));
         }
         if !(1000..=10_000_000_000).contains(&self.bytes) {
             return error(format!("a transfer of {} bytes: must be from 1 kB to 10 GB", self.bytes));

@@ -221,6 +221,7 @@ fn service(config: &FailoverConfig, agent: &Path, duty: Duty, part: ServicePart)
         agent: agent.to_owned(),
         deadline_ns: config.deadline.0,
         state_bytes: config.box_bytes(),
+        ballast: config.state_size,
         address: SERVICE,
         duty,
         service: part,

@@ -24,6 +24,7 @@
 
 mod around;
 mod asks;
+pub mod ballast;
 pub mod content;
 mod conversation;
 mod door;

@@ -42,8 +42,10 @@ pub struct Serve {
     pub agent: PathBuf,
     /// Deadline of the application and of each session, in ns.
     pub deadline_ns: u64,
-    /// Largest state of a session, in bytes: [`LEAST_STATE_BYTES`] or more.
+    /// Largest state of a session, in bytes: [`LEAST_STATE_BYTES`] and its ballast, or more.
     pub state_bytes: usize,
+    /// Bytes that each new session's state carries along for their size alone; `state_bytes` has room for them.
+    pub ballast: usize,
     /// Where its clients find it.
     pub address: SocketAddrV4,
     /// What it does.
@@ -125,6 +127,8 @@ pub(super) struct Shared {
     pub(super) worker: Option<Arc<Worker>>,
     pub(super) deadline: Nanos,
     state_bytes: usize,
+    /// Bytes that a new session's state carries along.
+    ballast: usize,
     /// Every answer takes the first.
     pub(super) locks: Arc<TwoLocks>,
     deadlock: AtomicBool,
@@ -142,6 +146,7 @@ impl Shared {
             worker: None,
             deadline,
             state_bytes,
+            ballast: 0,
             locks: Arc::default(),
             deadlock: AtomicBool::new(false),
             stick: AtomicBool::new(false),
@@ -194,10 +199,9 @@ impl Shared {
 
 /// Serves, or stands by, until the process ends. Takes [`WebOrder`]s, makes [`WebReport`]s.
 pub fn play(settings: &Serve, mut tell: impl FnMut(WebReport) -> io::Result<()>) -> Result<(), Box<dyn Error>> {
-    if settings.state_bytes < LEAST_STATE_BYTES {
-        return Err(
-            format!("a State Box of {} bytes: a session needs {LEAST_STATE_BYTES}", settings.state_bytes).into()
-        );
+    let least = LEAST_STATE_BYTES.saturating_add(settings.ballast);
+    if settings.state_bytes < least {
+        return Err(format!("a State Box of {} bytes: a session needs {least}", settings.state_bytes).into());
     }
     let deadline = Nanos(settings.deadline_ns);
     let (name, asked, worker) = match &settings.service {
@@ -206,7 +210,8 @@ pub fn play(settings: &Serve, mut tell: impl FnMut(WebReport) -> io::Result<()>)
         ServicePart::Worker { links } => (SERVICE_WORKER_NAME, None, Some(Arc::new(Worker::listen(links)?))),
     };
     let app = Node::connect(&settings.agent)?.register(name, deadline)?;
-    let shared = Shared { asked, worker, ..Shared::new(app, deadline, settings.state_bytes) };
+    let ballast = settings.ballast;
+    let shared = Shared { asked, worker, ballast, ..Shared::new(app, deadline, settings.state_bytes) };
     let shared = Arc::new(shared);
     match &settings.duty {
         Duty::Serve if shared.worker.is_some() => {}
@@ -295,5 +300,6 @@ pub(super) fn welcome(stream: TcpStream, shared: &Arc<Shared>) -> Result<(), Box
     stream.set_nonblocking(false)?;
     let number = shared.sessions.fetch_add(1, Ordering::Relaxed);
     let link = TcpSession::accept(&lock(&shared.app), stream, &format!("client {number}"), shared.config())?;
-    Ok(Conversation::begin(link, WebState::default(), shared.asks(), Arc::clone(shared))?)
+    let state = WebState::with_ballast(shared.ballast);
+    Ok(Conversation::begin(link, state, shared.asks(), Arc::clone(shared))?)
 }

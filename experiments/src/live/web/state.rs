@@ -7,7 +7,8 @@
 //! A State Box holds a state that [has room](WebState::has_room) whatever its client does next, in [`STATE_BYTES`]. Without
 //! room no further request is taken in, until the client has acknowledged some of what it was answered.
 //!
-//! In the box it is one line of JSON, and then the bytes of the head that was begun.
+//! In the box it is one line of JSON, then the bytes of the head that was begun, and then [ballast](super::ballast), if an
+//! experiment wants larger states.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::digest::common::hazmat::SerializableState;
 use sha2::{Digest, Sha256};
 
+use super::ballast::Ballast;
 use super::promised::Promised;
 use super::request::{self, MAX_CONTENT_BYTES, MAX_HEAD_BYTES, Request};
 
@@ -66,6 +68,9 @@ pub struct WebState {
     /// The first bytes of a request whose head is not whole.
     #[serde(skip)]
     begun: Vec<u8>,
+    /// What it carries along.
+    #[serde(default, skip_serializing_if = "Ballast::is_none")]
+    ballast: Ballast,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +86,12 @@ enum Doing {
 }
 
 impl WebState {
+    /// One that has done nothing yet, and carries so many bytes along; no more than
+    /// [`MAX_BALLAST_BYTES`](super::ballast::MAX_BALLAST_BYTES).
+    pub fn with_ballast(bytes: usize) -> Self {
+        WebState { ballast: Ballast::new(bytes), ..WebState::default() }
+    }
+
     /// Reads a state back. None at all is that of a session that has done nothing yet.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, WebError> {
         if bytes.is_empty() {
@@ -88,9 +99,10 @@ impl WebState {
         }
         let line = bytes.iter().position(|byte| *byte == b'\n');
         let line = line.ok_or_else(|| WebError::State("its first line does not end".into()))?;
-        let (json, begun) = (&bytes[..line], &bytes[line + 1..]);
+        let (json, rest) = (&bytes[..line], &bytes[line + 1..]);
         let state: WebState = serde_json::from_slice(json).map_err(|error| WebError::State(error.to_string()))?;
-        let state = WebState { begun: begun.to_vec(), ..state };
+        let begun = state.ballast.split_off(state.promised(), rest)?.to_vec();
+        let state = WebState { begun, ..state };
         state.check()?;
         Ok(state)
     }
@@ -102,6 +114,7 @@ impl WebState {
         let _ = serde_json::to_writer(&mut *bytes, self);
         bytes.push(b'\n');
         bytes.extend(&self.begun);
+        self.ballast.append(self.promised(), bytes);
     }
 
     fn check(&self) -> Result<(), WebError> {
@@ -159,7 +172,7 @@ impl WebState {
 
     /// Most bytes that it takes, with any part of a head.
     fn most_bytes(&self) -> usize {
-        EMPTY_BYTES + MAX_HEAD_BYTES + self.promised.iter().map(Promised::state_bytes).sum::<usize>()
+        EMPTY_BYTES + MAX_HEAD_BYTES + self.ballast.bytes() + self.promised.iter().map(Promised::state_bytes).sum::<usize>()
     }
 
     /// Promises the next piece of content.
@@ -458,10 +471,11 @@ mod tests {
     fn no_state_that_promised_nothing_takes_more_than_it_is_taken_for() {
         let (left, hash) = (u64::MAX, vec![0xff; Sha256::new().serialize().len()]);
         let doing = Doing::Receiving { left, hash };
-        let state = WebState { count: u64::MAX, doing, kept_from: u64::MAX, ..WebState::default() };
+        let ballast = Ballast::new(usize::MAX);
+        let state = WebState { count: u64::MAX, doing, kept_from: u64::MAX, ballast, ..WebState::default() };
         let mut bytes = Vec::new();
         state.to_bytes(&mut bytes);
-        assert!(bytes.len() <= EMPTY_BYTES, "{} bytes", bytes.len());
+        assert!(bytes.len() <= EMPTY_BYTES + ballast.bytes(), "{} bytes", bytes.len());
     }
 
     proptest! {
@@ -470,8 +484,10 @@ mod tests {
         fn a_state_fits_its_box(
             asked in proptest::collection::vec((0u8..4, any::<u16>()), 1..80),
             box_bytes in LEAST_STATE_BYTES..2 * STATE_BYTES,
+            ballast in prop_oneof![Just(0), 1usize..5000],
         ) {
-            let (mut state, mut bytes) = (WebState { count: u64::MAX >> 1, ..WebState::default() }, Vec::new());
+            let box_bytes = box_bytes + ballast;
+            let (mut state, mut bytes) = (WebState { count: u64::MAX >> 1, ..WebState::with_ballast(ballast) }, Vec::new());
             let mut input = Vec::new();
             for (what, number) in asked {
                 match what {
@@ -492,6 +508,8 @@ mod tests {
                     input.drain(..taken);
                     state.to_bytes(&mut bytes);
                     prop_assert!(bytes.len() <= state.most_bytes() && state.most_bytes() <= box_bytes);
+                    prop_assert!(bytes.len() >= ballast);
+                    prop_assert_eq!(WebState::from_bytes(&bytes)?, state.clone());
                     if !state.has_more() || !state.has_room(box_bytes) {
                         break;
                     }

@@ -68,11 +68,12 @@ row! {
 
 /// Means of one replication, per request, in microseconds.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Run {
+pub(in crate::study) struct Run {
     requests: u64,
-    request_us: f64,
-    added_request_us: f64,
-    added_cpu_us: f64,
+    pub(in crate::study) request_us: f64,
+    pub(in crate::study) added_request_us: f64,
+    pub(in crate::study) cpu_us: f64,
+    pub(in crate::study) added_cpu_us: f64,
     backup_cpu_us: f64,
 }
 
@@ -119,7 +120,7 @@ impl Cost {
 }
 
 /// One replication, and the same requests without protection.
-pub(super) fn measure(scenario: &Scenario, streams: &Streams) -> Result<Run, TaskError> {
+pub(in crate::study) fn measure(scenario: &Scenario, streams: &Streams) -> Result<Run, TaskError> {
     let mut bare = scenario.clone();
     (bare.workload.state_bytes, bare.workload.backup) = (None, None);
     let (with, without) = (overhead(scenario, streams)?, overhead(&bare, streams)?);
@@ -130,6 +131,7 @@ pub(super) fn measure(scenario: &Scenario, streams: &Streams) -> Result<Run, Tas
         requests: with.served_in.len() as u64,
         request_us: request(&with),
         added_request_us: request(&with) - request(&without),
+        cpu_us: cpu(&with),
         added_cpu_us: cpu(&with) - cpu(&without),
         backup_cpu_us: per_request(&with, with.backup_cpu.as_micros_f64()),
     })
