@@ -249,17 +249,17 @@ fn ratios(name: &str, summary: &Table) -> Option<Figure> {
     let mut figure = Figure::new(name)
         .title("A service with State Boxes beside the same without, while nothing fails")
         .caption(
-            "Throughput and median latency with State Boxes, in percent of those without, with 95% intervals over pairs of \
-             turns. Live: clients on this machine ask as fast as they are answered, and share its processors with the \
+            "Throughput and median latency with State Boxes, by those without, with 95% intervals over pairs of turns. Live: clients on this machine ask as fast as they are answered, and share its processors with the \
              service. Model: a request costs as much processor time as it did live without State Boxes, and a save what \
              the simulator assumes, a fixed time and one for each KiB. It leaves out the system calls by which a session \
              asks what its client has acknowledged and takes its input in twice, the agent that looks at each connection, \
              and what the state displaces from the caches: by these, live and model differ.",
         )
         .columns(2);
-    for (column, label) in [("throughput_ratio", "throughput"), ("latency_ratio", "latency")] {
-        let y = Axis::linear(format!("{label}, of that without")).percent();
-        let mut panel = Panel::new(Axis::log("state").unit("B"), y).title(label).horizontal_rule(1.0, "no cost");
+    let throughput = Axis::linear("throughput, of that without").percent();
+    let latency = Axis::log("latency, by that without");
+    for (column, y) in [("throughput_ratio", throughput), ("latency_ratio", latency)] {
+        let mut panel = Panel::new(Axis::log("state").unit("B"), y).horizontal_rule(1.0, "no cost");
         for (index, (every, rows)) in summary.groups("requests_per_save").into_iter().enumerate() {
             let often = if every == "1" { "every request".to_owned() } else { format!("every {every} requests") };
             for (offset, (kind, column)) in
