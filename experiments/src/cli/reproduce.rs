@@ -25,10 +25,11 @@ pub(super) struct Arguments {
 }
 
 /// The configs, in the order in which they are run. Live first: while the machine is cool and quiet.
-const CONFIGS: [(&str, &str); 13] = [
+const CONFIGS: [(&str, &str); 14] = [
     ("live", include_str!("../../configs/live.toml")),
     ("prediction", include_str!("../../configs/prediction.toml")),
     ("failover", include_str!("../../configs/failover.toml")),
+    ("takeover-phases", include_str!("../../configs/takeover-phases.toml")),
     ("overhead", include_str!("../../configs/overhead.toml")),
     ("scale", include_str!("../../configs/scale.toml")),
     ("false-positives", include_str!("../../configs/false-positives.toml")),
@@ -42,14 +43,17 @@ const CONFIGS: [(&str, &str); 13] = [
 ];
 
 /// Those that measure this machine.
-const LIVE: [&str; 5] = ["live", "prediction", "failover", "overhead", "scale"];
+const LIVE: [&str; 6] = ["live", "prediction", "failover", "takeover-phases", "overhead", "scale"];
+/// Those of these that need networks of their own.
+const WITH_NETWORKS: [&str; 2] = ["failover", "takeover-phases"];
 
 pub(super) const TITLE: &str = "Back-Doors: results";
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let no_failover = if arguments.no_live { None } else { failover::missing() };
-    let left_out =
-        |name: &str| arguments.no_live && LIVE.contains(&name) || name == "failover" && no_failover.is_some();
+    let no_networks = if arguments.no_live { None } else { failover::missing() };
+    let left_out = |name: &str| {
+        arguments.no_live && LIVE.contains(&name) || no_networks.is_some() && WITH_NETWORKS.contains(&name)
+    };
     let wanted = CONFIGS.iter().filter(|(name, _)| !left_out(name));
     let wanted = wanted
         .map(|(name, text)| Study::parse(name, &format!("experiments/configs/{name}.toml"), text))
@@ -57,8 +61,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let here = Here { only_simulated: arguments.no_live, ..Here::current()? };
     let plan = Plan::make(&arguments.soft_roce, &here, arguments.options.profile())?;
     studies::run(&wanted, TITLE, "results", &arguments.options, Some(plan))?;
-    if let Some(why) = no_failover {
-        crate::say::out(&format!("Failover: skipped: {why}\n"))?;
+    if let Some(why) = no_networks {
+        crate::say::out(&format!("Failover and the phases of takeovers: skipped: {why}\n"))?;
     }
     Ok(())
 }

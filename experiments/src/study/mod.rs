@@ -18,6 +18,7 @@
 //! | [`overhead`] | what State Boxes cost while nothing fails, beside what the model says of it | real processes |
 //! | [`prediction`] | false positives on this machine, beside what a recording and the simulation say of them | real processes |
 //! | [`failover`] | clients that go on at another node when theirs fails, and what each phase takes | real processes |
+//! | [`phases`] | what each phase of a takeover takes, beside the simulation of it | real processes |
 //! | [`cases`] | what people complain about: who is accused wrongly, who is not found | simulation |
 //! | [`scale`] | how many nodes and entities one monitor can watch | real memory on this machine |
 
@@ -30,6 +31,7 @@ mod limits;
 pub mod live;
 pub mod modes;
 pub mod overhead;
+pub mod phases;
 mod pooled;
 mod precision;
 pub mod prediction;
@@ -214,6 +216,7 @@ kinds! {
     Diagnosis: diagnosis,
     Failover: failover,
     Overhead: overhead,
+    Phases: phases,
 }
 
 /// A study, read and checked.

@@ -317,7 +317,11 @@ mod tests {
     #[test]
     fn a_request_costs_the_time_of_the_processors_that_its_clients_keep_busy() {
         for (clients, processors, expected) in [(4, 2, 20_000), (4, 64, 40_000), (1, 2, 10_000)] {
-            assert_eq!(service_work(&report(1e5, clients), processors), Some(Nanos(expected)), "{clients} {processors}");
+            assert_eq!(
+                service_work(&report(1e5, clients), processors),
+                Some(Nanos(expected)),
+                "{clients} {processors}"
+            );
         }
         assert_eq!(service_work(&report(0.0, 4), 2), None, "nobody was answered");
     }

@@ -53,8 +53,8 @@ use serde::{Deserialize, Serialize};
 use super::detector::DetectorKind;
 use super::parts::PartError;
 use super::reach::{Card, Retry};
-use super::web::milestone::Milestone;
 use super::web::ballast::MAX_BALLAST_BYTES;
+use super::web::milestone::Milestone;
 use super::web::state::STATE_BYTES;
 use crate::interrupt::Interrupt;
 

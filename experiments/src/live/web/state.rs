@@ -172,7 +172,10 @@ impl WebState {
 
     /// Most bytes that it takes, with any part of a head.
     fn most_bytes(&self) -> usize {
-        EMPTY_BYTES + MAX_HEAD_BYTES + self.ballast.bytes() + self.promised.iter().map(Promised::state_bytes).sum::<usize>()
+        EMPTY_BYTES
+            + MAX_HEAD_BYTES
+            + self.ballast.bytes()
+            + self.promised.iter().map(Promised::state_bytes).sum::<usize>()
     }
 
     /// Promises the next piece of content.
