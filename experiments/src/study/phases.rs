@@ -30,6 +30,9 @@ use backdoor_sim::dist::Dist;
 use backdoor_sim::streams::Streams;
 use serde::{Deserialize, Serialize};
 
+/// Fewest bytes that a client asks for: a dozen answers.
+const LEAST_BYTES: u64 = 1000;
+
 /// A study of phases.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,8 +46,8 @@ pub(super) struct Config {
     sessions: Values<u64>,
     /// Bytes of each session's state beyond what it needs.
     state_size: Values<u64>,
-    /// That each client asks for, about.
-    bytes_per_session: u64,
+    /// That all clients together ask for, about; each asks for [`LEAST_BYTES`] at least.
+    bytes: u64,
     deadline: Span,
     poll: Span,
     runs: u32,
@@ -215,7 +218,7 @@ impl Config {
         FailoverConfig {
             connections: swept.sessions,
             state_size: usize::try_from(swept.state_size).unwrap_or(usize::MAX),
-            bytes: self.bytes_per_session.saturating_mul(swept.sessions),
+            bytes: self.bytes.max(LEAST_BYTES.saturating_mul(swept.sessions)),
             deadline: self.deadline.0,
             poll: self.poll.0,
             runs: self.full(profile).and_then(|full| full.runs).unwrap_or(self.runs),

