@@ -88,6 +88,46 @@ duration = "2s"
 runs = 2
 "#;
 
+const OVERHEAD: &str = r#"study = "overhead"
+title = "t"
+summary = "s"
+state_bytes = [64]
+requests_per_save = [1]
+clients = 1
+pairs = 2
+turn = "10ms"
+[simulation]
+replications = 2
+duration = "1s"
+[simulation.scenario]
+request_interval = "exp:200ms"
+[full]
+pairs = 3
+"#;
+
+const PHASES: &str = r#"study = "phases"
+title = "t"
+summary = "s"
+failure = "sigstop"
+sessions = [1]
+state_size = [0]
+bytes = 1000
+deadline = "100ms"
+poll = "1ms"
+runs = 2
+[levels]
+failures = ["cut"]
+sessions = 1
+state_size = 0
+[simulation]
+replications = 2
+fence = "const:1ms"
+[simulation.scenario]
+request_interval = "exp:200ms"
+[full]
+runs = 3
+"#;
+
 const DETECTORS: &str = r#"study = "detectors"
 title = "t"
 summary = "s"
@@ -126,7 +166,7 @@ fn refused(config: &str, line: &str, by: &str) -> String {
 
 #[test]
 fn the_configs_themselves_are_good() {
-    for config in [DETECTION, RECOVERY, REMEDIES, DIAGNOSIS, LIVE, DETECTORS] {
+    for config in [DETECTION, RECOVERY, REMEDIES, DIAGNOSIS, LIVE, OVERHEAD, PHASES, DETECTORS] {
         Study::parse("c", "c.toml", config).unwrap();
     }
 }
@@ -139,6 +179,8 @@ fn typos_in_every_table() {
         (REMEDIES, &["", "assumed", "cost", "scenario", "full"]),
         (DIAGNOSIS, &["", "scenario", "full"]),
         (LIVE, &["", "simulation", "simulation.scenario", "full"]),
+        (OVERHEAD, &["", "simulation", "simulation.scenario", "full"]),
+        (PHASES, &["", "levels", "simulation", "simulation.scenario", "full"]),
         (DETECTORS, &["", "compared", "detectors.deadline", "detectors.satzger", "scenario", "full"]),
     ] {
         for table in tables {
