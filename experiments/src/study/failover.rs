@@ -6,10 +6,12 @@ use super::row::row;
 use super::{Context, Presentation, Profile, StudyError, limits};
 use crate::config::{self, ConfigError, OneOrMany, Span};
 use crate::figures::{Axis, Figure, Panel, Point, Series};
-use crate::live::failover::{self, ClientKind, FailoverConfig, FailoverError, FailoverFailure, FailoverRow};
+use crate::live::failover::{
+    self, ClientKind, FailoverConfig, FailoverError, FailoverFailure, FailoverReport, FailoverRow,
+};
 use crate::results::{ResultsDir, Table};
 use crate::runner::{Task, TaskError};
-use crate::stats;
+use crate::stats::{self, Estimate};
 use serde::{Deserialize, Serialize};
 
 /// A failover study.
@@ -138,17 +140,8 @@ impl Config {
         let swept = *task.point;
         let base = FailoverConfig { seed, ..FailoverConfig::of(swept.client, swept.failure)? };
         let config = self.experiment(&swept, context.profile, base);
-        let report = match failover::run(&config, context.interrupt, &mut |_| {}) {
-            Err(FailoverError::Interrupted { .. }) => {
-                task.check()?;
-                return Err("interrupted".into());
-            }
-            outcome => outcome?,
-        };
-        let median = |of: fn(&FailoverRow) -> Option<f64>| {
-            let mut values: Vec<f64> = report.rows.iter().filter_map(of).collect();
-            stats::quantile(&mut values, 0.5)
-        };
+        let report = measure(&config, context, task)?;
+        let median = |of| median(&report.rows, of);
         let summary = Summary {
             client: swept.client.name().to_owned(),
             failure: swept.failure.name().to_owned(),
@@ -173,6 +166,27 @@ impl Config {
         let tables = vec![(format!("{name}-summary.csv"), summary), (format!("{name}.csv"), runs)];
         Ok(Presentation { figures: vec![figure], tables })
     }
+}
+
+/// The runs of a point.
+pub(super) fn measure<P>(
+    config: &FailoverConfig,
+    context: &Context<'_>,
+    task: &Task<'_, P>,
+) -> Result<FailoverReport, TaskError> {
+    match failover::run(config, context.interrupt, &mut |_| {}) {
+        Err(FailoverError::Interrupted { .. }) => {
+            task.check()?;
+            Err("interrupted".into())
+        }
+        outcome => Ok(outcome?),
+    }
+}
+
+/// The median over runs of what they have measured.
+pub(super) fn median(rows: &[FailoverRow], of: fn(&FailoverRow) -> Option<f64>) -> Option<Estimate> {
+    let mut values: Vec<f64> = rows.iter().filter_map(of).collect();
+    stats::quantile(&mut values, 0.5)
 }
 
 /// What a client waits for: a panel for each client, over the failures.

@@ -337,3 +337,13 @@ impl Full {
         }
     }
 }
+
+/// Asserts that a config is refused in which `line` is replaced by `by`, and that the complaint says `what`.
+#[cfg(test)]
+#[track_caller]
+fn assert_refused(config: &str, line: &str, by: &str, what: &str) {
+    assert!(config.contains(line), "{line}");
+    let text = config.replacen(line, by, 1);
+    let message = Study::parse("c", "c.toml", &text).expect_err(by).to_string();
+    assert!(message.contains(what), "{by}: {message}");
+}

@@ -278,7 +278,7 @@ fn ratios(name: &str, summary: &Table) -> Option<Figure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::study::Study;
+    use crate::study::assert_refused;
 
     const SHIPPED: &str = include_str!("../../configs/overhead.toml");
 
@@ -307,10 +307,7 @@ mod tests {
             ("replications = 3", "replications = 0", "simulation.replications: must be"),
             ("request_interval =", "state_bytes = 5\nrequest_interval =", "this kind of study sets it outside"),
         ] {
-            assert!(SHIPPED.contains(line), "{line}");
-            let text = SHIPPED.replacen(line, by, 1);
-            let message = Study::parse("c", "c.toml", &text).expect_err(by).to_string();
-            assert!(message.contains(what), "{by}: {message}");
+            assert_refused(SHIPPED, line, by, what);
         }
     }
 

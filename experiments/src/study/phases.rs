@@ -14,12 +14,12 @@ mod figures;
 
 use super::row::row;
 use super::scenario::{FaultConfig, ScenarioConfig, complain};
-use super::{Context, Presentation, Profile, StudyError, limits, replicate};
+use super::{Context, Presentation, Profile, StudyError, failover, limits, replicate};
 use crate::config::{self, Axis as Values, ConfigError, OneOrMany, Span};
-use crate::live::failover::{self, ClientKind, FailoverConfig, FailoverError, FailoverFailure, FailoverRow};
+use crate::live::failover::{ClientKind, FailoverConfig, FailoverFailure, FailoverRow};
 use crate::results::{ResultsDir, Table};
 use crate::runner::{Task, TaskError};
-use crate::stats::{self, Estimate};
+use crate::stats;
 use backdoor_core::Nanos;
 use backdoor_core::monitor::MonitorConfig;
 use backdoor_core::progress_box::FailureLevel;
@@ -266,13 +266,7 @@ impl Config {
         let seed = context.dir.manifest().seed;
         let base = FailoverConfig { seed, ..FailoverConfig::of(ClientKind::Many, swept.failure)? };
         let experiment = self.experiment(&swept, context.profile, base);
-        let report = match failover::run(&experiment, context.interrupt, &mut |_| {}) {
-            Err(FailoverError::Interrupted { .. }) => {
-                task.check()?;
-                return Err("interrupted".into());
-            }
-            outcome => outcome?,
-        };
+        let report = failover::measure(&experiment, context, task)?;
         let state_bytes = state_bytes(&report.rows);
         let scenario = self.scenario(&swept, state_bytes.max(1));
         let options =
@@ -318,10 +312,10 @@ fn state_bytes(rows: &[FailoverRow]) -> u64 {
 }
 
 fn summary(swept: &Swept, state_bytes: u64, rows: &[FailoverRow], simulated: &[Phases]) -> Summary {
-    let median = |mut values: Vec<f64>| stats::quantile(&mut values, 0.5);
-    let live = |of: fn(&FailoverRow) -> Option<f64>| median(rows.iter().filter_map(of).collect());
-    let model = |of: fn(&Phases) -> Nanos| -> Option<Estimate> {
-        median(simulated.iter().map(|phases| of(phases).as_millis_f64()).collect())
+    let live = |of| failover::median(rows, of);
+    let model = |of: fn(&Phases) -> Nanos| {
+        let mut values: Vec<f64> = simulated.iter().map(|phases| of(phases).as_millis_f64()).collect();
+        stats::quantile(&mut values, 0.5)
     };
     Summary {
         compared_by: if swept.of_levels { "levels" } else { "sessions" }.to_owned(),
@@ -347,7 +341,7 @@ fn summary(swept: &Swept, state_bytes: u64, rows: &[FailoverRow], simulated: &[P
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::study::Study;
+    use crate::study::assert_refused;
     use backdoor_sim::streams::StreamKey;
 
     const SHIPPED: &str = include_str!("../../configs/takeover-phases.toml");
@@ -373,10 +367,7 @@ mod tests {
             ("tick_interval =", "sessions = 5\ntick_interval =", "this kind of study sets it outside"),
             ("tick_interval =", "duration = '5s'\ntick_interval =", "each run ends when"),
         ] {
-            assert!(SHIPPED.contains(line), "{line}");
-            let text = SHIPPED.replacen(line, by, 1);
-            let message = Study::parse("c", "c.toml", &text).expect_err(by).to_string();
-            assert!(message.contains(what), "{by}: {message}");
+            assert_refused(SHIPPED, line, by, what);
         }
     }
 
