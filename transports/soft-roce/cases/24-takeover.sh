@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # what: a client's session goes on in the other guest: its State Box comes by RDMA READ, its claim by compare-and-swap
-# limit: 60s
+# limit: 90s
 
 # Clients' traffic takes the other cable, for that one is cut to fence the node. What its kernel had acknowledged and its
 # service had not read, the mirror knows.
@@ -8,8 +8,8 @@ addresses='10.0.0.2/24 10.0.0.10/32'
 for address in $addresses; do
     on_node ip address add "$address" dev control || fail "the node did not take the address $address"
 done
-backdoor live failover --on "$STAGE" --through control --client keep-alive --mirror --failure sigstop,sigkill --size 2MB --runs 1 \
-    --deadline 500ms --poll 5ms --format csv --quiet >"$OUT/failover.csv" || fail "live failover ended with status $?"
+backdoor live failover --on "$STAGE" --through control --client keep-alive --mirror --failure sigstop,sigkill --size 6MB \
+    --runs 1 --deadline 500ms --poll 5ms --format csv --quiet >"$OUT/failover.csv" || fail "live failover ended with status $?"
 cat "$OUT/failover.csv"
 for address in $addresses; do
     on_node ip address del "$address" dev control
