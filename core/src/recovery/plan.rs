@@ -1,5 +1,6 @@
 //! From a failure to a plan: which sessions to carry on elsewhere, and what else to do at the node.
 
+use crate::Nanos;
 use crate::detector::Detector;
 use crate::diagnosis::{Cause, Failure};
 use crate::monitor::Monitor;
@@ -14,6 +15,8 @@ pub enum NodeAction {
     RestartApplication(Slot),
     /// Reboot the node.
     RebootNode,
+    /// Offer it no sessions, and keep its clients from it, for so long.
+    ExcludeNode(Nanos),
 }
 
 /// A session that lost service.

@@ -261,6 +261,7 @@ pub const fn action_name(action: NodeAction) -> &'static str {
         NodeAction::None => "none",
         NodeAction::RestartApplication(_) => "restart_application",
         NodeAction::RebootNode => "reboot_node",
+        NodeAction::ExcludeNode(_) => "exclude_node",
     }
 }
 
