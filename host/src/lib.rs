@@ -81,6 +81,7 @@ pub mod attach;
 pub mod clock;
 pub mod mirror;
 pub mod net;
+pub mod process;
 pub mod protocol;
 mod regions;
 #[cfg(feature = "verbs")]

@@ -5,9 +5,10 @@
 //!
 //! | request | from | answer | descriptors |
 //! |---|---|---|---|
-//! | `{"version":4,"request":"attach"}` | monitor | `attached` | hook table, Progress Box, State Boxes: read-only; claims: writable |
-//! | `{"version":4,"request":"register","name":"kv","deadline_ns":20000000}` | application | `registered` | Progress Box, State Boxes: writable; claims: read-only |
+//! | `{"version":5,"request":"attach"}` | monitor | `attached` | hook table, Progress Box, State Boxes: read-only; claims: writable |
+//! | `{"version":5,"request":"register","name":"kv","deadline_ns":20000000}` | application | `registered` | Progress Box, State Boxes: writable; claims: read-only |
 //! | `{…"request":"open_session","application":4,"name":"client 7","deadline_ns":…,"state_bytes":4096}` | application | `session_opened` | |
+//! | `{…"request":"adopt_orphan","application":4}` | application | `session_opened` or `no_orphan` | the session's socket |
 //! | `{…"request":"watch_queue","slot":5,"keep":true}` and a socket | application | `done` | |
 //! | `{…"request":"queues","session":3}` | taker | `queues` | what the queues hold |
 //! | `{…"request":"let_go","session":3}` | taker | `done` | |
@@ -28,6 +29,11 @@
 //! other requests is closed. If it is to `keep` the socket, the agent does so when the application dies, so that its client
 //! is not told, for as long as the agent is configured to: somebody may carry the connection on.
 //!
+//! `adopt_orphan` is for an application that was started again: it gets the next session that a process of the same name left
+//! when it died, in the State Box that the session has, and a descriptor of its connection. A session is left that is kept,
+//! whose process has ended by the kernel's word, and that nobody has claimed. While such a process is about to end, the
+//! request is refused: ask again.
+//!
 //! `queues` is for whoever takes a session over: what its kept TCP connection holds, as it is now. It is refused as long as
 //! the session may be given back (its claim word says *unclaimed* or *claimed*), for the connection pauses meanwhile, and
 //! its owner's calls may fail. `let_go` closes what the agent keeps of it, in silence and under the same condition: the
@@ -44,7 +50,7 @@ use serde::{Deserialize, Serialize};
 use crate::tcp::Queues;
 
 /// Version of the packets.
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;
 /// Longest packet.
 pub const MAX_PACKET_BYTES: usize = 4096;
 /// Most descriptors in one packet.
@@ -94,6 +100,11 @@ pub enum Request {
         deadline_ns: u64,
         /// Largest state that it will commit.
         state_bytes: u64,
+    },
+    /// A registered application wants to go on with a session that a dead process of the same name left.
+    AdoptOrphan {
+        /// The application's slot.
+        application: u32,
     },
     /// With a socket: what waits in it is work of an application or session.
     WatchQueue {
@@ -146,7 +157,8 @@ pub enum Answer {
         /// What the descriptors are.
         regions: Vec<Region>,
     },
-    /// To `open_session`. The State Box is formatted already.
+    /// To `open_session`: the State Box is formatted already. To `adopt_orphan`: it is as its last writer left it, and the
+    /// descriptor is the session's socket.
     SessionOpened {
         /// The session's slot in the Progress Box.
         slot: u32,
@@ -160,6 +172,11 @@ pub enum Answer {
         words: u64,
         /// Index of its claim word.
         claim: u32,
+    },
+    /// To `adopt_orphan`: there is none (any more).
+    NoOrphan {
+        /// Sessions that were left and are not handed on: they are claimed, have no connection, or their process lives.
+        withheld: u64,
     },
     /// To `queues`. The descriptor is a file with the unread input, and then the unacknowledged output.
     Queues(QueuesOf),
@@ -275,6 +292,8 @@ pub enum Reason {
     NotYours,
     /// The session is its owner's, or may be given back.
     NotClaimed,
+    /// It can't be answered yet: ask again.
+    NotYet,
     /// The agent itself failed.
     Internal,
 }
@@ -337,6 +356,7 @@ mod tests {
             Request::Register { name: "kv \"ü\"".into(), deadline_ns: u64::MAX },
             Request::OpenSession { application: 4, name: String::new(), deadline_ns: 1, state_bytes: 9 },
             Request::WatchQueue { slot: 5, keep: true },
+            Request::AdoptOrphan { application: 4 },
             Request::Queues { session: 3 },
             Request::Depart { application: 7 },
         ] {
@@ -348,11 +368,11 @@ mod tests {
 
     #[test]
     fn the_documented_packets_are_read() {
-        let attach: Request = decode(br#"{"version":4,"request":"attach"}"#).unwrap();
+        let attach: Request = decode(br#"{"version":5,"request":"attach"}"#).unwrap();
         assert_eq!(attach, Request::Attach {});
-        let revoke: Request = decode(br#"{"version":4,"request":"revoke","region":3}"#).unwrap();
+        let revoke: Request = decode(br#"{"version":5,"request":"revoke","region":3}"#).unwrap();
         assert_eq!(revoke, Request::Revoke { region: STATE_BOXES.0 });
-        let register = decode(br#"{"version":4,"request":"register","name":"kv","deadline_ns":20000000}"#);
+        let register = decode(br#"{"version":5,"request":"register","name":"kv","deadline_ns":20000000}"#);
         assert_eq!(register, Ok(Request::Register { name: "kv".into(), deadline_ns: 20_000_000 }));
     }
 
@@ -360,7 +380,7 @@ mod tests {
     fn the_version_is_looked_at_first() {
         let error = decode::<Request>(br#"{"version":1,"request":"dance","partners":[1]}"#).unwrap_err();
         assert_eq!(error, PacketError::WrongVersion { found: 1 });
-        assert!(error.to_string().contains("version 4") && error.to_string().contains("version 1"), "{error}");
+        assert!(error.to_string().contains("version 5") && error.to_string().contains("version 1"), "{error}");
     }
 
     proptest! {

@@ -31,6 +31,9 @@
 //! is an end of it and keeps its rule, that nothing leaves before it is committed; its module says why the two boxes fit
 //! together, though they are read one after the other. [`Frame`] is what goes over the connection.
 //!
+//! # When only the process has died
+//! If the node lives and only the process has died, the socket itself goes on, and [`go_on`] decides where.
+//!
 //! ```
 //! use backdoor_core::channels::{Channel, ChannelId, IpcEnd, LinkId, SessionPayload};
 //! let mut to_cache = IpcEnd::new(LinkId(0x5eed));
@@ -50,6 +53,7 @@ mod bytes;
 mod error;
 mod frame;
 mod ipc;
+mod kept;
 mod link;
 pub mod mirror;
 mod payload;
@@ -60,6 +64,7 @@ mod tcp;
 pub use error::ChannelError;
 pub use frame::{Frame, FrameError, MAX_FRAME_BYTES, MAX_MESSAGE_BYTES};
 pub use ipc::{Arrival, IpcState, LinkId, Messages, Outbox};
+pub use kept::{GoOn, KeptSocket, go_on};
 pub use link::{Greeting, IpcEnd, LinkError};
 pub use payload::{Channel, ChannelId, Channels, MAX_CHANNELS, SessionPayload, encoded_len};
 pub use resume::{Input, KernelQueues, Resume, ResumeError, resume};

@@ -22,6 +22,7 @@ use super::AgentConfig;
 use super::elsewhere::{Elsewhere, OfferError};
 use super::gauges::{self, Gauge};
 use super::memory::NodeMemory;
+use super::process::Process;
 use super::registry::{ConnectionId, Refusal, Registry};
 use super::socket::Listener;
 use crate::clock;
@@ -211,7 +212,8 @@ impl EventLoop {
                 (Answer::Done {}, Vec::new())
             }
             Request::Register { name, deadline_ns } => {
-                let slot = self.registry.register(peer.id, peer.process, &name, Nanos(deadline_ns), now)?;
+                let slot =
+                    self.registry.register(peer.id, Process::of(peer.process), &name, Nanos(deadline_ns), now)?;
                 let liveness_word = self.registry.liveness_index(slot) as u64;
                 let (regions, descriptors): (Vec<Region>, _) = self.memory.for_application();
                 (Answer::Registered { incarnation, application: slot.0, liveness_word, regions }, descriptors)
@@ -221,6 +223,10 @@ impl EventLoop {
                 let application = Slot(application);
                 let opened = self.registry.open_session(peer.id, application, &name, deadline, state_bytes, now)?;
                 (opened, Vec::new())
+            }
+            Request::AdoptOrphan { application } => {
+                let (answer, socket) = self.registry.adopt_orphan(peer.id, Slot(application))?;
+                (answer, socket.into_iter().collect())
             }
             Request::WatchQueue { slot, keep } => {
                 let wrong = |what: &str| Refusal(Reason::Invalid, format!("{what} came with it: send one socket"));

@@ -9,6 +9,7 @@ mod elsewhere;
 mod event_loop;
 mod gauges;
 mod memory;
+mod process;
 mod queues;
 mod registry;
 #[cfg(feature = "verbs")]

@@ -5,6 +5,7 @@
 //! its thread unwinds is left as it is, for a monitor to find.
 
 mod claim;
+mod orphan;
 
 use std::fs::File;
 use std::io::Read;
@@ -15,9 +16,10 @@ use std::time::Duration;
 
 use backdoor_core::Nanos;
 use backdoor_core::progress_box::{Counter, Slot};
-use backdoor_core::state_box::{CommitError, StateBox, StateBoxError};
+use backdoor_core::state_box::{CommitError, StateBox, StateBoxError, StateBoxView};
 use backdoor_core::takeover::{Doubt, Duty, Ownership};
 use backdoor_core::transport::RegionKey;
+use backdoor_core::words::copy_of;
 use backdoor_transports::shm::{MapError, ReadOnlyWords, SharedWord, SharedWords};
 
 use crate::clock;
@@ -26,6 +28,7 @@ use crate::regions::Received;
 use crate::tcp::{MAX_REFILL_BYTES, Queues};
 use crate::wire::{Connection, ConnectionError};
 use claim::ReadOnlyClaim;
+pub use orphan::{Left, Orphan};
 
 /// Time between two looks at the claim word of a session in doubt.
 pub(crate) const LOOK_AGAIN: Nanos = Nanos::from_micros(500);
@@ -220,15 +223,24 @@ impl App {
             deadline_ns: deadline.0,
             state_bytes: state_bytes as u64,
         })?;
-        let Answer::SessionOpened { slot, liveness_word, session, offset, words, claim } = answer else {
-            return Err(link.no_agent(format!("answered {answer:?} to the opening of a session")).into());
+        self.session(&answer)
+    }
+
+    /// The session that the agent has given.
+    fn session(&self, answer: &Answer) -> Result<Session, AppError> {
+        let link = &self.shared.link;
+        let Answer::SessionOpened { slot, liveness_word, session, offset, words, claim } = *answer else {
+            return Err(link.no_agent(format!("answered {answer:?} to a request for a session")).into());
         };
         let nonsense = || link.no_agent("the State Box that it gave lies outside its memory".into());
         let end = offset.checked_add(words).filter(|end| *end <= self.shared.states.len() as u64);
         let end = end.ok_or_else(nonsense)?;
         let memory = self.shared.states.slice(offset as usize..end as usize);
         let claim = ReadOnlyClaim::new(self.shared.claims.clone(), claim as usize).ok_or_else(nonsense)?;
-        let state = StateBox::resume(memory, claim)?;
+        let state = StateBox::resume(memory, claim).inspect_err(|_| {
+            // It is this application's, and nobody will serve it.
+            let _ = link.notify(&Request::CloseSession { session });
+        })?;
         let counter = self.shared.counter(liveness_word)?;
         Ok(Session { number: session, slot: Slot(slot), counter, state, shared: Arc::clone(&self.shared) })
     }
@@ -308,6 +320,16 @@ impl Session {
                 }
                 result => return result,
             }
+        }
+    }
+
+    /// What was committed last; empty if nothing was.
+    pub(crate) fn committed(&self) -> Result<Vec<u8>, StateBoxError> {
+        let copy = copy_of(self.state.memory());
+        match StateBoxView::read(&copy)?.committed() {
+            Ok(committed) => Ok(committed.payload.to_vec()),
+            Err(StateBoxError::Empty) => Ok(Vec::new()),
+            Err(error) => Err(error),
         }
     }
 

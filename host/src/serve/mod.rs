@@ -63,10 +63,27 @@
 //! prepared.speak()
 //! # }
 //! ```
+//!
+//! # The same node
+//! A service that was started again, after its process had died or was ended, goes on with what that process left. The agent
+//! has kept connections and State Boxes, so nothing is made anew:
+//!
+//! ```no_run
+//! # use backdoor_host::app::{App, Left};
+//! # use backdoor_host::serve::*;
+//! # fn start_again(app: &App, config: SessionConfig) -> Result<(), Box<dyn std::error::Error>> {
+//! while let Left::Session(left) = app.adopt_orphan()? {
+//!     let session = TcpSession::readopt(*left, config, |_| Vec::new())?.go_on()?;
+//!     // It is served as if nothing had happened.
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 mod adopt;
 mod ipc;
 mod progress;
+mod readopt;
 mod session;
 mod waiting;
 
@@ -84,6 +101,7 @@ pub use adopt::PreparedSession;
 pub use ipc::{
     Breaker, Greeted, Incoming, IpcChannel, IpcConfig, IpcError, IpcListener, IpcSession, PEER, Received, new_link,
 };
+pub use readopt::ReadoptedSession;
 pub use session::TcpSession;
 
 /// The connection to the client in a session's payload.

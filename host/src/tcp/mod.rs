@@ -13,6 +13,7 @@
 //! * [`birth`] right after accept, once: what can't be known later. 10 and 15 µs in the medians of two runs of 1000, over
 //!   loopback on a virtual machine with 2 processors (`what_it_costs` in `tests/tcp_takeover.rs`).
 //! * [`queues`] of a connection whose process is stopped or dead, by anybody who holds its socket.
+//! * [`standing`] of one whose process was replaced by another on the same node, which goes on with the very socket.
 //! * [`recreate`] in the calling thread's network namespace. Nothing is sent before [`SilentSocket::speak`], nor ever if it
 //!   is dropped.
 //! * [`silence`] is for a connection that is another's now: it closes without FIN or RST, which its client would take for
@@ -28,6 +29,7 @@ mod options;
 mod queues;
 mod recreate;
 mod repair;
+mod standing;
 
 use std::io;
 use std::net::SocketAddrV4;
@@ -41,6 +43,7 @@ pub use deaf::DeafListener;
 pub use queues::{Queues, queues};
 pub(crate) use recreate::send_now;
 pub use recreate::{MAX_REFILL_BYTES, SilentSocket, recreate};
+pub use standing::standing;
 
 use options::{Amount, Number};
 use repair::Repair;

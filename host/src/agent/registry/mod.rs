@@ -7,9 +7,10 @@
 //! ```
 //!
 //! A session that somebody has claimed is kept in the same way when it is closed: whoever takes it over may still be reading
-//! it. [`room`] is what entities take and give back, [`connections`] the sockets that are held for them.
+//! it. What a process that died has left, a new one of the same application [takes up](orphans). [`room`] is what entities take and give back, [`connections`] the sockets that are held for them.
 
 mod connections;
+mod orphans;
 mod room;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use backdoor_transports::shm::{ReadOnlyWords, SharedWord, SharedWords};
 use super::AgentConfig;
 use super::arena::Arena;
 use super::memory::Mapped;
+use super::process::Process;
 use super::queues::{Farewell, Queues as HeldQueues};
 use crate::protocol::{Answer, Reason, Status};
 
@@ -43,6 +45,8 @@ impl From<Refusal> for Answer {
 
 #[derive(Debug)]
 struct Application {
+    /// Who registered it.
+    process: Process,
     /// `None` once the connection is lost.
     connection: Option<ConnectionId>,
     orphaned: Option<Nanos>,
@@ -113,7 +117,7 @@ impl Registry {
     pub(super) fn register(
         &mut self,
         connection: ConnectionId,
-        process: u64,
+        process: Process,
         name: &str,
         deadline: Nanos,
         now: Nanos,
@@ -121,9 +125,9 @@ impl Registry {
         check_deadline(deadline)?;
         let mut record = EntityRecord::new(name, FailureLevel::Application, deadline);
         record.parent = self.system;
-        record.process = process;
+        record.process = process.id();
         let slot = self.with_room(now, |registry| registry.progress.add(record).map_err(full))?;
-        self.applications.insert(slot, Application { connection: Some(connection), orphaned: None });
+        self.applications.insert(slot, Application { process, connection: Some(connection), orphaned: None });
         Ok(slot)
     }
 
@@ -147,17 +151,22 @@ impl Registry {
         record.session = self.next_session;
         let (id, session) =
             self.with_room(now, |registry| registry.try_open(application, record, words_needed(bytes)))?;
-        let answer = Answer::SessionOpened {
+        let answer = self.opened(id, &session);
+        self.sessions.insert(id, session);
+        self.next_session += 1;
+        Ok(answer)
+    }
+
+    /// Where a session has its place.
+    fn opened(&self, id: u64, session: &Session) -> Answer {
+        Answer::SessionOpened {
             slot: session.slot.0,
             liveness_word: self.liveness_index(session.slot) as u64,
             session: id,
             offset: session.state.start as u64,
             words: session.state.len() as u64,
             claim: session.claim as u32,
-        };
-        self.sessions.insert(id, session);
-        self.next_session += 1;
-        Ok(answer)
+        }
     }
 
     pub(super) fn close_session(&mut self, connection: ConnectionId, id: u64, now: Nanos) -> Result<(), Refusal> {
@@ -177,7 +186,7 @@ impl Registry {
             self.remove_application(application);
         } else if let Some(entry) = self.applications.get_mut(&application) {
             // Sessions that are claimed remain, and their parent with them.
-            *entry = Application { connection: None, orphaned: Some(now) };
+            (entry.connection, entry.orphaned) = (None, Some(now));
             self.release(application, Farewell::AsUsual);
         }
         Ok(())
@@ -200,7 +209,7 @@ impl Registry {
     pub(super) fn connection_lost(&mut self, connection: ConnectionId, now: Nanos) {
         let mut lost = Vec::new();
         for (slot, application) in self.applications.iter_mut().filter(|(_, a)| a.connection == Some(connection)) {
-            *application = Application { connection: None, orphaned: Some(now) };
+            (application.connection, application.orphaned) = (None, Some(now));
             lost.push(*slot);
         }
         for application in lost {

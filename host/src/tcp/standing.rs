@@ -1,0 +1,38 @@
+//! Where a connection stands that nobody reads from or writes to: for whoever goes on with it in its process' place.
+
+use std::os::fd::AsFd;
+
+use backdoor_core::channels::KeptSocket;
+
+use super::TcpError;
+use super::repair::{Queue, Repair, established};
+
+/// How often it is tried to catch a moment in which nothing comes.
+const ATTEMPTS: u32 = 1000;
+
+/// Reads it. The connection goes on meanwhile, and is left as it was.
+///
+/// Its process must have ended. While its numbers are read, for some microseconds, the kernel may count output as sent that
+/// it has not sent; then it sends it as if it had been lost.
+///
+/// # Errors
+/// [`TcpError::NotPermitted`], [`TcpError::NotTcp`], [`TcpError::NotEstablished`]; [`TcpError::NotCutOff`] if input never
+/// pauses.
+pub fn standing(socket: impl AsFd) -> Result<KeptSocket, TcpError> {
+    let socket = socket.as_fd();
+    let system = TcpError::while_doing("read where the connection stands");
+    established(socket)?;
+    let repair = Repair::enter(socket)?;
+    let written = repair.sequence(Queue::Send).map_err(&system)?;
+    for _ in 0..ATTEMPTS {
+        let received = repair.sequence(Queue::Receive).map_err(&system)?;
+        let waiting = rustix::io::ioctl_fionread(socket).map_err(&system)?;
+        let (_, ended) = established(socket)?;
+        if repair.sequence(Queue::Receive).map_err(&system)? == received {
+            // The end of the input has a number, too.
+            let first_unread = received.wrapping_sub(u32::from(ended)).wrapping_sub(waiting as u32);
+            return Ok(KeptSocket { written, first_unread });
+        }
+    }
+    Err(TcpError::NotCutOff)
+}
