@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use backdoor_core::Nanos;
-use backdoor_core::channels::SessionPayload;
+use backdoor_core::channels::{Channel, Output, SessionPayload, TcpState};
 use backdoor_core::takeover::Claim;
 use backdoor_host::app::{Left, Node};
-use backdoor_host::serve::{Retain, ServeError, SessionConfig, TcpSession};
+use backdoor_host::serve::{CLIENT, Retain, ServeError, SessionConfig, TcpSession};
 use common::{CLAIMED, Killed, RELAXED, TestNode, is_root, socket_of_parent, wait_for};
 
 const CONFIG: SessionConfig = SessionConfig {
@@ -170,6 +170,50 @@ fn a_service_killed_again_and_again_answers_every_request_exactly_once() {
     assert_eq!(asker.status().unwrap().sessions, CLIENTS);
     drop(clients);
     wait_for("sessions end as ever", || asker.status().unwrap().sessions == 0);
+}
+
+/// Reads a request, commits what comes of it, and does nothing more.
+#[test]
+#[ignore = "the process that dies right after its commit"]
+fn a_service_that_commits_and_dies() {
+    let Some(socket) = socket_of_parent() else { return };
+    let app = Node::connect(socket).unwrap().register("sums", RELAXED).unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    std::io::stderr().write_all(&listener.local_addr().unwrap().port().to_le_bytes()).unwrap();
+    let mut session = TcpSession::accept(&app, listener.accept().unwrap().0, "client", CONFIG).unwrap();
+    session.read(&mut [0; 8]).unwrap();
+    let output = answer_to(5);
+    let (intent, output) = (output.len() as u64, Output::Retained(&output));
+    let state = TcpState { consumed: 8, intent, output, ..*session.state() };
+    let mut payload = Vec::new();
+    SessionPayload::encode(&5u64.to_le_bytes(), &[(CLIENT, Channel::Tcp(state))], &mut payload).unwrap();
+    session.session().commit(&payload).unwrap();
+    std::io::stderr().write_all(b"!").unwrap();
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn what_was_committed_and_not_done_yet_is_done_once() {
+    if !is_root() {
+        return;
+    }
+    let test = TestNode::start(|config| config.state_words = 1 << 18);
+    let mut first = test.spawn("a_service_that_commits_and_dies");
+    let mut port = [0; 2];
+    first.0.stderr.as_mut().unwrap().read_exact(&mut port).unwrap();
+    let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, u16::from_le_bytes(port))).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    ask(&mut client, 5);
+    first.0.stderr.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    first.kill();
+    // The request lies in the socket still, and another one after it.
+    ask(&mut client, 6);
+    let second = Service::start(&test);
+    assert_eq!((second.found, second.withheld), (1, 0));
+    expect_answer(&mut client, 5);
+    expect_answer(&mut client, 11);
 }
 
 #[test]
