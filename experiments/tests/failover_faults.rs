@@ -6,7 +6,7 @@ mod common;
 use std::process::Stdio;
 
 use backdoor_experiments::live::failover::FailoverRow;
-use common::{Place, Running, wait_for};
+use common::{Place, Running, failover_rows, wait_for};
 use rustix::process::Signal;
 
 /// What every row must show, whatever happened.
@@ -29,16 +29,7 @@ fn one(arguments: &[&str]) -> Vec<FailoverRow> {
 /// The rows of a command of its own, after which nothing is left.
 #[track_caller]
 fn rows(arguments: &[&str]) -> Vec<FailoverRow> {
-    let place = Place::new();
-    let mut all = vec!["live", "failover", "--format", "csv", "--quiet", "--deadline", "200ms"];
-    all.extend(arguments);
-    let output = place.output(&all);
-    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{stdout}{stderr}");
-    place.assert_nothing_is_left();
-    let mut reader = csv::Reader::from_reader(output.stdout.as_slice());
-    let rows: Vec<FailoverRow> = reader.deserialize().collect::<Result<_, _>>().unwrap();
-    assert!(!rows.is_empty());
+    let rows = failover_rows(arguments);
     for row in &rows {
         assert!(!row.trouble.contains(WRONG), "{row:?}");
         assert!(row.outage_ms.is_some(), "{row:?}");

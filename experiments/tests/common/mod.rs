@@ -23,6 +23,22 @@ pub(crate) const HEADER: &str = "run,failure,level,transport,deadline_ms,poll_ms
     cause,sessions,affected,recovered,recovered_ok,extraction_ms,bytes_read,injection_ms,healthy_ms,late_samples,\
     false_os,false_application,false_session,clock_error_ms,detector,queues";
 
+/// The rows of `backdoor live failover` with these arguments, after which nothing of it is left.
+#[track_caller]
+pub(crate) fn failover_rows(arguments: &[&str]) -> Vec<FailoverRow> {
+    let place = Place::new();
+    let mut all = vec!["live", "failover", "--format", "csv", "--quiet", "--deadline", "200ms"];
+    all.extend(arguments);
+    let output = place.output(&all);
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{stdout}{stderr}");
+    place.assert_nothing_is_left();
+    let mut reader = csv::Reader::from_reader(output.stdout.as_slice());
+    let rows: Vec<FailoverRow> = reader.deserialize().collect::<Result<_, _>>().unwrap();
+    assert!(!rows.is_empty());
+    rows
+}
+
 /// The command, with a place for temporary files that is this test's own: by it, its processes are known.
 pub(crate) struct Place(TempDir);
 

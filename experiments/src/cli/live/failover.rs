@@ -13,6 +13,7 @@ use crate::live::failover::{
     ServiceKind, Victim, run as run_failover,
 };
 use crate::live::reach::{Card, Retry, WITHOUT_VERBS, built_with_verbs};
+use crate::live::web::remedy::Choice;
 use crate::progress::Progress;
 use crate::results::Table;
 
@@ -59,11 +60,15 @@ pub(super) struct Arguments {
     /// What the monitor judges by.
     #[arg(long, value_enum, default_value_t = DetectorKind::default())]
     detector: DetectorKind,
+    /// What is done about the failure: sessions go on at node B (takeover), or in a new process of the service on node A over
+    /// the connections that its agent has kept (restart), or whatever is expected to cost least (policy).
+    #[arg(long, value_enum, default_value_t = Choice::default())]
+    remedy: Choice,
     /// Monitors that watch, each by itself; each takes over what it suspects, and the claim words decide.
     #[arg(long, default_value_t = 1, value_name = "N")]
     takers: u32,
     /// What else goes wrong, as ACCIDENT@STEP; several, separated by commas, together. Accidents: kill-taker, kill-agent,
-    /// stop-agent, kill-heir, restart-heir, stop-heir, heir-dies-taking, fill-heir, cut-heir, stranger, connect. Steps of the
+    /// stop-agent, kill-supervisor, kill-heir, restart-heir, stop-heir, heir-dies-taking, fill-heir, cut-heir, stranger, connect. Steps of the
     /// first taker: watching (right before the failure), decided, claimed, fencing, fenced, offering, offered.
     #[arg(long, value_delimiter = ',', value_name = "ACCIDENT@STEP")]
     disturb: Vec<Disturbance>,
@@ -149,6 +154,7 @@ impl Arguments {
                         seed: self.seed,
                         mirror: self.mirror,
                         elsewhere: elsewhere.clone(),
+                        remedy: self.remedy,
                         takers: self.takers,
                         disturbances: self.disturb.clone(),
                         ..default

@@ -17,6 +17,8 @@ pub enum Accident {
     KillAgent,
     /// Node A's agent is frozen.
     StopAgent,
+    /// Whoever could start the service again on node A is killed.
+    KillSupervisor,
     /// The heir's process is killed.
     KillHeir,
     /// The heir's process is killed, and started anew.

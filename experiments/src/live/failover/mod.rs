@@ -23,6 +23,14 @@
 //! a State Box in each, and the heirs are two processes, too: both State Boxes are carried on, whichever process failed,
 //! and the heirs' ends of the link send again what was under way.
 //!
+//! # Other remedies
+//! With the remedy `restart` nobody claims sessions and nothing is cut off: a supervisor on node A ends the service's process,
+//! if it has not ended, and starts another, which re-adopts the sessions over their own sockets. `reinstate_ms` is then the
+//! time from the decision until it has taken up the last one. With `policy`, core's policy decides by expected cost, and
+//! sessions are taken over if a restart did not help; the column `remedy` says by what they go on. What the policy asks for
+//! besides (to start the application again, to reboot, to exclude the node) is told and not done: a namespace can't be
+//! rebooted. A node that was cut off stays so, which is all that exclusion asks.
+//!
 //! # What can't be carried on
 //! A connection that the node's kernel has accepted and its service has not is no session yet: node B's kernel resets it. Of
 //! a node that has vanished (`cut`) nobody knows which input its kernel had acknowledged and its service not acted upon; a
@@ -55,6 +63,7 @@ use super::parts::PartError;
 use super::reach::{Card, Retry};
 use super::web::ballast::MAX_BALLAST_BYTES;
 use super::web::milestone::Milestone;
+use super::web::remedy::Choice;
 use super::web::state::STATE_BYTES;
 use crate::interrupt::Interrupt;
 
@@ -203,6 +212,8 @@ pub struct FailoverConfig {
     pub mirror: bool,
     /// Where node A is, if not on this machine.
     pub elsewhere: Option<Elsewhere>,
+    /// What a taker does about a failure.
+    pub remedy: Choice,
     /// Who watches node A, and takes its sessions over, each by itself.
     pub takers: u32,
     /// What else goes wrong.
@@ -238,6 +249,7 @@ impl FailoverConfig {
             seed: 1,
             mirror: false,
             elsewhere: None,
+            remedy: Choice::default(),
             takers: 1,
             disturbances: Vec::new(),
         }
@@ -301,6 +313,16 @@ impl FailoverConfig {
         }
         if !(1..=MAX_TAKERS).contains(&self.takers) {
             return error(format!("{} takers: must be from 1 to {MAX_TAKERS}", self.takers));
+        }
+        let restarts = self.remedy != Choice::Takeover;
+        if restarts && self.elsewhere.is_some() {
+            return error("a restart in place: node A must be on this machine".into());
+        }
+        if restarts && self.service == ServiceKind::Pair {
+            return error("a restart in place: of one process only, and not of a pair".into());
+        }
+        if self.remedy == Choice::Restart && !self.failure.leaves_the_agent_in_reach() {
+            return error("a restart in place: nobody at a node that is cut off can be asked for it".into());
         }
         let mut steps =
             self.disturbances.iter().map(|disturbance| disturbance.at).filter(|at| *at != Milestone::Watching);

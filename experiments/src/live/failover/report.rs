@@ -6,6 +6,7 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 
 use super::{FailoverConfig, ServiceKind};
+use crate::live::web::remedy::Choice;
 use crate::results::{ResultsError, Table};
 use crate::stats;
 
@@ -28,7 +29,8 @@ pub struct FailoverRow {
     pub fence_ms: Option<f64>,
     /// From there until the last State Box was read, in ms.
     pub extract_ms: Option<f64>,
-    /// From there until the last connection spoke at node B, in ms.
+    /// From there until the last connection spoke at node B, in ms; of a restart, from the decision until the service's new
+    /// process at node A had taken up the last one.
     pub reinstate_ms: Option<f64>,
     /// From the decision to the first new byte at the client, in ms.
     pub first_byte_ms: Option<f64>,
@@ -52,6 +54,12 @@ pub struct FailoverRow {
     /// Whether every session went on with all input that node A's kernel had acknowledged; none if no session is known to
     /// have gone on.
     pub input_known: Option<bool>,
+    /// What the sessions go on by: `takeover`, `restart`, or both one after the other.
+    pub remedy: Cow<'static, str>,
+    /// Sessions that go on at node A.
+    pub readopted: u64,
+    /// What is to be done at node A besides; it is not done here.
+    pub afterwards: String,
     /// What went wrong, if something did.
     pub trouble: String,
     /// Whether the taker had a mirror.
@@ -91,7 +99,7 @@ impl FailoverReport {
         let config = &self.config;
         let good = self.rows.iter().filter(|row| row.is_good()).count();
         let mut text = format!(
-            "{}, {}{}{}: {} bytes, deadline {}, poll {}\n  {:<18}{good} of {} runs: every byte right, no reset, no new connection\n",
+            "{}, {}{}{}{}: {} bytes, deadline {}, poll {}\n  {:<18}{good} of {} runs: every byte right, no reset, no new connection\n",
             config.client.name(),
             config.failure.name(),
             match config.service {
@@ -99,6 +107,11 @@ impl FailoverReport {
                 ServiceKind::Pair => format!(" of a pair's {}", config.victim.name()),
             },
             if config.mirror { ", with a mirror" } else { "" },
+            match config.remedy {
+                Choice::Takeover => "",
+                Choice::Restart => ", restarted in place",
+                Choice::Policy => ", by policy",
+            },
             config.bytes,
             config.deadline,
             config.poll,

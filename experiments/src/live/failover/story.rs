@@ -8,6 +8,7 @@ use super::FailoverFailure;
 use super::client::Seen;
 use super::report::FailoverRow;
 use crate::live::web::rescued::Marks;
+use crate::live::web::supervisor::Restarted;
 use crate::live::web::taker::TakerReport;
 
 /// Most troubles that a row tells.
@@ -29,6 +30,8 @@ pub(super) struct Story {
     suspected: Vec<Nanos>,
     decided: Option<Nanos>,
     cause: String,
+    restarted: Option<Restarted>,
+    afterwards: Vec<String>,
     sessions: BTreeMap<u64, Told>,
     troubles: Vec<String>,
 }
@@ -61,6 +64,22 @@ impl Story {
                     *told = Told { moved, marks, outcome, state_bytes, input_known };
                 }
             }
+            TakerReport::Restarted(restarted) => {
+                self.troubles.extend(restarted.why.clone());
+                if restarted.lost + restarted.withheld > 0 {
+                    let Restarted { lost, withheld, .. } = restarted;
+                    self.troubles.push(format!("{lost} sessions were lost and {withheld} left by the restart"));
+                }
+                // Two takers are told the same of one restart.
+                self.restarted = Some(restarted);
+            }
+            TakerReport::Afterwards { actions } => {
+                for action in actions {
+                    if !self.afterwards.contains(&action) {
+                        self.afterwards.push(action);
+                    }
+                }
+            }
             TakerReport::AgentGone => self.troubles.push("a taker found node A's agent gone".into()),
             TakerReport::Ready | TakerReport::Halted { .. } | TakerReport::Done { .. } => {}
         }
@@ -85,6 +104,16 @@ impl Story {
         row: &mut FailoverRow,
     ) {
         row.moved = self.moved();
+        let restarted = self.restarted.take().filter(|restarted| restarted.readopted > 0);
+        row.readopted = restarted.as_ref().map_or(0, |restarted| restarted.readopted);
+        row.remedy = match (row.readopted > 0, row.moved > 0) {
+            (true, true) => "restart, takeover",
+            (true, false) => "restart",
+            (false, true) => "takeover",
+            (false, false) => "",
+        }
+        .into();
+        row.afterwards = self.afterwards.join("; ");
         row.state_bytes = self.sessions.values().map(|told| told.state_bytes).sum();
         row.input_known = self.sessions.values().filter_map(|told| told.input_known).reduce(|all, one| all && one);
         if let (Some(failed_at), true) = (failed_at, failure.is_one()) {
@@ -108,7 +137,11 @@ impl Story {
             row.fence_ms = phase(claimed, fenced);
             row.extract_ms = phase(fenced, extracted);
             row.reinstate_ms = phase(extracted, served);
-            let spoke = moved.iter().map(|marks| marks.served_ns).filter(|at| *at > 0).min();
+            let mut spoke = moved.iter().map(|marks| marks.served_ns).filter(|at| *at > 0).min();
+            if let (Some(restarted), 0) = (&restarted, row.moved) {
+                row.reinstate_ms = phase(decided.0, restarted.readopted_ns);
+                spoke = Some(restarted.readopted_ns);
+            }
             row.first_byte_ms = spoke.and_then(|at| seen.first_after(Nanos(at))).map(|at| ms(decided, at));
         }
         for told in self.sessions.values() {
@@ -196,5 +229,24 @@ mod tests {
             vec![refused(1), refused(2), session(3, Some((2, 1)), "moved to 2: late", Some(true))],
         );
         assert_eq!(found.trouble, "not taken over in time: no room; moved to 2: late");
+    }
+
+    #[test]
+    fn what_came_of_a_restart_is_told_and_what_was_tried_after_it() {
+        let restarted = Restarted { readopted: 2, readopted_ns: 4_000_001, ..Restarted::default() };
+        let found = row(FailoverFailure::Sigstop, 0, vec![TakerReport::Restarted(restarted.clone())]);
+        assert_eq!((found.remedy.as_ref(), found.readopted, found.reinstate_ms), ("restart", 2, Some(4.0)));
+        let why = Some("nobody is there".to_owned());
+        let failed = TakerReport::Restarted(Restarted { why, ..Restarted::default() });
+        let found = row(FailoverFailure::Sigstop, 0, vec![failed, session(1, Some((2, 1)), "moved to 2", Some(true))]);
+        assert_eq!((found.remedy.as_ref(), found.readopted, found.moved), ("takeover", 0, 1));
+        assert_eq!(found.trouble, "nobody is there");
+        let partly = TakerReport::Restarted(Restarted { withheld: 1, ..restarted });
+        let found = row(FailoverFailure::Sigstop, 0, vec![partly, session(1, Some((2, 1)), "moved to 2", Some(true))]);
+        assert_eq!(found.remedy, "restart, takeover");
+        assert_eq!(found.trouble, "0 sessions were lost and 1 left by the restart");
+        let actions = vec!["reboot the node".to_owned()];
+        let twice = [(); 2].map(|()| TakerReport::Afterwards { actions: actions.clone() });
+        assert_eq!(row(FailoverFailure::Cut, 0, twice.into()).afterwards, "reboot the node");
     }
 }

@@ -19,7 +19,9 @@ use crate::live::reach::{NodeAddress, Offer, Reached, TransportKind, reach};
 use crate::live::stage::connection::StageConnection;
 use crate::live::stage::offset::ClockOffset;
 use crate::live::web::milestone::Milestone;
+use crate::live::web::remedy::Choice;
 use crate::live::web::serve::{Duty, Serve, ServicePart, WebReport};
+use crate::live::web::supervisor::{Supervise, SupervisorReport};
 use crate::live::web::taker::{Taker, TakerReport};
 
 /// How long a part may take for what takes milliseconds on a machine that has time.
@@ -42,6 +44,8 @@ pub(super) struct World {
     pub(super) takers: Vec<Part>,
     /// The service on node A.
     pub(super) serving: Part,
+    /// Whoever can start it again there.
+    supervisor: Option<Part>,
     /// Its worker, if it has one.
     worker: Option<Part>,
     /// The service on node B.
@@ -135,12 +139,19 @@ impl World {
         let worker = is_pair.then(|| serve(ServicePart::Worker { links: links(&reached.agent_a) })).transpose()?;
         let serving = serve(front(config, &reached.agent_a))?;
         let worker_heir = is_pair.then(|| start_worker_heir(config, &network, &reached)).transpose()?;
+        let supervisor = match (config.remedy, &network.node) {
+            (Choice::Restart | Choice::Policy, Some(node)) => {
+                Some(start_supervisor(config, node, &reached, serving.id())?)
+            }
+            _ => None,
+        };
         let standing_by = start_heir(config, &network, &reached)?;
         let numbers = TAKERS.iter().take(config.takers as usize);
         let takers = numbers.map(|number| start_taker(config, &network, &reached, *number));
         Ok(World {
             takers: takers.collect::<Result<_, _>>()?,
             serving,
+            supervisor,
             worker,
             standing_by,
             _worker_heir: worker_heir,
@@ -177,6 +188,9 @@ impl World {
             Accident::KillTaker => self.takers.first().map_or(Ok(()), |taker| signal(taker, PartSignal::Kill))?,
             Accident::KillAgent => signal(&self.agents[0], PartSignal::Kill)?,
             Accident::StopAgent => signal(&self.agents[0], PartSignal::Stop)?,
+            Accident::KillSupervisor => {
+                self.supervisor.as_ref().map_or(Ok(()), |supervisor| signal(supervisor, PartSignal::Kill))?;
+            }
             Accident::KillHeir => signal(&self.standing_by, PartSignal::Kill)?,
             Accident::StopHeir => signal(&self.standing_by, PartSignal::Stop)?,
             Accident::RestartHeir => {
@@ -217,7 +231,11 @@ fn start(config: &FailoverConfig, namespace: &NetworkNamespace, role: Role) -> R
 }
 
 fn service(config: &FailoverConfig, agent: &Path, duty: Duty, part: ServicePart) -> Role {
-    Role::Web(Serve {
+    Role::Web(serve(config, agent, duty, part))
+}
+
+fn serve(config: &FailoverConfig, agent: &Path, duty: Duty, part: ServicePart) -> Serve {
+    Serve {
         agent: agent.to_owned(),
         deadline_ns: config.deadline.0,
         state_bytes: config.box_bytes(),
@@ -225,7 +243,7 @@ fn service(config: &FailoverConfig, agent: &Path, duty: Duty, part: ServicePart)
         address: SERVICE,
         duty,
         service: part,
-    })
+    }
 }
 
 /// Where the worker of a node listens: beside its agent's socket.
@@ -255,9 +273,28 @@ impl Reach {
         self.agent_b.with_file_name("offers")
     }
 
+    /// Where node A's supervisor is asked.
+    fn supervisor(&self) -> PathBuf {
+        self.agent_a.with_file_name("supervisor")
+    }
+
     /// Where its worker does.
     fn worker_offers(&self) -> PathBuf {
         self.agent_b.with_file_name("worker-offers")
+    }
+}
+
+fn start_supervisor(
+    config: &FailoverConfig,
+    node: &NetworkNamespace,
+    reach: &Reach,
+    process: u32,
+) -> Result<Part, FailoverError> {
+    let service = serve(config, &reach.agent_a, Duty::ServeAgain, front(config, &reach.agent_a));
+    let mut supervisor =
+        start(config, node, Role::Supervisor(Supervise { requests: reach.supervisor(), process, service }))?;
+    match supervisor.expect(PATIENCE)? {
+        SupervisorReport::Ready => Ok(supervisor),
     }
 }
 
@@ -302,6 +339,8 @@ fn start_taker(config: &FailoverConfig, network: &Network, reach: &Reach, number
         port: network.port.clone(),
         agent: asks_agent.then(|| reach.agent_a.clone()),
         mirror: config.mirror.then(|| (network.clients_port.into(), SERVICE)),
+        remedy: config.remedy,
+        supervisor: (asks_agent && config.remedy != Choice::Takeover).then(|| reach.supervisor()),
         poll_ns: config.poll.0,
         detector: config.detector,
         // So that it can tell what hindered it before the run is given up.

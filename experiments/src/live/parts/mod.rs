@@ -42,6 +42,7 @@ use super::overhead::{self, Counters};
 use super::reach::{NodeAddress, Offer};
 use super::web;
 use super::web::serve::Serve;
+use super::web::supervisor::Supervise;
 use super::web::taker::Taker;
 use crate::config::Span;
 
@@ -106,6 +107,8 @@ pub enum Role {
     /// A service whose sessions can be carried on, or its heir. Takes [`WebOrder`](super::web::serve::WebOrder)s, makes
     /// [`WebReport`](super::web::serve::WebReport)s.
     Web(Serve),
+    /// Starts a service again on its node. Makes [`SupervisorReport`](super::web::supervisor::SupervisorReport)s.
+    Supervisor(Supervise),
     /// Watches a node and takes its sessions over. Takes [`TakerOrder`](super::web::taker::TakerOrder)s, makes
     /// [`TakerReport`](super::web::taker::TakerReport)s.
     Taker(Taker),
@@ -132,6 +135,7 @@ impl Role {
             Role::Load { .. } => "load",
             Role::Monitor { .. } => "monitor",
             Role::Web(_) => "service",
+            Role::Supervisor(_) => "supervisor",
             Role::Taker(_) => "taker",
             Role::Counters(_) => "counters",
             Role::Curl { .. } => "curl",
@@ -188,6 +192,7 @@ pub fn play(task: &str) -> Result<(), String> {
         }
         Role::Monitor { node, poll, detector, spin } => monitor::play(node, poll.0, detector, spin),
         Role::Web(settings) => web::serve::play(&settings, |report| tell(&report)),
+        Role::Supervisor(settings) => web::supervisor::play(&settings, |report| tell(&report)),
         Role::Taker(settings) => web::taker::play(&settings, |report| tell(&report)),
         Role::Counters(settings) => overhead::play(&settings, |ready| tell(&ready)),
         // What was asked of the kernel above, a program that takes this one's place has not to ask again.

@@ -247,6 +247,7 @@ impl Session<'_> {
             Role::Web(Serve { duty: Duty::Serve, service: ServicePart::Whole, .. }) => {}
             Role::Web(_) => return Err("of a failover, the service that fails is on the stage, and no other".into()),
             Role::Taker(_) => return Err("the taker's place is not on the stage".into()),
+            Role::Supervisor(_) => return Err("the supervisor's place is not on the stage".into()),
             Role::Counters(_) => return Err("what is measured for its cost is all on one machine".into()),
             Role::Curl { .. } => return Err("the client's place is not on the stage".into()),
             Role::Saboteur { .. } if !self.config.allow_crash => {

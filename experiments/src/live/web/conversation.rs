@@ -12,7 +12,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use backdoor_core::takeover::Ownership;
-use backdoor_host::serve::{PreparedSession, ServeError, TcpSession};
+use backdoor_host::serve::{PreparedSession, ReadoptedSession, ServeError, TcpSession};
 
 use super::asks::{AskError, Asks};
 use super::serve::Shared;
@@ -88,6 +88,16 @@ impl Conversation {
             }
         })?;
         Ok(Silent { go, spoke })
+    }
+
+    /// The same for a session that a dead process of this node left.
+    pub(super) fn go_on(session: ReadoptedSession, state: WebState, shared: Arc<Shared>) -> io::Result<()> {
+        thread(move || {
+            // If not, its client is gone, or it is another's now.
+            if let Ok(link) = session.go_on() {
+                Conversation::hold(link, state, None, shared);
+            }
+        })
     }
 
     fn hold(link: TcpSession, mut state: WebState, asks: Option<Asks>, shared: Arc<Shared>) {

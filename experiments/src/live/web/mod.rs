@@ -10,6 +10,8 @@
 //! | [`serve`] | the process that serves, or stands by |
 //! | `conversation` | a session at work |
 //! | `asks`, `worker` | a session that a second process counts for: the front's end, and the worker's |
+//! | `readopt` | sessions of a dead process of the same node, gone on with |
+//! | [`supervisor`] | the process that starts the service again on its node |
 //! | `standby` | sessions of another node, carried on here |
 //! | `door` | the service's address at the node that carries on: when it is there, who is told, and who is heard |
 //! | `old_owner` | the claim words of the node whose sessions may be carried on |
@@ -18,6 +20,7 @@
 //! | [`rescue`] | the taker's doing: core's takeover, for many sessions at once |
 //! | [`rescued`] | one of them, and what came of it |
 //! | [`taker`] | the process that watches a node and carries its sessions on |
+//! | [`remedy`] | what it does about a failure: takeover, restart, or what a policy finds best |
 //! | `around` | what surrounds it: the switch, the node's agent, the targets |
 //! | [`milestone`] | where it can be halted, for experiments |
 //! | `swaps` | compare-and-swaps, waited for |
@@ -32,12 +35,15 @@ pub mod milestone;
 pub mod offers;
 mod old_owner;
 mod promised;
+mod readopt;
+pub mod remedy;
 pub mod request;
 pub mod rescue;
 pub mod rescued;
 pub mod serve;
 mod standby;
 pub mod state;
+pub mod supervisor;
 mod swaps;
 pub mod taker;
 pub mod targets;

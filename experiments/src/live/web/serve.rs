@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::asks::Asks;
 use super::conversation::Conversation;
+use super::readopt::{Readopted, readopt};
 use super::standby::StandBy;
 use super::state::{LEAST_STATE_BYTES, WebState};
 use super::worker::Worker;
@@ -78,6 +79,8 @@ pub enum ServicePart {
 pub enum Duty {
     /// It serves.
     Serve,
+    /// It serves in the place of a process that has died, and goes on with that one's sessions.
+    ServeAgain,
     /// It carries on what others served.
     StandBy {
         /// Its number among the parties of a takeover.
@@ -107,6 +110,17 @@ pub enum WebOrder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WebReport {
+    /// It goes on with the sessions that another process left; told before it is ready.
+    Readopted {
+        /// When, in monotonic ns.
+        at_ns: u64,
+        /// Sessions that go on.
+        sessions: u64,
+        /// Sessions that could not go on, and have ended.
+        lost: u64,
+        /// Sessions that are not its to go on with.
+        withheld: u64,
+    },
     /// Clients, or offers, may come.
     Ready,
     /// It has failed as it was told.
@@ -216,6 +230,12 @@ pub fn play(settings: &Serve, mut tell: impl FnMut(WebReport) -> io::Result<()>)
     match &settings.duty {
         Duty::Serve if shared.worker.is_some() => {}
         Duty::Serve => shared.take_clients(TcpListener::bind(settings.address)?),
+        Duty::ServeAgain => {
+            // Who comes anew meanwhile waits.
+            shared.take_clients(TcpListener::bind(settings.address)?);
+            let Readopted { sessions, lost, withheld } = readopt(&shared)?;
+            tell(WebReport::Readopted { at_ns: clock::now().0, sessions, lost, withheld })?;
+        }
         Duty::StandBy { party, offers, old_owner, link, dies_after_taking } => {
             let party = PartyId::new(*party).ok_or("no number of a party")?;
             let standby = StandBy::new(party, settings.address, link, old_owner, &shared, *dies_after_taking)?;

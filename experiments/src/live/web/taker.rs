@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io::BufRead;
 use std::net::SocketAddrV4;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 use backdoor_core::Nanos;
@@ -11,6 +11,7 @@ use backdoor_core::channels::mirror::Limits;
 use backdoor_core::hook_table::Purpose;
 use backdoor_core::monitor::MonitorConfig;
 use backdoor_core::recovery::SessionToRecover;
+use backdoor_core::recovery::policy::Remedy;
 use backdoor_core::takeover::{Outcome, PartyId, TakeoverConfig};
 use backdoor_host::attach::attach;
 use backdoor_host::clock;
@@ -20,8 +21,10 @@ use serde::{Deserialize, Serialize};
 
 use super::around::{Agent, Around};
 use super::milestone::Milestone;
+use super::remedy::{self, Choice, Known};
 use super::rescue::{self, Memory, Plan, Surroundings};
 use super::rescued::{Ending, Marks};
+use super::supervisor::{self, Restarted};
 use super::targets::{Heard, Target};
 use crate::live::detector::DetectorKind;
 use crate::live::notice::What;
@@ -47,6 +50,10 @@ pub struct Taker {
     /// The link to the clients, in this process's network namespace, and the service's address, if what passes there is to
     /// tell what the node's sockets held when its agent can't.
     pub mirror: Option<(String, SocketAddrV4)>,
+    /// What it does about a failure.
+    pub remedy: Choice,
+    /// Where whoever can start the service again on its node is asked, if there is one.
+    pub supervisor: Option<PathBuf>,
     /// Time between polls, in ns.
     pub poll_ns: u64,
     /// What to judge by.
@@ -88,6 +95,13 @@ pub enum TakerReport {
         cause: String,
         /// Sessions that are to be carried on.
         sessions: u64,
+    },
+    /// What came of having the service started again on its node.
+    Restarted(Restarted),
+    /// What is to be done at the node besides.
+    Afterwards {
+        /// For people.
+        actions: Vec<String>,
     },
     /// It halts.
     Halted {
@@ -143,20 +157,23 @@ pub fn play(settings: &Taker, mut tell: impl FnMut(TakerReport) -> std::io::Resu
         spin: false,
         recover: false,
     });
-    let (mut ready, mut notices) = (false, Vec::new());
-    let (cause, sessions, memory, mut transport) = loop {
+    let (mut ready, mut agent_lives, mut notices) = (false, true, Vec::new());
+    let (cause, affected, sessions, memory, mut transport) = loop {
         watch.turn(clock::now() + LOOK_EVERY, &mut notices);
         let order = orders.try_recv().ok().filter(|order| *order == TakerOrder::Suspect);
-        let mut cause = order.map(|_| "told so".to_owned());
+        let mut cause = order.map(|_| ("told so".to_owned(), usize::MAX));
         for notice in notices.drain(..) {
             match notice.what {
                 What::Connected { incarnation, .. } => {
                     let attached = attach(&node).ok();
                     channel = attached.filter(|attached| attached.incarnation() == incarnation);
                 }
-                What::AgentGone => tell(TakerReport::AgentGone)?,
+                What::AgentGone => {
+                    agent_lives = false;
+                    tell(TakerReport::AgentGone)?;
+                }
                 What::Suspected { .. } => tell(TakerReport::Suspected { at_ns: notice.at_ns })?,
-                What::Failure { cause: diagnosed, sessions, .. } if sessions > 0 => cause = Some(diagnosed),
+                What::Failure { cause: diagnosed, sessions, .. } if sessions > 0 => cause = Some((diagnosed, sessions)),
                 _ => {}
             }
         }
@@ -173,7 +190,7 @@ pub fn play(settings: &Taker, mut tell: impl FnMut(TakerReport) -> std::io::Resu
             tell(TakerReport::Ready)?;
         }
         // The fence cuts off the node, so all of its sessions are to be carried on, whichever failed.
-        if let (Some(cause), Some(memory)) = (cause, memory)
+        if let (Some((cause, affected)), Some(memory)) = (cause, memory)
             && let Some(channel) = channel.take()
         {
             let sessions: Vec<SessionToRecover> = monitor
@@ -181,15 +198,27 @@ pub fn play(settings: &Taker, mut tell: impl FnMut(TakerReport) -> std::io::Resu
                 .filter(|entity| entity.record.state_box.is_some())
                 .map(|entity| SessionToRecover { slot: entity.slot, record: *entity.record })
                 .collect();
-            break (cause, sessions, memory, channel.into_parts().0);
+            break (cause, affected, sessions, memory, channel.into_parts().0);
         }
     };
     let decided = clock::now();
+    let records: Vec<_> = sessions.iter().map(|session| session.record).collect();
+    let parties: Vec<PartyId> = targets.iter().map(Target::party).collect();
+    let to_do = remedy::to_do(
+        settings.remedy,
+        &Known {
+            cause: &cause,
+            affected: affected as u64,
+            sessions: &records,
+            can_restart: settings.supervisor.is_some() && agent_lives,
+            targets: &parties,
+        },
+    );
     tell(TakerReport::Decided { at_ns: decided.0, cause, sessions: sessions.len() as u64 })?;
     let plan = Plan {
         config: TakeoverConfig::default(),
         me,
-        targets: targets.iter().map(Target::party).collect(),
+        targets: parties,
         memory,
         until: decided + Nanos(settings.limit_ns),
     };
@@ -204,15 +233,35 @@ pub fn play(settings: &Taker, mut tell: impl FnMut(TakerReport) -> std::io::Resu
         tell: &mut tell,
     };
     around.reached(Milestone::Decided);
-    let endings = rescue::rescue(plan, &sessions, &mut transport, &mut around, &heard);
+    let mut remedies = to_do.remedies.into_iter();
+    let mut next = remedies.next();
+    if next == Some(Remedy::RestartInPlace) {
+        let process = records.first().map_or(0, |record| record.process);
+        let restarted = restarted(settings.supervisor.as_deref(), process);
+        next = if restarted.helped() { None } else { remedies.next() };
+        (around.tell)(TakerReport::Restarted(restarted))?;
+    }
+    let endings = match next {
+        Some(Remedy::Takeover) => rescue::rescue(plan, &sessions, &mut transport, &mut around, &heard),
+        _ => Vec::new(),
+    };
     let at_ns = clock::now().0;
     for ending in &endings {
         (around.tell)(report(ending))?;
     }
+    (around.tell)(TakerReport::Afterwards { actions: to_do.afterwards })?;
     (around.tell)(TakerReport::Done { at_ns })?;
     let moved = endings.iter().filter(|ending| matches!(ending.outcome, Some(Outcome::Moved { .. })));
     moved.for_each(|ending| around.agent.let_go(ending.session.record.session));
     Ok(())
+}
+
+/// Has the service started again in place of `process`.
+fn restarted(supervisor: Option<&Path>, process: u64) -> Restarted {
+    let asked = supervisor.ok_or_else(|| "nobody at the node can start the service again".to_owned());
+    asked
+        .and_then(|path| supervisor::ask(path, process))
+        .unwrap_or_else(|why| Restarted { why: Some(why), ..Restarted::default() })
 }
 
 /// Orders as they come in, line by line; read by a thread of its own.

@@ -1,0 +1,58 @@
+//! A process of the service that was started in a dead one's place goes on with the sessions that are left.
+
+use std::error::Error;
+use std::ops::Range;
+use std::sync::Arc;
+
+use backdoor_core::channels::SessionPayload;
+use backdoor_host::app::{AppError, Left, Orphan};
+use backdoor_host::serve::TcpSession;
+use backdoor_host::tcp::MAX_REFILL_BYTES;
+
+use super::conversation::Conversation;
+use super::serve::Shared;
+use super::state::WebState;
+use crate::live::two_locks::lock;
+
+/// How many sessions there were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Readopted {
+    /// They go on.
+    pub(super) sessions: u64,
+    /// They could not go on, and have ended.
+    pub(super) lost: u64,
+    /// They are not this process' to go on with.
+    pub(super) withheld: u64,
+}
+
+/// Goes on with all sessions that can be had, each in a thread of its own.
+pub(super) fn readopt(shared: &Arc<Shared>) -> Result<Readopted, AppError> {
+    let mut readopted = Readopted::default();
+    loop {
+        // Not held while a session is begun.
+        let left = lock(&shared.app).adopt_orphan();
+        let begun = match left {
+            Ok(Left::Nothing { withheld }) => return Ok(Readopted { withheld, ..readopted }),
+            Ok(Left::Session(orphan)) => begin(*orphan, shared),
+            Err(error @ AppError::StateBox(_)) => Err(error.into()),
+            Err(error) => return Err(error),
+        };
+        match begun {
+            Ok(()) => readopted.sessions += 1,
+            Err(error) => {
+                crate::say::err(&format!("a session can't go on: {error}"));
+                readopted.lost += 1;
+            }
+        }
+    }
+}
+
+fn begin(orphan: Orphan, shared: &Arc<Shared>) -> Result<(), Box<dyn Error>> {
+    let state = WebState::from_bytes(SessionPayload::decode(orphan.payload())?.application())?;
+    let replay = |range: Range<u64>| match range.end.checked_sub(range.start) {
+        Some(bytes) if bytes <= MAX_REFILL_BYTES as u64 => state.output(range).unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    let session = TcpSession::readopt(orphan, shared.config(), replay)?;
+    Ok(Conversation::go_on(session, state, Arc::clone(shared))?)
+}

@@ -1,0 +1,89 @@
+//! Other remedies than a takeover: the service is started again on its own node, and its sessions go on over the sockets that
+//! the node's agent has kept; a policy decides which remedy is tried. Real processes, in network namespaces; as root only.
+
+mod common;
+
+use backdoor_experiments::live::failover::FailoverRow;
+use common::{Place, failover_rows};
+
+/// The rows of a command of its own; none for whoever is not root.
+#[track_caller]
+fn rows(arguments: &[&str]) -> Vec<FailoverRow> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: needs root");
+        return Vec::new();
+    }
+    failover_rows(arguments)
+}
+
+/// Every client finishes with every byte right, without a reset or a new connection, by this remedy.
+#[track_caller]
+fn goes_on_by(remedy: &str, arguments: &[&str]) -> Vec<FailoverRow> {
+    let rows = rows(arguments);
+    for row in &rows {
+        let (readopted, moved) = if remedy == "restart" { (row.sessions, 0) } else { (0, row.sessions) };
+        assert!(row.is_good() && row.remedy == remedy, "{row:?}");
+        assert_eq!((row.readopted, row.moved), (readopted, moved), "{row:?}");
+        assert!(row.reinstate_ms.is_some() && row.first_byte_ms.is_some(), "{row:?}");
+    }
+    rows
+}
+
+const REQUESTS: [&str; 4] = ["--client", "requests", "--size", "300kB"];
+
+#[test]
+fn a_service_started_again_goes_on_with_its_clients() {
+    let failures = ["--remedy", "restart", "--failure", "sigstop,sigkill,deadlock", "--runs", "2"];
+    for client in
+        [&REQUESTS[..], &["--client", "curl-upload", "--size", "20MB"], &["--client", "curl", "--size", "20MB"]]
+    {
+        let rows = goes_on_by("restart", &[client, &failures].concat());
+        for row in rows {
+            assert_eq!((row.claim_ms, row.fence_ms), (None, None), "{row:?}");
+        }
+    }
+}
+
+#[test]
+fn many_sessions_go_on_at_once_whoever_asks_for_it() {
+    let many = ["--client", "many", "--sessions", "30", "--size", "100kB", "--failure", "sigstop", "--runs", "1"];
+    goes_on_by("restart", &[&many[..], &["--remedy", "restart"]].concat());
+    goes_on_by("restart", &[&many[..], &["--remedy", "restart", "--takers", "2"]].concat());
+}
+
+#[test]
+fn the_policy_restarts_what_can_be_restarted_and_takes_over_what_cannot() {
+    let by_policy = |failure| [&REQUESTS[..], &["--remedy", "policy", "--runs", "1", "--failure", failure]].concat();
+    goes_on_by("restart", &by_policy("sigkill"));
+    for row in goes_on_by("takeover", &by_policy("cut")) {
+        assert_eq!(row.afterwards, "start the application again");
+    }
+}
+
+#[test]
+fn where_a_restart_cannot_help_nothing_is_ended_and_the_sessions_are_taken_over() {
+    for (accident, why) in [
+        ("kill-supervisor", "the supervisor of the node"),
+        ("kill-agent@decided", "its sessions would end"),
+        ("stop-agent@decided", "its sessions would end"),
+    ] {
+        // Without an agent nobody knows what a client had sent that asks for more, so this one does not.
+        let download = ["--client", "curl", "--size", "20MB", "--failure", "sigstop", "--runs", "1"];
+        let arguments = [&download[..], &["--remedy", "policy", "--disturb", accident]];
+        for row in goes_on_by("takeover", &arguments.concat()) {
+            assert!(row.trouble.contains(why), "{row:?}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_restarted_is_refused_with_a_sentence() {
+    for (arguments, why) in [
+        (["--remedy", "restart", "--failure", "cut"], "nobody at a node that is cut off"),
+        (["--remedy", "restart", "--service", "pair"], "not of a pair"),
+    ] {
+        let output = Place::new().output(&[&["live", "failover"], &arguments[..]].concat());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && stderr.contains(why), "{stderr}");
+    }
+}
