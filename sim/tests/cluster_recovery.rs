@@ -92,6 +92,25 @@ fn a_larger_state_takes_longer_to_extract_and_to_reinstate() {
 }
 
 #[test]
+fn sessions_spread_over_more_nodes_are_served_sooner_and_each_once() {
+    let last = |targets| {
+        let mut last = Nanos::ZERO;
+        for replication in 0..5 {
+            let spread =
+                RecoveryOptions { targets, reinstate_work: Nanos::from_millis(5), ..options(FailureLevel::Os) };
+            let outcome = run(&scenario(), &spread, replication);
+            check(&outcome);
+            assert_eq!(outcome.saved(), 24);
+            last = last.max(timelines(&outcome).map(|timeline| timeline.reinstatement).max().unwrap_or(Nanos::ZERO));
+        }
+        last
+    };
+    let [one, two, four] = [1, 2, 4].map(last);
+    // 24 sessions of 5 ms each for 2 cores, and then for twice and four times as many.
+    assert!(two < one * 6 / 10 && four < two * 6 / 10, "{one} {two} {four}");
+}
+
+#[test]
 fn damaged_boxes_are_lost_and_never_taken_for_whole() {
     let mut scenario = scenario();
     scenario.faults.corrupt_fraction = 0.4;

@@ -13,7 +13,8 @@
 //! [takeover](backdoor_core::takeover) of each session, all at the same time, over connections to the same simulated NIC
 //! that were opened beforehand as a monitor that wants to be quick would ([`rescue`]). The fence is a delay: whoever owns
 //! the way to the clients confirms it. Reinstatement is work for the target's run queue,
-//! [`RecoveryOptions::reinstatement`] for each session, all in parallel as far as there are cores.
+//! [`RecoveryOptions::reinstatement`] for each session, all in parallel as far as there are cores. With several targets,
+//! core's [`spread`](backdoor_core::recovery::policy::spread) says which of them each session is offered to.
 //!
 //! Other [remedies](Remedy) begin at the same plan, and are what a takeover is compared with ([`renewal`]).
 //!
@@ -78,7 +79,8 @@ pub fn recovery_run(
         (Remedy::Reboot, _) => (scenario.cpu, 0),
         _ => (options.target_cpu, options.target_load),
     };
-    let machine = Target::new(machine.0, machine.1)?;
+    let machines = if options.remedy == Remedy::Takeover { options.targets.max(1) } else { 1 };
+    let machines = (0..machines).map(|_| Target::new(machine.0, machine.1)).collect::<Result<Vec<_>, _>>()?;
     let outcome = RecoveryOutcome {
         effective: None,
         detection: None,
@@ -90,7 +92,7 @@ pub fn recovery_run(
         extraction: ExtractionStats::default(),
     };
     let (detected, planned, called) = (None, None, None);
-    let course = Course::Waiting(Box::new(machine));
+    let course = Course::Waiting(machines);
     let recovery =
         Recovery { options, streams, scenario: &scenario, world, detected, planned, called, course, outcome };
     Ok(recovery.run())
@@ -98,8 +100,8 @@ pub fn recovery_run(
 
 /// What is being done.
 enum Course {
-    /// Nothing yet; this is the machine that will have to work.
-    Waiting(Box<Target>),
+    /// Nothing yet; these are the machines that will have to work, one or more.
+    Waiting(Vec<Target>),
     Takeover(Box<Rescue>),
     Other(Box<Renewal>),
     /// There is nothing to be done.
@@ -201,7 +203,7 @@ impl Recovery<'_> {
             sessions.extend(plan.recoverable);
             lost.extend(plan.lost);
         }
-        let Course::Waiting(machine) = std::mem::replace(&mut self.course, Course::Nothing) else { return };
+        let Course::Waiting(mut machines) = std::mem::replace(&mut self.course, Course::Nothing) else { return };
         if self.options.remedy != Remedy::Takeover {
             sessions.extend(lost);
             let affected: Vec<u64> = sessions.iter().map(|session| session.record.session).collect();
@@ -209,7 +211,8 @@ impl Recovery<'_> {
             let (options, work) = (self.options, self.scenario.workload.service_work);
             let all = self.ended_by_remedy(&affected);
             self.outcome.interrupted = all.iter().filter(|session| !affected.contains(session)).count() as u64;
-            let renewal = Renewal::new(now, options, all, path, *machine, work, self.streams);
+            let Some(machine) = machines.pop() else { return };
+            let renewal = Renewal::new(now, options, all, path, machine, work, self.streams);
             self.course = Course::Other(Box::new(renewal));
             return;
         }
@@ -229,7 +232,7 @@ impl Recovery<'_> {
                 hooks: Hooks { states, claims },
                 channels: [reads, taker, target],
                 offers: Wire::new(self.path("offers network"), self.scenario.nic.clone()),
-                target: *machine,
+                targets: machines,
                 service_work: self.scenario.workload.service_work,
             };
             self.course =

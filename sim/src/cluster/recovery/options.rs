@@ -54,9 +54,11 @@ pub struct RecoveryOptions {
     pub takeover: TakeoverConfig,
     /// From asking for a fence to its confirmation.
     pub fence: Dist,
-    /// Processors of the node that takes over.
+    /// Nodes that sessions are taken over to; they are spread over these. At least one.
+    pub targets: usize,
+    /// Processors of each of them.
     pub target_cpu: CpuParams,
-    /// Always-busy tasks there.
+    /// Always-busy tasks on each.
     pub target_load: usize,
     /// CPU time to reinstate a session, whatever its size.
     pub reinstate_work: Nanos,
@@ -90,6 +92,7 @@ impl Default for RecoveryOptions {
             extraction: ExtractionConfig { attempts: 1, ..ExtractionConfig::default() },
             takeover: TakeoverConfig::default(),
             fence: Dist::constant(Nanos::from_millis(1)),
+            targets: 1,
             target_cpu: CpuParams::default(),
             target_load: 0,
             reinstate_work: Nanos::from_micros(200),

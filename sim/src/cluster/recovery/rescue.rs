@@ -7,13 +7,14 @@
 //!        ── offers, with the state, over a connection ─────────────────┘
 //! ```
 //!
-//! Three connections to the node's simulated card: the taker's for READs and for swaps, the target's for swaps. What
+//! Three connections to the node's simulated card: the taker's for READs and for swaps, the targets' for swaps. What
 //! taker and target say to each other goes over TCP; a state takes as long to send as the taker's card needs to move its
 //! words. To the protocol this adds when things happen, and nothing else.
 
 use std::collections::BTreeMap;
 
 use backdoor_core::Nanos;
+use backdoor_core::recovery::policy::{Room, spread};
 use backdoor_core::recovery::{Extraction, ExtractionStats, SessionState, SessionToRecover, StateError};
 use backdoor_core::takeover::{
     Action, Answer, BoxError, Epoch, Input, Look, Offer, Outcome, PartyId, Purpose, Reason, Reinstatement, Seen, Stage,
@@ -34,9 +35,9 @@ use crate::streams::Streams;
 
 /// Words of an offer besides the state, and of an answer.
 const HEAD_WORDS: u64 = 16;
-/// The parties of a takeover.
+/// The parties of a takeover: the taker, and the first of the targets.
 const TAKER: u32 = 1;
-const TARGET: u32 = 2;
+const TARGETS: u32 = 2;
 
 /// When a session got how far.
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,6 +58,8 @@ pub(super) struct Marks {
 /// A session that is taken over.
 pub(super) struct Rescued {
     pub(super) session: SessionToRecover,
+    /// Which target it was offered to.
+    target: usize,
     takeover: Takeover,
     reinstatement: Option<Reinstatement>,
     /// The READ that is under way, and one that is to follow.
@@ -100,11 +103,11 @@ pub(super) struct Hooks {
 /// What a takeover needs.
 pub(super) struct Surroundings {
     pub(super) hooks: Hooks,
-    /// Connections to the node: of the taker for READs and for swaps, of the target for swaps.
+    /// Connections to the node: of the taker for READs and for swaps, of all targets for swaps.
     pub(super) channels: [SimChannel<RandomPath>; 3],
-    /// From taker to target.
+    /// From taker to targets: they share the taker's link.
     pub(super) offers: Wire,
-    pub(super) target: Target,
+    pub(super) targets: Vec<Target>,
     /// Of the first request.
     pub(super) service_work: Dist,
 }
@@ -118,7 +121,7 @@ pub(super) struct Rescue {
     extraction: Extraction,
     taker_swaps: Swaps,
     target_swaps: Swaps,
-    target: Target,
+    targets: Vec<Target>,
     deliveries: BTreeMap<(Nanos, u64), (usize, Delivery)>,
     sent: u64,
     offers: Wire,
@@ -133,6 +136,10 @@ fn party(number: u32) -> PartyId {
     PartyId::new(number).expect("a small number fits a claim word")
 }
 
+fn target_party(target: usize) -> PartyId {
+    party(TARGETS + target as u32)
+}
+
 impl Rescue {
     /// Begins at `now` to take over `sessions`.
     pub(super) fn new(
@@ -142,14 +149,26 @@ impl Rescue {
         surroundings: Surroundings,
         streams: &Streams,
     ) -> Self {
-        let Surroundings { hooks, channels: [states, taker_swaps, target_swaps], offers, target, service_work } =
+        let Surroundings { hooks, channels: [states, taker_swaps, target_swaps], offers, targets, service_work } =
             surroundings;
+        let numbers: Vec<u64> = sessions.iter().map(|session| session.record.session).collect();
+        let room = |at| Room { party: target_party(at), free: numbers.len() as u64 };
+        let orders = spread(&numbers, &(0..targets.len()).map(room).collect::<Vec<_>>());
         let places = sessions.iter().enumerate().map(|(at, session)| (session.record.session, at)).collect();
-        let rescued = sessions.into_iter().map(|session| {
+        let rescued = sessions.into_iter().zip(orders).map(|(session, order)| {
             let number = session.record.session;
-            let takeover = Takeover::new(options.takeover, party(TAKER), number, [party(TARGET)], Epoch(0));
-            let marks = Marks::default();
-            Rescued { session, takeover, reinstatement: None, looking: None, next_look: None, state: None, marks }
+            let takeover = Takeover::new(options.takeover, party(TAKER), number, order, Epoch(0));
+            let (marks, target) = (Marks::default(), 0);
+            Rescued {
+                session,
+                target,
+                takeover,
+                reinstatement: None,
+                looking: None,
+                next_look: None,
+                state: None,
+                marks,
+            }
         });
         let mut rescue = Rescue {
             rescued: rescued.collect(),
@@ -158,7 +177,7 @@ impl Rescue {
             extraction: Extraction::new(options.extraction, hooks.states, []),
             taker_swaps: Swaps::new(taker_swaps, hooks.claims),
             target_swaps: Swaps::new(target_swaps, hooks.claims),
-            target,
+            targets,
             deliveries: BTreeMap::new(),
             sent: 0,
             offers,
@@ -196,9 +215,11 @@ impl Rescue {
                 self.target_swapped(now, swapped);
                 busy = true;
             }
-            while let Some((at, done)) = self.target.next_done(now) {
-                self.target_has_worked(done, at);
-                busy = true;
+            for target in 0..self.targets.len() {
+                while let Some((at, done)) = self.targets[target].next_done(now) {
+                    self.target_has_worked(done, at);
+                    busy = true;
+                }
             }
             if self.next_deadline().is_some_and(|deadline| deadline <= now) {
                 self.tick(now);
@@ -218,10 +239,9 @@ impl Rescue {
             self.states.next_event(),
             self.taker_swaps.next_event(),
             self.target_swaps.next_event(),
-            self.target.next_event(),
             self.next_deadline(),
         ];
-        events.into_iter().flatten().min()
+        events.into_iter().chain(self.targets.iter().map(Target::next_event)).flatten().min()
     }
 
     /// Whether nothing is left to do.
@@ -263,7 +283,8 @@ impl Rescue {
                     self.sent += 1;
                     self.deliveries.insert((now + delay, self.sent), (at, Delivery::Fenced));
                 }
-                Action::Offer { offer, .. } => {
+                Action::Offer { to, offer } => {
+                    rescued.target = to.number().saturating_sub(TARGETS) as usize;
                     let bytes = rescued.state.map_or(0, |(_, bytes)| bytes);
                     let arrives = self.offers.send(now, HEAD_WORDS + bytes.div_ceil(8));
                     self.sent += 1;
@@ -281,7 +302,7 @@ impl Rescue {
                 self.tell(now, at, Input::Fenced);
             }
             Delivery::Answer(epoch, answer) => {
-                self.tell(now, at, Input::Answered { by: party(TARGET), epoch, answer });
+                self.tell(now, at, Input::Answered { by: target_party(self.rescued[at].target), epoch, answer });
             }
             Delivery::Offer(offer) => {
                 let rescued = &mut self.rescued[at];
@@ -291,7 +312,7 @@ impl Rescue {
                         under_way.handle(now, TargetInput::OfferedAgain, &mut actions);
                     }
                     reinstatement => reinstatement
-                        .insert(Reinstatement::new(self.options.takeover, party(TARGET), offer))
+                        .insert(Reinstatement::new(self.options.takeover, target_party(rescued.target), offer))
                         .start(&mut actions),
                 }
                 self.perform_at_target(now, at, actions);
@@ -348,14 +369,20 @@ impl Rescue {
             match action {
                 TargetAction::Prepare => {
                     let bytes = rescued.state.map_or(0, |(_, bytes)| bytes);
-                    self.target.work(now, at, self.options.reinstatement(bytes));
+                    let work = self.options.reinstatement(bytes);
+                    if let Some(target) = self.targets.get_mut(rescued.target) {
+                        target.work(now, at, work);
+                    }
                 }
                 TargetAction::Swap(swap) => self.target_swaps.ask(at, claim_word(&rescued.session), swap),
                 TargetAction::Serve => {
                     rescued.marks.restored = Some(now);
                     let (work, streams) = &self.service;
                     let mut stream = streams.indexed("service after recovery", rescued.session.record.session);
-                    self.target.work(now, at, work.sample(&mut stream));
+                    let work = work.sample(&mut stream);
+                    if let Some(target) = self.targets.get_mut(rescued.target) {
+                        target.work(now, at, work);
+                    }
                 }
                 TargetAction::Answer(answer) => {
                     let epoch = rescued.reinstatement.as_ref().map_or(Epoch(0), |it| it.offer().epoch);
