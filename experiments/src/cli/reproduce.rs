@@ -25,7 +25,7 @@ pub(super) struct Arguments {
 }
 
 /// The configs, in the order in which they are run. Live first: while the machine is cool and quiet.
-const CONFIGS: [(&str, &str); 14] = [
+const CONFIGS: [(&str, &str); 15] = [
     ("live", include_str!("../../configs/live.toml")),
     ("prediction", include_str!("../../configs/prediction.toml")),
     ("failover", include_str!("../../configs/failover.toml")),
@@ -39,6 +39,7 @@ const CONFIGS: [(&str, &str); 14] = [
     ("cases", include_str!("../../configs/cases.toml")),
     ("diagnosis", include_str!("../../configs/diagnosis.toml")),
     ("recovery", include_str!("../../configs/recovery.toml")),
+    ("spread", include_str!("../../configs/spread.toml")),
     ("remedies", include_str!("../../configs/remedies.toml")),
 ];
 

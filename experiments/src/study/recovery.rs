@@ -1,7 +1,8 @@
 //! What a recovery costs, in simulation: sessions saved and lost, their outage and its parts, bytes read.
 //!
-//! Each replication is one failure of one node, recovered onto another. A row of the table is one combination of level,
-//! number of sessions, state size, and share of the State Boxes that the failure damages.
+//! Each replication is one failure of one node, recovered onto another, or spread over several others. A row of the table is
+//! one combination of level, number of sessions, state size, share of the State Boxes that the failure damages, and number of
+//! nodes that take over.
 
 use super::precision::{self, Precision, sample};
 use super::row::{judged, row};
@@ -20,6 +21,9 @@ use backdoor_sim::cluster::{
 use backdoor_sim::dist::Dist;
 use backdoor_sim::streams::Streams;
 use serde::Deserialize;
+
+/// Most nodes that sessions are spread over.
+const MAX_TARGETS: u64 = 64;
 
 /// A failure level in a config.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -56,6 +60,8 @@ pub(super) struct Config {
     state_bytes: Values<u64>,
     /// Fraction of the affected State Boxes that the failure damages.
     corrupt_fraction: Option<Values<f64>>,
+    /// Nodes that sessions are spread over; 1 unless given.
+    targets: Option<Values<u64>>,
     /// From asking for the old owner to be cut off to its confirmation.
     fence: Option<Dist>,
     #[serde(default)]
@@ -71,6 +77,7 @@ pub(super) struct Swept {
     sessions: u64,
     state_bytes: u64,
     corrupt_fraction: f64,
+    targets: u64,
 }
 
 row! {
@@ -80,6 +87,7 @@ row! {
         sessions: u64,
         state_bytes: u64,
         corrupt_fraction: f64,
+        targets: u64,
         deadline_ms: f64,
         replications: u64,
         precision_reached: String,
@@ -133,6 +141,9 @@ impl Config {
                 &invalid,
             )?;
             for swept in config.points() {
+                if !(1..=MAX_TARGETS).contains(&swept.targets) {
+                    return Err(invalid("targets", format!("must be from 1 to {MAX_TARGETS} nodes that take over")));
+                }
                 if swept.sessions == 0 {
                     return Err(invalid("sessions", "must be at least 1, or there is nothing to recover".into()));
                 }
@@ -147,8 +158,13 @@ impl Config {
         self.corrupt_fraction.clone().unwrap_or(Values::one(0.0))
     }
 
+    fn targets(&self) -> Values<u64> {
+        self.targets.clone().unwrap_or(Values::one(1))
+    }
+
     fn grid(&self) -> Grid {
         Grid::new()
+            .axis("targets", self.targets().len())
             .axis("corrupt", self.corrupt().len())
             .axis("level", self.levels.len())
             .axis("sessions", self.sessions.len())
@@ -156,7 +172,7 @@ impl Config {
     }
 
     pub(super) fn points(&self) -> Vec<Swept> {
-        let corrupt = self.corrupt();
+        let (corrupt, targets) = (self.corrupt(), self.targets());
         self.grid()
             .points()
             .map(|point| Swept {
@@ -164,6 +180,7 @@ impl Config {
                 sessions: self.sessions[point.at("sessions")],
                 state_bytes: self.state_bytes[point.at("state")],
                 corrupt_fraction: corrupt[point.at("corrupt")],
+                targets: targets[point.at("targets")],
             })
             .collect()
     }
@@ -202,8 +219,8 @@ impl Config {
         let scenario = self.scenario(swept, profile);
         let default = RecoveryOptions::default();
         let fence = self.fence.unwrap_or(default.fence);
-        let options = RecoveryOptions { level: swept.level, fence, ..default };
-        // State size is left out of the key: other sizes, same requests.
+        let options = RecoveryOptions { level: swept.level, fence, targets: swept.targets as usize, ..default };
+        // State size and targets are left out of the key: others, same requests and same failures.
         let point = format!("level={} sessions={}", swept.level, swept.sessions);
         let precision = precision::of_profile(&self.precision, self.full.as_ref(), profile);
         let run = |streams: &Streams| Ok(recovery_run(&scenario, streams, &options)?);
@@ -218,7 +235,12 @@ impl Config {
         // Damage changes who is saved, not how long that takes: the figures are those of the first value.
         let undamaged =
             table.groups("corrupt_fraction").into_iter().next().map(|(_, rows)| rows).ok_or_else(lacking)?;
-        let figures = vec![cost(name, &undamaged).ok_or_else(lacking)?, parts(name, &undamaged).ok_or_else(lacking)?];
+        let figures = if undamaged.groups("targets").len() > 1 {
+            vec![spread(name, &undamaged)]
+        } else {
+            vec![cost(name, &undamaged), parts(name, &undamaged)]
+        };
+        let figures = figures.into_iter().collect::<Option<_>>().ok_or_else(lacking)?;
         Ok(Presentation { figures, tables: vec![(format!("{name}.csv"), table)] })
     }
 }
@@ -258,6 +280,7 @@ fn row(swept: &Swept, deadline: Nanos, outcomes: &[RecoveryOutcome]) -> Row {
         sessions: swept.sessions,
         state_bytes: swept.state_bytes,
         corrupt_fraction: swept.corrupt_fraction,
+        targets: swept.targets,
         deadline_ms: deadline.as_millis_f64(),
         replications: outcomes.len() as u64,
         precision_reached: String::new(),
@@ -307,6 +330,30 @@ fn cost(name: &str, table: &Table) -> Option<Figure> {
         panel = panel.title(format!("{level} level"));
         for (bytes, rows) in rows.groups("state_bytes") {
             panel = panel.series(in_seconds(Series::line(size(&bytes), []), &rows, "outage_ms")?.bars());
+        }
+        figure = figure.panel(panel);
+    }
+    Some(figure)
+}
+
+/// The longest outage by number of sessions, a curve for each number of nodes that take over, for the largest state.
+fn spread(name: &str, table: &Table) -> Option<Figure> {
+    let sizes = table.groups("state_bytes");
+    let (bytes, largest) = sizes.last()?;
+    let mut figure = Figure::new(name)
+        .title("Longest outage, by nodes that sessions are spread over")
+        .caption(format!(
+            "Longest time without service of any session of a run, with {} per session; means over runs with 95% intervals. \
+             Every node that takes over is alike, and all are offered sessions by one monitor.",
+            size(bytes)
+        ))
+        .columns(3);
+    for (level, rows) in largest.groups("level") {
+        let mut panel = Panel::new(Axis::log("sessions"), Axis::linear("outage").seconds());
+        panel = panel.title(format!("{level} level"));
+        for (targets, rows) in rows.groups("targets") {
+            let nodes = if targets == "1" { "1 node".to_owned() } else { format!("{targets} nodes") };
+            panel = panel.series(in_seconds(Series::line(nodes, []), &rows, "outage_max_ms")?.bars());
         }
         figure = figure.panel(panel);
     }
