@@ -88,6 +88,9 @@ pub struct IpcEnd {
     received: u64,
     outbox: Outbox,
     committed: Committed,
+    /// The last message that was ever on its way: the other end may have had it over an earlier connection, and
+    /// acknowledge it over this one.
+    on_its_way: u64,
     connection: Option<Connection>,
 }
 
@@ -109,14 +112,15 @@ impl IpcEnd {
     /// Of a link that is new.
     pub fn new(link: LinkId) -> Self {
         let committed = Committed { received: 0, sent: 0 };
-        IpcEnd { link, received: 0, outbox: Outbox::new(), committed, connection: None }
+        IpcEnd { link, received: 0, outbox: Outbox::new(), committed, on_its_way: 0, connection: None }
     }
 
     /// Of a link that is carried on. The state is to be in a State Box of this end's before it greets anybody.
     pub fn resume(state: &IpcState<'_>) -> Self {
         let IpcState { link, received, unacknowledged } = *state;
         let committed = Committed { received, sent: unacknowledged.last() };
-        IpcEnd { link, received, outbox: Outbox::resume(unacknowledged), committed, connection: None }
+        let (outbox, on_its_way) = (Outbox::resume(unacknowledged), unacknowledged.last());
+        IpcEnd { link, received, outbox, committed, on_its_way, connection: None }
     }
 
     /// Which link.
@@ -193,6 +197,7 @@ impl IpcEnd {
     pub fn sent(&mut self, number: u64) {
         if let Some(Connection { sent: Some(sent), .. }) = &mut self.connection {
             *sent = number.max(*sent);
+            self.on_its_way = number.max(self.on_its_way);
         }
     }
 
@@ -231,10 +236,12 @@ impl IpcEnd {
     /// # Errors
     /// They were not sent.
     pub fn acknowledged(&mut self, number: u64) -> Result<(), LinkError> {
-        let sent = self.connection.and_then(|connection| connection.sent).ok_or(LinkError::NotGreeted)?;
-        if number > sent {
-            return Err(LinkError::NeverSent { received: number, sent });
+        let connection = self.connection.as_mut().filter(|connection| connection.sent.is_some());
+        let connection = connection.ok_or(LinkError::NotGreeted)?;
+        if number > self.on_its_way {
+            return Err(LinkError::NeverSent { received: number, sent: self.on_its_way });
         }
+        connection.sent = connection.sent.max(Some(number));
         self.outbox.acknowledge(number);
         Ok(())
     }
@@ -294,6 +301,21 @@ mod tests {
         assert_eq!(sends(&one), [1]);
         assert_eq!(other.arrives(1), Ok(Arrival::Again));
         assert_eq!(other.arrives(3), Err(LinkError::LeftOut { number: 3, expected: 2 }));
+    }
+
+    #[test]
+    fn what_came_over_an_earlier_connection_is_acknowledged_over_this_one() {
+        let (mut one, mut other) = met();
+        one.push(b"one");
+        one.push(b"two");
+        one.committed();
+        one.sent(1);
+        assert_eq!(other.arrives(1), Ok(Arrival::New));
+        meet(&mut one, &mut other).unwrap();
+        other.committed();
+        assert_eq!(other.acknowledgement(), Some(1));
+        assert_eq!(one.acknowledged(2), Err(LinkError::NeverSent { received: 2, sent: 1 }));
+        assert_eq!((one.acknowledged(1), sends(&one)), (Ok(()), vec![2]));
     }
 
     #[test]
