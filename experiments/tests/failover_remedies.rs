@@ -68,7 +68,7 @@ fn where_a_restart_cannot_help_nothing_is_ended_and_the_sessions_are_taken_over(
         ("stop-agent@decided", "its sessions would end"),
     ] {
         // Without an agent nobody knows what a client had sent that asks for more, so this one does not.
-        let download = ["--client", "curl", "--size", "20MB", "--failure", "sigstop", "--runs", "1"];
+        let download = ["--client", "curl", "--size", "60MB", "--failure", "sigstop", "--runs", "1"];
         let arguments = [&download[..], &["--remedy", "policy", "--disturb", accident]];
         for row in goes_on_by("takeover", &arguments.concat()) {
             assert!(row.trouble.contains(why), "{row:?}");
