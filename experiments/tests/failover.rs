@@ -59,7 +59,7 @@ fn all_good(arguments: &[&str], runs: usize) {
 #[test]
 fn a_download_goes_on_whatever_fails() {
     let failures = "sigstop,sigkill,deadlock,session-stuck,cut,wrong";
-    all_good(&["--client", "curl", "--failure", failures, "--size", "40MB", "--runs", "1"], 6);
+    all_good(&["--client", "curl", "--failure", failures, "--size", "60MB", "--runs", "1"], 6);
 }
 
 #[test]

@@ -113,7 +113,7 @@ fn an_agent_that_is_dead_or_frozen_is_not_waited_for() {
         // Of what the sockets hold nobody can tell any more; a download has been asked for before.
         for disturbance in ["kill-agent@decided", "kill-agent@fenced", "stop-agent@decided", "stop-agent@fenced"] {
             let rows =
-                goes_on(&["--client", "curl", "--size", "40MB", "--failure", "sigstop", "--disturb", disturbance]);
+                goes_on(&["--client", "curl", "--size", "60MB", "--failure", "sigstop", "--disturb", disturbance]);
             assert_eq!(rows[0].input_known, Some(false), "{rows:?}");
             assert!(rows[0].trouble.contains("queues can't be had"), "{rows:?}");
         }

@@ -35,7 +35,7 @@ const REQUESTS: [&str; 4] = ["--client", "requests", "--size", "300kB"];
 fn a_service_started_again_goes_on_with_its_clients() {
     let failures = ["--remedy", "restart", "--failure", "sigstop,sigkill,deadlock", "--runs", "2"];
     for client in
-        [&REQUESTS[..], &["--client", "curl-upload", "--size", "20MB"], &["--client", "curl", "--size", "20MB"]]
+        [&REQUESTS[..], &["--client", "curl-upload", "--size", "20MB"], &["--client", "curl", "--size", "60MB"]]
     {
         let rows = goes_on_by("restart", &[client, &failures].concat());
         for row in rows {
