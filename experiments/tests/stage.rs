@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use backdoor_experiments::interrupt::Interrupt;
 use backdoor_experiments::live::detect::{DetectConfig, FailureKind, run};
-use backdoor_experiments::live::stage::protocol::{Answer, Greeting, Request};
+use backdoor_experiments::live::stage::protocol::{Answer, Greeting, Request, VERSION};
 use common::{HEADER, PATIENCE, Place, Running, config, every_run_is_detected_and_recovered, undisturbed, wait_for};
 use rustix::process::Signal;
 
@@ -305,7 +305,7 @@ fn a_stage_minds_nothing_that_comes_to_its_port() {
         let heard = conversation(on.address, says.as_bytes());
         // The end of what was said may be lost where much was left unread.
         assert!(heard.lines().count() >= lines, "{} bytes: {heard}", says.len());
-        assert!(heard.starts_with("{\"backdoor_stage\":2,"), "{heard}");
+        assert!(heard.starts_with(&format!("{{\"backdoor_stage\":{VERSION},")), "{heard}");
     }
     // Many who say nothing, one who left at once.
     let silent: Vec<TcpStream> = (0..5).map(|_| TcpStream::connect(on.address).unwrap()).collect();
