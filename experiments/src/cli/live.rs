@@ -1,6 +1,7 @@
 //! `backdoor live`.
 
 mod failover;
+mod measurement;
 mod overhead;
 mod record;
 mod stage;
@@ -9,15 +10,14 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 use backdoor_core::Nanos;
 
+use measurement::Measurement;
+
 use super::Failure;
 use crate::interrupt::Interrupt;
 use crate::live::detect::{self, DetectConfig, DetectError, DetectReport, DetectRow, FailureKind};
 use crate::live::detector::DetectorKind;
 use crate::live::parts;
 use crate::live::reach::{Card, Retry, TransportKind};
-use crate::progress::Progress;
-use crate::results::Table;
-use crate::say;
 
 /// Live experiments with real processes and real faults.
 #[derive(Debug, clap::Args)]
@@ -136,7 +136,7 @@ enum Format {
 
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.experiment {
-        Experiment::Detect(arguments) => detect(&arguments),
+        Experiment::Detect(arguments) => measurement::run(&arguments.configs()?, arguments.quiet, arguments.format),
         Experiment::Failover(arguments) => failover::run(&arguments),
         Experiment::Overhead(arguments) => overhead::run(&arguments),
         Experiment::Record(arguments) => record::run(&arguments),
@@ -187,50 +187,35 @@ impl Detect {
     }
 }
 
-fn detect(arguments: &Detect) -> Result<(), Failure> {
-    let configs = arguments.configs()?;
-    // All of them first: the last of several must not be found impossible when the others have taken an hour.
-    configs.iter().try_for_each(DetectConfig::check)?;
-    let interrupt = Interrupt::listen()?;
-    let runs = configs.iter().map(|config| config.runs as usize).sum();
-    let progress = if arguments.quiet { Progress::hidden() } else { Progress::new(runs) };
-    let (mut rows, mut reports) = (Vec::new(), Vec::new());
-    let mut outcome = Ok(());
-    for config in &configs {
-        let bar = progress.experiment(config.failure.name(), config.runs as usize);
-        let finished = &mut |row: &DetectRow| {
-            rows.push(row.clone());
-            bar.point_finished();
-        };
-        match detect::run(config, &interrupt, finished) {
-            Ok(report) => {
-                bar.finish();
-                reports.push(report);
-            }
-            Err(DetectError::Interrupted { report, runs }) => {
-                let message = format!("stopped after {} of {runs} runs", report.rows.len());
-                outcome = Err(Failure::interrupted(message, &interrupt));
-                reports.extend((!report.rows.is_empty()).then_some(*report));
-                break;
-            }
-            Err(error) => {
-                outcome = Err(error.into());
-                break;
-            }
+impl Measurement for DetectConfig {
+    type Row = DetectRow;
+    type Report = DetectReport;
+    type Error = DetectError;
+
+    fn check(&self) -> Result<(), DetectError> {
+        self.check()
+    }
+
+    fn name(&self) -> String {
+        self.failure.name().to_owned()
+    }
+
+    fn rows(&self) -> u32 {
+        self.runs
+    }
+
+    fn run(&self, interrupt: &Interrupt, finished: &mut dyn FnMut(&DetectRow)) -> Result<DetectReport, DetectError> {
+        detect::run(self, interrupt, finished)
+    }
+
+    fn partial(error: DetectError) -> Result<DetectReport, DetectError> {
+        match error {
+            DetectError::Interrupted { report, .. } => Ok(*report),
+            error => Err(error),
         }
     }
-    progress.finish();
-    print(&rows, &reports, arguments.format)?;
-    outcome
-}
 
-/// What was finished is printed even if something else was not: every run as CSV, every configuration as text.
-fn print(rows: &[DetectRow], reports: &[DetectReport], format: Format) -> Result<(), Failure> {
-    let text = match format {
-        Format::Csv if rows.is_empty() => return Ok(()),
-        Format::Csv => Table::from_rows(rows)?.to_csv(),
-        Format::Text => reports.iter().map(DetectReport::to_text).collect::<Vec<_>>().join("\n"),
-    };
-    say::out(&text)?;
-    Ok(())
+    fn text(report: &DetectReport) -> String {
+        report.to_text()
+    }
 }

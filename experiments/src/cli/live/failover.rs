@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use backdoor_core::Nanos;
 
-use super::{Format, say};
+use super::Format;
+use super::measurement::{self, Measurement};
 use crate::cli::Failure;
 use crate::interrupt::Interrupt;
 use crate::live::detector::DetectorKind;
@@ -12,10 +13,8 @@ use crate::live::failover::{
     ClientKind, Disturbance, Elsewhere, FailoverConfig, FailoverError, FailoverFailure, FailoverReport, FailoverRow,
     ServiceKind, Victim, run as run_failover,
 };
-use crate::live::reach::{Card, Retry, WITHOUT_VERBS, built_with_verbs};
+use crate::live::reach::{Card, Retry};
 use crate::live::web::remedy::Choice;
-use crate::progress::Progress;
-use crate::results::Table;
 
 /// Make the serving node fail in the middle of a transfer, and carry its sessions on at another node.
 ///
@@ -167,48 +166,44 @@ impl Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let configs = arguments.configs()?;
-    configs.iter().try_for_each(FailoverConfig::check)?;
-    if arguments.on.is_some() && !built_with_verbs() {
-        return Err(Failure::from(FailoverError::Config(WITHOUT_VERBS.into())));
+    measurement::run(&arguments.configs()?, arguments.quiet, arguments.format)
+}
+
+impl Measurement for FailoverConfig {
+    type Row = FailoverRow;
+    type Report = FailoverReport;
+    type Error = FailoverError;
+
+    fn check(&self) -> Result<(), FailoverError> {
+        self.check()
     }
-    let interrupt = Interrupt::listen()?;
-    let runs = configs.iter().map(|config| config.runs as usize).sum();
-    let progress = if arguments.quiet { Progress::hidden() } else { Progress::new(runs) };
-    let (mut rows, mut reports) = (Vec::new(), Vec::new());
-    let mut outcome = Ok(());
-    for config in &configs {
-        let name = format!("{}, {}", config.client.name(), config.failure.name());
-        let bar = progress.experiment(&name, config.runs as usize);
-        let finished = &mut |row: &FailoverRow| {
-            rows.push(row.clone());
-            bar.point_finished();
-        };
-        match run_failover(config, &interrupt, finished) {
-            Ok(report) => {
-                bar.finish();
-                reports.push(report);
-            }
-            Err(FailoverError::Interrupted { report, runs }) => {
-                let message = format!("stopped after {} of {runs} runs", report.rows.len());
-                outcome = Err(Failure::interrupted(message, &interrupt));
-                reports.extend((!report.rows.is_empty()).then_some(*report));
-                break;
-            }
-            Err(error) => {
-                outcome = Err(error.into());
-                break;
-            }
+
+    fn name(&self) -> String {
+        format!("{}, {}", self.client.name(), self.failure.name())
+    }
+
+    fn rows(&self) -> u32 {
+        self.runs
+    }
+
+    fn run(
+        &self,
+        interrupt: &Interrupt,
+        finished: &mut dyn FnMut(&FailoverRow),
+    ) -> Result<FailoverReport, FailoverError> {
+        run_failover(self, interrupt, finished)
+    }
+
+    fn partial(error: FailoverError) -> Result<FailoverReport, FailoverError> {
+        match error {
+            FailoverError::Interrupted { report, .. } => Ok(*report),
+            error => Err(error),
         }
     }
-    progress.finish();
-    let text = match arguments.format {
-        Format::Csv if rows.is_empty() => return outcome,
-        Format::Csv => Table::from_rows(&rows)?.to_csv(),
-        Format::Text => reports.iter().map(FailoverReport::to_text).collect::<Vec<_>>().join("\n"),
-    };
-    say::out(&text)?;
-    outcome
+
+    fn text(report: &FailoverReport) -> String {
+        report.to_text()
+    }
 }
 
 #[cfg(test)]

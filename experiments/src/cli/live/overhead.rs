@@ -2,12 +2,11 @@
 
 use backdoor_core::Nanos;
 
-use super::{Format, say};
+use super::Format;
+use super::measurement::{self, Measurement};
 use crate::cli::Failure;
 use crate::interrupt::Interrupt;
 use crate::live::overhead::{OverheadConfig, OverheadError, OverheadReport, OverheadRow, run as run_overhead};
-use crate::progress::Progress;
-use crate::results::Table;
 
 /// Measure what State Boxes cost a service while nothing fails.
 ///
@@ -64,45 +63,42 @@ impl Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let configs = arguments.configs()?;
-    configs.iter().try_for_each(OverheadConfig::check)?;
-    let interrupt = Interrupt::listen()?;
-    let progress = match arguments.quiet {
-        true => Progress::hidden(),
-        false => Progress::new(configs.iter().map(|config| config.pairs as usize).sum()),
-    };
-    let (mut rows, mut reports) = (Vec::new(), Vec::new());
-    let mut outcome = Ok(());
-    for config in &configs {
-        let name = format!("{} bytes, {} per save", config.state_bytes, config.requests_per_save);
-        let bar = progress.experiment(&name, config.pairs as usize);
-        let finished = &mut |row: &OverheadRow| {
-            rows.push(*row);
-            bar.point_finished();
-        };
-        match run_overhead(config, &interrupt, finished) {
-            Ok(report) => {
-                bar.finish();
-                reports.push(report);
-            }
-            Err(OverheadError::Interrupted { report, pairs }) => {
-                let message = format!("stopped after {} of {pairs} pairs of turns", report.rows.len());
-                outcome = Err(Failure::interrupted(message, &interrupt));
-                reports.extend((!report.rows.is_empty()).then_some(*report));
-                break;
-            }
-            Err(error) => {
-                outcome = Err(error.into());
-                break;
-            }
+    measurement::run(&arguments.configs()?, arguments.quiet, arguments.format)
+}
+
+impl Measurement for OverheadConfig {
+    type Row = OverheadRow;
+    type Report = OverheadReport;
+    type Error = OverheadError;
+
+    fn check(&self) -> Result<(), OverheadError> {
+        self.check()
+    }
+
+    fn name(&self) -> String {
+        format!("{} bytes, {} per save", self.state_bytes, self.requests_per_save)
+    }
+
+    fn rows(&self) -> u32 {
+        self.pairs
+    }
+
+    fn run(
+        &self,
+        interrupt: &Interrupt,
+        finished: &mut dyn FnMut(&OverheadRow),
+    ) -> Result<OverheadReport, OverheadError> {
+        run_overhead(self, interrupt, finished)
+    }
+
+    fn partial(error: OverheadError) -> Result<OverheadReport, OverheadError> {
+        match error {
+            OverheadError::Interrupted { report, .. } => Ok(*report),
+            error => Err(error),
         }
     }
-    progress.finish();
-    let text = match arguments.format {
-        Format::Csv if rows.is_empty() => return outcome,
-        Format::Csv => Table::from_rows(&rows)?.to_csv(),
-        Format::Text => reports.iter().map(OverheadReport::to_text).collect::<Vec<_>>().join("\n"),
-    };
-    say::out(&text)?;
-    outcome
+
+    fn text(report: &OverheadReport) -> String {
+        report.to_text()
+    }
 }

@@ -60,7 +60,7 @@ use serde::{Deserialize, Serialize};
 
 use super::detector::DetectorKind;
 use super::parts::PartError;
-use super::reach::{Card, Retry};
+use super::reach::{Card, Retry, WITHOUT_VERBS, built_with_verbs};
 use super::web::ballast::MAX_BALLAST_BYTES;
 use super::web::milestone::Milestone;
 use super::web::remedy::Choice;
@@ -332,6 +332,9 @@ impl FailoverConfig {
         }
         if self.is_disturbed_by(Accident::Connect) && self.client.is_curl() {
             return error("disturbances: curl has one connection, and can't connect once more".into());
+        }
+        if self.elsewhere.is_some() && !built_with_verbs() {
+            return error(WITHOUT_VERBS.into());
         }
         Ok(())
     }
