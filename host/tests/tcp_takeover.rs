@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use backdoor_core::Nanos;
 use backdoor_core::channels::{Input, Output, Resume, TcpBirth, TcpState, resume};
-use backdoor_host::tcp::{MAX_REFILL_BYTES, TcpError, birth, queues, recreate, silence};
+use backdoor_host::tcp::{MAX_REFILL_BYTES, TcpError, birth, queues, recreate, silence, standing};
 use proptest::prelude::*;
 use rustix::net::sockopt::{set_socket_send_buffer_size, socket_send_buffer_size};
 use rustix::thread::{CapabilitySet, CapabilitySets};
@@ -148,6 +148,7 @@ fn carry_on(cut: &Cut) {
     }
     silence(server).unwrap();
     let silent = recreate(&resume, &bytes(resume.replay())).unwrap();
+    assert!(matches!(standing(&silent), Err(TcpError::Silent)), "it is nobody's to go on with");
     let mut heir = silent.speak().unwrap();
     heir.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
 

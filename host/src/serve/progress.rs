@@ -67,7 +67,8 @@ impl Progress {
         encoded_len(application_bytes, &[(CLIENT, Channel::Tcp(self.state))]) + most
     }
 
-    /// Commits that `output` is promised and `consumed` more bytes were acted upon. If that fails, all is as before.
+    /// Commits that `output` is promised and `consumed` more bytes were acted upon. If that fails, all is as
+    /// before, but for what is known to be acknowledged.
     pub(super) fn commit(
         &mut self,
         session: &mut Session,
@@ -91,11 +92,10 @@ impl Progress {
             self.retained.drain(..known);
             self.state.acknowledged = next.acknowledged;
             self.retained.extend(output);
-            next.output = Output::Retained(&[]);
         }
         let outcome = self.write(&next, application, others).and_then(|()| Ok(session.commit(&self.payload)?));
         match outcome {
-            Ok(_) => self.state = TcpState { output: Output::Regenerated, ..next },
+            Ok(_) => self.state = next,
             Err(_) => self.retained.truncate(self.retained.len() - output.len().min(self.retained.len())),
         }
         outcome.map(|_| ())

@@ -1,16 +1,15 @@
 //! The end of a process that was started in another's place: sessions that the dead one left go on in the State Boxes that
 //! they have, over the sockets that they have. Nothing is made anew, and their clients notice a pause at most.
 
-use std::io;
 use std::net::TcpStream;
 use std::ops::Range;
 use std::os::fd::AsFd;
 
 use backdoor_core::channels::{Channel, GoOn, Output, SessionPayload, go_on};
-use rustix::net::RecvFlags;
 
 use super::progress::Progress;
-use super::{CLIENT, ServeError, SessionConfig, TcpSession};
+use super::session::take_out;
+use super::{CLIENT, Retain, ServeError, SessionConfig, TcpSession};
 use crate::app::Orphan;
 use crate::tcp::{self, TcpError};
 
@@ -24,7 +23,7 @@ pub struct ReadoptedSession {
 
 impl TcpSession {
     /// Takes a session up that a dead process of this application left. `replay` computes output that was promised and not
-    /// written, by offsets, if the session didn't retain it.
+    /// written, or is to be retained, by offsets, if the session didn't retain it.
     ///
     /// What was acted upon is taken out of the socket. So from here on, the socket holds what comes next.
     ///
@@ -39,25 +38,30 @@ impl TcpSession {
         let payload = SessionPayload::decode(&payload)?;
         let Some(Channel::Tcp(state)) = payload.channel(CLIENT) else { return Err(ServeError::NoConnection) };
         let GoOn { unwritten, acted_upon } = go_on(&state, tcp::standing(&socket)?)?;
-        let (retained, output) = match state.output {
-            // All from `acknowledged` to `intent`, checked by the payload; `go_on` begins no earlier.
-            Output::Retained(bytes) => {
-                (bytes.to_vec(), bytes[(unwritten.start - state.acknowledged) as usize..].to_vec())
+        // `go_on` begins no earlier than at `acknowledged`; what is retained begins there.
+        let (from, output) = match state.output {
+            Output::Retained(bytes) => (state.acknowledged, bytes.to_vec()),
+            Output::Regenerated => {
+                let from = if config.retain == Retain::Regenerated { unwritten.start } else { state.acknowledged };
+                (from, if from == unwritten.end { Vec::new() } else { replay(from..unwritten.end) })
             }
-            Output::Regenerated if unwritten.is_empty() => (Vec::new(), Vec::new()),
-            Output::Regenerated => (Vec::new(), replay(unwritten.clone())),
         };
-        let (needed, found) = (unwritten.end - unwritten.start, output.len());
+        let (needed, found) = (unwritten.end - from, output.len());
         if needed != found as u64 {
             return Err(TcpError::WrongReplay { needed, found }.into());
         }
+        let first_unwritten = output[(unwritten.start - from) as usize..].to_vec();
+        let retained = if config.retain == Retain::Regenerated { Vec::new() } else { output };
         let stream = TcpStream::from(socket);
-        take_out(&stream, acted_upon).map_err(ServeError::Client)?;
+        take_out(&stream, acted_upon, &mut [0; 4096]).map_err(ServeError::Client)?;
         // The process before waited for its next byte.
         tcp::wait_for_bytes(&stream, 1).map_err(ServeError::Client)?;
+        // The end that an heir was told of does not come to its socket again.
+        let waiting = rustix::io::ioctl_fionread(&stream).map_err(|errno| ServeError::Client(errno.into()))?;
+        let input_end = state.input_ended.then_some(state.consumed + waiting);
         let progress = Progress::new(&state, config.retain, retained);
-        let session = TcpSession::speaking(session, config, stream, progress, None);
-        Ok(ReadoptedSession { session, unwritten: output })
+        let session = TcpSession::speaking(session, config, stream, progress, input_end);
+        Ok(ReadoptedSession { session, unwritten: first_unwritten })
     }
 }
 
@@ -76,18 +80,4 @@ impl AsFd for ReadoptedSession {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.session.as_fd()
     }
-}
-
-/// Reads so many bytes, which are there, and forgets them.
-fn take_out(stream: &TcpStream, bytes: u64) -> io::Result<()> {
-    let (mut left, mut into) = (bytes, [0; 4096]);
-    while left > 0 {
-        let most = left.min(into.len() as u64) as usize;
-        let taken = rustix::io::retry_on_intr(|| rustix::net::recv(stream, &mut into[..most], RecvFlags::DONTWAIT));
-        left -= match taken?.1 {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            taken => taken as u64,
-        };
-    }
-    Ok(())
 }

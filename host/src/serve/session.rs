@@ -147,15 +147,7 @@ impl TcpSession {
 
     /// Takes input out of the kernel that was acted upon.
     fn take(&mut self, consumed: usize) -> io::Result<()> {
-        let mut left = consumed;
-        while left > 0 {
-            let (stream, peeked) = (&self.stream, &mut self.peeked[..left]);
-            let taken = rustix::io::retry_on_intr(|| rustix::net::recv(stream, &mut *peeked, RecvFlags::DONTWAIT));
-            left -= match taken?.1 {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                taken => taken,
-            };
-        }
+        take_out(&self.stream, consumed as u64, &mut self.peeked)?;
         self.read -= consumed;
         Ok(())
     }
@@ -184,6 +176,21 @@ impl TcpSession {
     pub fn stream(&self) -> &TcpStream {
         &self.stream
     }
+}
+
+/// Takes so many bytes of input, which are there, out of a socket; what they were goes into `scratch`, piece by piece.
+pub(super) fn take_out(stream: &TcpStream, bytes: u64, scratch: &mut [u8]) -> io::Result<()> {
+    let mut left = bytes;
+    while left > 0 {
+        let most = left.min(scratch.len() as u64) as usize;
+        let piece = &mut scratch[..most];
+        let taken = rustix::io::retry_on_intr(|| rustix::net::recv(stream, &mut *piece, RecvFlags::DONTWAIT));
+        left -= match taken?.1 {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            taken => taken as u64,
+        };
+    }
+    Ok(())
 }
 
 impl AsFd for TcpSession {

@@ -69,6 +69,9 @@ pub enum TcpError {
     /// Bytes came or went while the queues were read.
     #[error("the connection goes on: cut its node off before its queues are read")]
     NotCutOff,
+    /// It was made anew, and is another's until it speaks.
+    #[error("the connection was made anew and has not spoken yet")]
+    Silent,
     /// Numbers that the kernel would not take.
     #[error("this is the birth of no connection: {0}")]
     Nonsense(String),

@@ -55,6 +55,11 @@ impl<'s> Repair<'s> {
         Ok(Repair { socket, stays, reuse_address })
     }
 
+    /// Whether the socket was in repair mode before: it is silent.
+    pub(super) fn was_silent(&self) -> bool {
+        self.stays
+    }
+
     /// Not left when this is dropped: whoever closes the socket last closes it in silence.
     pub(super) fn for_good(mut self) -> Self {
         self.stays = true;

@@ -16,13 +16,16 @@ const ATTEMPTS: u32 = 1000;
 /// it has not sent; then it sends it as if it had been lost.
 ///
 /// # Errors
-/// [`TcpError::NotPermitted`], [`TcpError::NotTcp`], [`TcpError::NotEstablished`]; [`TcpError::NotCutOff`] if input never
-/// pauses.
+/// [`TcpError::NotPermitted`], [`TcpError::NotTcp`], [`TcpError::NotEstablished`]; [`TcpError::Silent`];
+/// [`TcpError::NotCutOff`] if input never pauses.
 pub fn standing(socket: impl AsFd) -> Result<KeptSocket, TcpError> {
     let socket = socket.as_fd();
     let system = TcpError::while_doing("read where the connection stands");
     established(socket)?;
     let repair = Repair::enter(socket)?;
+    if repair.was_silent() {
+        return Err(TcpError::Silent);
+    }
     let written = repair.sequence(Queue::Send).map_err(&system)?;
     for _ in 0..ATTEMPTS {
         let received = repair.sequence(Queue::Receive).map_err(&system)?;
