@@ -29,6 +29,8 @@
 //! * With the feature `verbs`, it may be on another machine: the agent registers the same memory with a network card,
 //!   which keeps the same rights, and the monitor gets a `VerbsTransport`. How they meet, and what the key between them
 //!   protects, is in `remote`.
+//! * [Serving](serve) a client so that another node, or another process of this one, can carry the connection on: by
+//!   the kernel's [repair mode](tcp), or over the same socket once the old [process] has ended.
 //! * What moving a connection to another node does to the [network](net): links are cut, addresses move, neighbours are
 //!   told.
 //! * A [mirror] of what passes between clients and a node tells what its sockets held when nobody can ask it any more.

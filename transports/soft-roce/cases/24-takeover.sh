@@ -9,11 +9,13 @@ for address in $addresses; do
     on_node ip address add "$address" dev control || fail "the node did not take the address $address"
 done
 backdoor live failover --on "$STAGE" --through control --client keep-alive --mirror --failure sigstop,sigkill --size 6MB \
-    --runs 1 --deadline 500ms --poll 5ms --format csv --quiet >"$OUT/failover.csv" || fail "live failover ended with status $?"
+    --runs 1 --deadline 500ms --poll 5ms --format csv --quiet >"$OUT/failover.csv"
+status=$?
 cat "$OUT/failover.csv"
 for address in $addresses; do
     on_node ip address del "$address" dev control
 done
+[ $status = 0 ] || fail "live failover ended with status $status"
 metric runs "$(rows "$OUT/failover.csv" 1)" runs "=2"
 for failure in sigstop sigkill; do
     this="v[\"failure\"] == \"$failure\""

@@ -24,7 +24,8 @@ use crate::live::web::remedy::Choice;
 /// without a reset and without a new connection.
 ///
 /// Needs root, or CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_NET_RAW and CAP_NET_BIND_SERVICE, and Linux with TCP_REPAIR; curl for
-/// the clients of that name. Whatever is made ends with the command, however that ends.
+/// the clients of that name. Whatever is made ends with the command, however that ends; but with
+/// --on, a SIGKILL leaves the bridge bd-failover behind, and the link --through in it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Who talks to the service; several, separated by commas, run one after the other.
@@ -82,7 +83,8 @@ pub(super) struct Arguments {
     #[arg(long)]
     mirror: bool,
     /// The stage on the machine that is to be node A (see 'backdoor live stage'), by its address in the network that the
-    /// monitor reads over, by RDMA. This machine is all the rest.
+    /// monitor reads over, by RDMA. This machine is all the rest. Its agent can't be asked what its sockets hold; --mirror
+    /// tells.
     #[arg(long, value_name = "HOST:PORT", value_parser = super::address, requires = "through", help_heading = ELSEWHERE)]
     on: Option<SocketAddr>,
     /// This machine's link to node A for clients' traffic; not the one that is read over: it is taken down to fence the node,

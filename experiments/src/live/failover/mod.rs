@@ -32,10 +32,10 @@
 //! rebooted. A node that was cut off stays so, which is all that exclusion asks.
 //!
 //! # What can't be carried on
-//! A connection that the node's kernel has accepted and its service has not is no session yet: node B's kernel resets it. Of
-//! a node that has vanished (`cut`) nobody knows which input its kernel had acknowledged and its service not acted upon; a
-//! client that uploads waits for ever then, unless the taker has a [mirror](backdoor_host::mirror) of what passed at the
-//! switch. Input that was on its way when the node was cut off is sent again by the client's own timer, 200 ms after it was
+//! A connection that the node's kernel has accepted and its service has not is no session yet: node B's kernel resets it,
+//! once all sessions are there. Of a node whose agent can't be asked (it has vanished, `cut`; its agent has failed, too; it is
+//! another machine) nobody knows which input its kernel had acknowledged and its service not acted upon; a client that
+//! uploads waits for ever then, unless the taker has a [mirror](backdoor_host::mirror) of what passed at the switch. Input that was on its way when the node was cut off is sent again by the client's own timer, 200 ms after it was
 //! sent or later; what the mirror saw of it needs not be.
 
 mod client;

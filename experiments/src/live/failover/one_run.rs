@@ -123,13 +123,13 @@ impl Run<'_> {
             FailoverFailure::SessionStuck => WebOrder::Stick,
         };
         let give_up = clock::now() + config.limit;
-        let mut failed_at = None;
+        let mut failed = Vec::new();
         for victim in world.victims(config.victim) {
             victim.send(&order)?;
-            failed_at = None;
-            while failed_at.is_none() && clock::now() < give_up {
+            let mut this_at = None;
+            while this_at.is_none() && clock::now() < give_up {
                 match victim.receive(LOOK_EVERY)? {
-                    Some(WebReport::Failed { at_ns }) => failed_at = Some(clock.to_ours(Nanos(at_ns))),
+                    Some(WebReport::Failed { at_ns }) => this_at = Some(clock.to_ours(Nanos(at_ns))),
                     Some(other) => {
                         return Err(FailoverError::Unexpected(format!("the service was to fail and said {other:?}")));
                     }
@@ -138,9 +138,12 @@ impl Run<'_> {
                     None => {}
                 }
             }
+            failed.push(this_at);
         }
-        if failed_at.is_some() {
-            return Ok(failed_at);
+        // The first of them, if all of them have.
+        let all: Option<Vec<Nanos>> = failed.into_iter().collect();
+        if let Some(first) = all.and_then(|all| all.into_iter().min()) {
+            return Ok(Some(first));
         }
         self.story.trouble("the client had finished before the service could fail".into());
         Ok(None)
@@ -225,14 +228,16 @@ impl Run<'_> {
     /// clients. It goes on for others.
     fn resume_owner(&mut self) -> Result<(), FailoverError> {
         let before = self.world.counted_at_a()?;
-        self.world.serving.signal(PartSignal::Continue)?;
+        self.world.signal(self.config.victim, PartSignal::Continue)?;
         std::thread::sleep(ZOMBIE);
         let said = self.world.counted_at_a()?.zip(before).map_or(0, |(now, before)| now.segments - before.segments);
         if said > 0 {
             self.story.trouble(format!("the service that went on again sent {said} segments to clients of others"));
         }
-        if self.world.serving.state()?.is_none_or(|state| "ZXT".contains(state)) {
-            self.story.trouble("the service did not go on for others".into());
+        for victim in self.world.victims(self.config.victim) {
+            if victim.state()?.is_none_or(|state| "ZXT".contains(state)) {
+                self.story.trouble("the service did not go on for others".into());
+            }
         }
         Ok(())
     }

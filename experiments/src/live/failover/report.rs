@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{FailoverConfig, ServiceKind};
 use crate::live::web::remedy::Choice;
-use crate::results::{ResultsError, Table};
 use crate::stats;
 
 /// One run. The field names are the columns of the CSV.
@@ -88,12 +87,6 @@ pub struct FailoverReport {
 }
 
 impl FailoverReport {
-    /// The rows of several configurations as one table.
-    pub fn table<'a>(reports: impl IntoIterator<Item = &'a FailoverReport>) -> Result<Table, ResultsError> {
-        let rows: Vec<&FailoverRow> = reports.into_iter().flat_map(|report| &report.rows).collect();
-        Table::from_rows(&rows)
-    }
-
     /// For people.
     pub fn to_text(&self) -> String {
         let config = &self.config;

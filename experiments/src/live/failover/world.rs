@@ -396,8 +396,8 @@ impl TcpCounts {
             let at = names.split(' ').position(|found| found == name)?;
             values.split(' ').nth(at)?.parse::<u64>().ok()
         };
-        let segments = of("OutSegs")?.saturating_sub(of("RetransSegs")?);
-        Some(TcpCounts { opened: of("ActiveOpens")?, resets: of("EstabResets")?, segments })
+        // Without those that were sent again: Linux counts them as RetransSegs only.
+        Some(TcpCounts { opened: of("ActiveOpens")?, resets: of("EstabResets")?, segments: of("OutSegs")? })
     }
 }
 
@@ -408,7 +408,7 @@ mod tests {
     #[test]
     fn counters_are_found_by_name() {
         let text = "Ip: A B\nIp: 1 2\nTcp: RtoMin ActiveOpens EstabResets OutSegs RetransSegs\nTcp: 200 7 3 9 4\n";
-        assert_eq!(TcpCounts::parse(text), Some(TcpCounts { opened: 7, resets: 3, segments: 5 }));
+        assert_eq!(TcpCounts::parse(text), Some(TcpCounts { opened: 7, resets: 3, segments: 9 }));
         assert_eq!(TcpCounts::parse("Tcp: ActiveOpens\n"), None);
         let here = std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
         assert!(TcpCounts::parse(&here).is_some());

@@ -37,11 +37,14 @@ pub struct OverheadRow {
 
 impl OverheadRow {
     pub(super) fn of(pair: u32, config: &OverheadConfig, plain: (f64, Turn), saved: (f64, Turn)) -> Self {
-        let percentile = |turn: &Turn, q: f64| {
-            let mut latencies = turn.latencies.clone();
-            let at = ((latencies.len() as f64 * q) as usize).min(latencies.len().saturating_sub(1));
-            if latencies.is_empty() { 0.0 } else { *latencies.select_nth_unstable(at).1 as f64 / 1e3 }
+        let percentiles = |mut turn: Turn| {
+            turn.latencies.sort_unstable();
+            [0.5, 0.99].map(|q| {
+                let at = ((turn.latencies.len() as f64 * q) as usize).min(turn.latencies.len().saturating_sub(1));
+                turn.latencies.get(at).map_or(0.0, |latency| *latency as f64 / 1e3)
+            })
         };
+        let ([plain_p50_us, plain_p99_us], [saved_p50_us, saved_p99_us]) = (percentiles(plain.1), percentiles(saved.1));
         OverheadRow {
             pair,
             state_bytes: config.state_bytes as u64,
@@ -50,10 +53,10 @@ impl OverheadRow {
             plain_per_s: plain.0,
             saved_per_s: saved.0,
             throughput_ratio: saved.0 / plain.0,
-            plain_p50_us: percentile(&plain.1, 0.5),
-            saved_p50_us: percentile(&saved.1, 0.5),
-            plain_p99_us: percentile(&plain.1, 0.99),
-            saved_p99_us: percentile(&saved.1, 0.99),
+            plain_p50_us,
+            saved_p50_us,
+            plain_p99_us,
+            saved_p99_us,
         }
     }
 }

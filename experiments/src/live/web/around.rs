@@ -22,7 +22,7 @@ use super::targets::Target;
 
 /// How long the node's agent may take for an answer. It answers within a millisecond if it can answer at all, and what it
 /// knows can be done without.
-const AGENT_PATIENCE: Duration = Duration::from_millis(50);
+pub(super) const AGENT_PATIENCE: Duration = Duration::from_millis(50);
 
 /// How often it is asked for a socket's queues that it says it does not have, and the pause in between: a service that has
 /// just opened a session may not have handed its socket over yet.

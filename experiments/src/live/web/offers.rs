@@ -107,8 +107,6 @@ pub struct AnswerHead {
     pub why: Option<String>,
     /// Whether all input is there that the old owner's kernel had acknowledged.
     pub input_known: bool,
-    /// When the target had everything ready, in monotonic ns.
-    pub prepared_ns: u64,
     /// When its connection spoke.
     pub served_ns: u64,
 }

@@ -1,13 +1,11 @@
 //! A process of the service that was started in a dead one's place goes on with the sessions that are left.
 
 use std::error::Error;
-use std::ops::Range;
 use std::sync::Arc;
 
 use backdoor_core::channels::SessionPayload;
 use backdoor_host::app::{AppError, Left, Orphan};
 use backdoor_host::serve::TcpSession;
-use backdoor_host::tcp::MAX_REFILL_BYTES;
 
 use super::conversation::Conversation;
 use super::serve::Shared;
@@ -49,10 +47,6 @@ pub(super) fn readopt(shared: &Arc<Shared>) -> Result<Readopted, AppError> {
 
 fn begin(orphan: Orphan, shared: &Arc<Shared>) -> Result<(), Box<dyn Error>> {
     let state = WebState::from_bytes(SessionPayload::decode(orphan.payload())?.application())?;
-    let replay = |range: Range<u64>| match range.end.checked_sub(range.start) {
-        Some(bytes) if bytes <= MAX_REFILL_BYTES as u64 => state.output(range).unwrap_or_default(),
-        _ => Vec::new(),
-    };
-    let session = TcpSession::readopt(orphan, shared.config(), replay)?;
+    let session = TcpSession::readopt(orphan, shared.config(), |range| state.replay(range))?;
     Ok(Conversation::go_on(session, state, Arc::clone(shared))?)
 }

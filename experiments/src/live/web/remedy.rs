@@ -19,17 +19,6 @@ pub enum Choice {
     Policy,
 }
 
-impl Choice {
-    /// The name used on the command line and in files.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Choice::Takeover => "takeover",
-            Choice::Restart => "restart",
-            Choice::Policy => "policy",
-        }
-    }
-}
-
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ToDo {

@@ -15,8 +15,6 @@ pub struct Marks {
     pub fenced_ns: u64,
     /// Its state is here.
     pub extracted_ns: u64,
-    /// The target has everything ready.
-    pub prepared_ns: u64,
     /// The target serves.
     pub served_ns: u64,
 }
@@ -79,7 +77,7 @@ impl Rescued {
 
     /// A target's answer, as its takeover is to hear it; none if it is to another offer.
     pub(super) fn answered(&mut self, by: PartyId, answer: AnswerHead) -> Option<Input> {
-        let AnswerHead { epoch, serving, why, input_known, prepared_ns, served_ns, .. } = answer;
+        let AnswerHead { epoch, serving, why, input_known, served_ns, .. } = answer;
         let epoch = Epoch(epoch);
         if epoch != self.takeover.epoch() {
             return None;
@@ -90,7 +88,7 @@ impl Rescued {
             self.why = why;
         }
         if serving {
-            (self.marks.prepared_ns, self.marks.served_ns) = (prepared_ns, served_ns);
+            self.marks.served_ns = served_ns;
             self.input_known = Some(input_known);
         }
         let answer = if serving { Answer::Serving } else { Answer::Declined };

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::io;
 use std::net::SocketAddrV4;
-use std::ops::Range;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,7 +15,7 @@ use backdoor_core::channels::SessionPayload;
 use backdoor_core::takeover::{Answer, Offer, PartyId, Reinstatement, TakeoverConfig, TargetAction, TargetInput};
 use backdoor_host::clock;
 use backdoor_host::serve::{SessionConfig, TcpSession};
-use backdoor_host::tcp::{MAX_REFILL_BYTES, Queues};
+use backdoor_host::tcp::Queues;
 
 use super::conversation::{Conversation, Silent};
 use super::door::Door;
@@ -194,7 +193,6 @@ impl StandBy {
         };
         match prepared {
             Ok(ready) => {
-                taking.answer.prepared_ns = clock::now().0;
                 taking.answer.input_known = match &ready {
                     Prepared::Client(_, input_known) => *input_known,
                     // What its front sent comes again.
@@ -294,11 +292,7 @@ impl StandBy {
         let state = WebState::from_bytes(decoded.application())?;
         let asks = self.shared.asks_again(&decoded);
         self.door.prepare()?;
-        // What can't be made again is missed by whoever counts its bytes.
-        let replay = |range: Range<u64>| match range.end.checked_sub(range.start) {
-            Some(bytes) if bytes <= MAX_REFILL_BYTES as u64 => state.output(range).unwrap_or_default(),
-            _ => Vec::new(),
-        };
+        let replay = |range| state.replay(range);
         let config = SessionConfig { deadline, ..self.shared.config() };
         let session = TcpSession::adopt(&lock(&self.shared.app), payload, queues, &head.name, config, replay)?;
         let input_known = session.input_known();

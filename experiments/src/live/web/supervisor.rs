@@ -5,7 +5,7 @@
 //! serves for less than its deadline can't be suspected rightly yet: who does has the one before in mind.
 
 use std::error::Error;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver};
@@ -16,6 +16,7 @@ use backdoor_host::app::Node;
 use backdoor_host::{clock, process};
 use serde::{Deserialize, Serialize};
 
+use super::around::AGENT_PATIENCE;
 use super::offers;
 use super::serve::{Duty, Serve, WebReport};
 use crate::live::parts::{ChildPart, Role};
@@ -24,10 +25,6 @@ use crate::live::parts::{ChildPart, Role};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long whoever asks waits for the answer, which is longer.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(12);
-/// How long the node's agent may take for an answer. It answers within a millisecond if it can answer at all.
-const AGENT_PATIENCE: Duration = Duration::from_millis(50);
-/// Longest request or answer.
-const MAX_LINE_BYTES: u64 = 4096;
 
 /// Whom to supervise.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,7 +108,8 @@ impl Supervised<'_> {
     fn answer(&mut self, mut stream: UnixStream) -> io::Result<()> {
         stream.set_read_timeout(Some(offers::PATIENCE))?;
         stream.set_write_timeout(Some(offers::PATIENCE))?;
-        let Request { process } = receive(&stream)?;
+        let asked = offers::receive::<Request>(&mut stream)?;
+        let Request { process } = asked.ok_or(io::ErrorKind::UnexpectedEof)?;
         let answer = match &self.before {
             Some((_, restarted)) if process == u64::from(self.process) && self.is_young(restarted) => restarted.clone(),
             _ if process == u64::from(self.process) => {
@@ -122,7 +120,7 @@ impl Supervised<'_> {
             Some((before, restarted)) if u64::from(*before) == process => restarted.clone(),
             _ => Restarted { why: Some(format!("process {process} is not the service's")), ..Restarted::default() },
         };
-        send(&mut stream, &answer)
+        offers::send(&mut stream, &answer, &[])
     }
 
     fn is_young(&self, restarted: &Restarted) -> bool {
@@ -181,22 +179,10 @@ pub(super) fn ask(path: &Path, process: u64) -> Result<Restarted, String> {
     let asked = || {
         let mut stream = offers::connect(path)?;
         stream.set_read_timeout(Some(ANSWER_PATIENCE))?;
-        send(&mut stream, &Request { process })?;
-        receive(&stream)
+        offers::send(&mut stream, &Request { process }, &[])?;
+        offers::receive(&mut stream)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     };
     asked().map_err(|error: io::Error| format!("the supervisor of the node: {error}"))
-}
-
-fn send(stream: &mut UnixStream, what: &impl Serialize) -> io::Result<()> {
-    let mut line = serde_json::to_vec(what)?;
-    line.push(b'\n');
-    stream.write_all(&line)
-}
-
-fn receive<T: serde::de::DeserializeOwned>(stream: &UnixStream) -> io::Result<T> {
-    let mut line = String::new();
-    BufReader::new(io::Read::take(stream, MAX_LINE_BYTES)).read_line(&mut line)?;
-    Ok(serde_json::from_str(&line)?)
 }
 
 #[cfg(test)]
@@ -211,9 +197,9 @@ mod tests {
 
     fn ask_of(supervised: &mut Supervised<'_>, process: u64) -> Restarted {
         let (mut asker, stream) = UnixStream::pair().unwrap();
-        send(&mut asker, &Request { process }).unwrap();
+        offers::send(&mut asker, &Request { process }, &[]).unwrap();
         supervised.answer(stream).unwrap();
-        receive(&asker).unwrap()
+        offers::receive(&mut asker).unwrap().unwrap()
     }
 
     #[test]

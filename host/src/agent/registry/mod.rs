@@ -182,7 +182,7 @@ impl Registry {
         for id in self.sessions_of(application) {
             self.retire(id, now);
         }
-        if self.sessions_of(application).is_empty() {
+        if !self.has_sessions(application) {
             self.remove_application(application);
         } else if let Some(entry) = self.applications.get_mut(&application) {
             // Sessions that are claimed remain, and their parent with them.
@@ -270,6 +270,10 @@ impl Registry {
             Some(found) if found.connection == Some(connection) => Ok(()),
             _ => Err(Refusal(Reason::NotYours, format!("application {} is not of this connection", application.0))),
         }
+    }
+
+    fn has_sessions(&self, application: Slot) -> bool {
+        self.sessions.values().any(|session| session.application == application)
     }
 
     fn sessions_of(&self, application: Slot) -> Vec<u64> {

@@ -37,7 +37,7 @@ impl Registry {
         let slot = session.slot;
         self.kept_until.remove(&slot);
         self.progress.amend(slot, |record| (record.parent, record.process) = (Some(application), process));
-        if self.sessions_of(before).is_empty() {
+        if !self.has_sessions(before) {
             self.remove_application(before);
         }
         let session = &self.sessions[&id];
@@ -47,11 +47,11 @@ impl Registry {
     fn next_orphan_for(&self, application: Slot) -> Option<u64> {
         let can_be_handed_on = |id: &u64| {
             let session = &self.sessions[id];
-            let has_ended = self.applications.get(&session.application).is_some_and(|left| left.process.has_ended());
+            // The last is asked of the kernel.
             session.orphaned.is_none()
                 && self.ownership(session) == Ownership::Mine
                 && self.queues.kept(session.slot).is_some()
-                && has_ended
+                && self.applications.get(&session.application).is_some_and(|left| left.process.has_ended())
         };
         self.left_for(application).find(can_be_handed_on)
     }
@@ -75,7 +75,7 @@ impl Registry {
         self.applications.iter().any(|(slot, other)| {
             *slot != application
                 && self.have_one_name(*slot, application)
-                && !self.sessions_of(*slot).is_empty()
+                && self.has_sessions(*slot)
                 && other.connection.is_some() == other.process.has_ended()
         })
     }
