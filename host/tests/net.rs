@@ -15,8 +15,8 @@ use rustix::thread::CapabilitySet;
 
 const PORT: u16 = 7000;
 
-/// For one try to connect on a network without delays.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// For one try to connect: what is lost is sent again, after a second for the first time.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 fn listen(member: &Member) -> TcpListener {
     let listener = member.namespace.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT))).unwrap().unwrap();
@@ -158,6 +158,9 @@ fn what_can_not_be_done_is_named() {
     links.add_veth("port", "end", &there).unwrap();
     links.add_address("port", address, 24).unwrap();
     assert!(!links.is_up("port").unwrap());
+    links.set_up("port").unwrap();
+    assert!(links.is_up("port").unwrap() && !links.is_running("port").unwrap(), "its other end is down");
+    links.set_down("port").unwrap();
     let said = |result: Result<(), NetError>| result.unwrap_err().to_string();
     let expected = [
         (links.set_up("nothing"), "could not set link nothing up: there is no link nothing"),

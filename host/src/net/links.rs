@@ -174,6 +174,16 @@ impl Links {
         self.find(name).map(|found| found.up).map_err(|cause| NetError::new(format_args!("look at link {name}"), cause))
     }
 
+    /// Whether a link carries frames now: it was set up, and so was its other end. The kernel may notice a moment later.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub fn is_running(&mut self, name: &str) -> Result<bool, NetError> {
+        let found = self.find(name).map_err(|cause| NetError::new(format_args!("look at link {name}"), cause))?;
+        Ok(found.running)
+    }
+
     /// The hardware address that a link sends from.
     ///
     /// # Errors
@@ -231,13 +241,15 @@ impl Links {
 pub(super) struct Found {
     pub(super) index: u32,
     up: bool,
+    running: bool,
     hardware: Vec<u8>,
 }
 
 impl Found {
     fn read(answer: &[u8]) -> Result<Self, Cause> {
         let header = LinkHeader::parse(answer).map_err(|error| Cause::Answer(error.to_string()))?;
-        let mut found = Found { index: header.index, up: header.flags.contains(LinkFlags::Up), hardware: Vec::new() };
+        let (up, running) = (header.flags.contains(LinkFlags::Up), header.flags.contains(LinkFlags::Running));
+        let mut found = Found { index: header.index, up, running, hardware: Vec::new() };
         for attribute in NlasIterator::new(&answer[LINK_HEADER_BYTES..]) {
             let attribute = attribute.map_err(|error| Cause::Answer(error.to_string()))?;
             if attribute.kind() == IFLA_ADDRESS {

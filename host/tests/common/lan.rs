@@ -4,6 +4,8 @@ use std::net::Ipv4Addr;
 
 use backdoor_host::net::{HardwareAddress, Links, NetworkNamespace};
 
+use super::wait_for;
+
 /// The address that moves between the nodes. Nobody has it at first.
 pub const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 
@@ -38,6 +40,10 @@ impl Lan {
         ports.set_up("bridge").unwrap();
         let mut join = |port: &str, host| Member::join(&mut ports, port, Ipv4Addr::new(10, 77, 0, host));
         let (client, a, b) = (join(CLIENT_PORT, 1), join(A_PORT, 2), join(B_PORT, 3));
+        // Frames that come before the kernel has noticed a link's other end are dropped.
+        for port in [CLIENT_PORT, A_PORT, B_PORT] {
+            wait_for("the port's link carries frames", || ports.is_running(port).unwrap());
+        }
         Lan { ports, client, a, b }
     }
 }
