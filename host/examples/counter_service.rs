@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Serves every client on a thread of its own, for ever.
 pub(crate) fn serve(node: &Node, listener: &TcpListener) -> Result<(), Box<dyn Error>> {
-    let mut app = node.register("counter", DEADLINE)?;
+    let app = node.register("counter", DEADLINE)?;
     // Idle is no excuse while clients wait.
     app.watch_queue(listener)?;
     loop {

@@ -24,7 +24,7 @@ fn state_of(client: usize) -> Vec<u8> {
 fn three_clients_served_for_ever() {
     let Some(socket) = socket_of_parent() else { return };
     let node = Node::connect(socket).unwrap();
-    let mut app = node.register("kv", RELAXED).unwrap();
+    let app = node.register("kv", RELAXED).unwrap();
     let mut sessions = Vec::new();
     for client in 0..3 {
         let mut session = app.open_session(&format!("client {client}"), RELAXED, 2000).unwrap();

@@ -69,7 +69,7 @@ fn a_stopped_agent_is_gone_and_its_memory_stays() {
     let mut test = TestNode::start(|_| {});
     let mut monitor = test.attach();
     let node = Node::connect(test.socket()).unwrap();
-    let mut app = node.register("kv", RELAXED).unwrap();
+    let app = node.register("kv", RELAXED).unwrap();
     let mut session = app.open_session("client", RELAXED, 100).unwrap();
     session.commit(b"before").unwrap();
     assert!(!monitor.0.gone() && node.agent_alive());

@@ -144,7 +144,7 @@ fn a_session_that_waits_for_its_client_to_read_is_not_suspected_for_the_requests
 fn who_waits_at_the_listener_of_an_idle_service_leads_to_a_suspicion() {
     let test = TestNode::start(|_| {});
     let node = Node::connect(test.socket()).unwrap();
-    let mut app = node.register("kv", DEADLINE).unwrap();
+    let app = node.register("kv", DEADLINE).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     app.watch_queue(&listener).unwrap();
     app.progress().idle();

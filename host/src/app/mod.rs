@@ -9,9 +9,10 @@ mod orphan;
 
 use std::fs::File;
 use std::io::Read;
+use std::ops::DerefMut;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use backdoor_core::Nanos;
@@ -84,7 +85,7 @@ impl Node {
             link: Arc::clone(&self.link),
         };
         let counter = shared.counter(liveness_word)?;
-        Ok(App { shared: Arc::new(shared), counter })
+        Ok(App { shared: Arc::new(shared), counter: Mutex::new(counter) })
     }
 
     /// Whether the agent still lives. Without it, everything goes on that exists already; nothing new can be opened,
@@ -191,13 +192,13 @@ impl Drop for Shared {
 #[derive(Debug)]
 pub struct App {
     shared: Arc<Shared>,
-    counter: Counter<SharedWord>,
+    counter: Mutex<Counter<SharedWord>>,
 }
 
 impl App {
-    /// The service's own progress counter.
-    pub fn progress(&mut self) -> &mut Counter<SharedWord> {
-        &mut self.counter
+    /// The service's own progress counter. Whoever holds it keeps other threads from it.
+    pub fn progress(&self) -> impl DerefMut<Target = Counter<SharedWord>> + '_ {
+        self.counter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its place in the Progress Box.
@@ -249,7 +250,7 @@ impl App {
 impl Drop for App {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            self.counter.depart();
+            self.progress().depart();
         }
     }
 }

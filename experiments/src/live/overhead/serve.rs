@@ -76,8 +76,7 @@ pub(in crate::live) fn play(
     tell(CountersReady { port: listener.local_addr()?.port() })?;
     let settings = settings.clone();
     std::thread::spawn(move || {
-        let mut app = app;
-        if let Some(app) = &mut app {
+        if let Some(app) = &app {
             // It waits for clients for as long as they take.
             app.progress().idle();
         }

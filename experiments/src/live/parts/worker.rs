@@ -141,7 +141,7 @@ pub(super) fn play(socket: &str, settings: Settings) -> Result<(), Box<dyn Error
     std::process::exit(0);
 }
 
-fn event_loop(mut app: App, listener: &TcpListener, shared: &Arc<Shared>) -> Result<(), Box<dyn Error>> {
+fn event_loop(app: App, listener: &TcpListener, shared: &Arc<Shared>) -> Result<(), Box<dyn Error>> {
     clock::use_exact_timers();
     let mut clients = 0;
     let mut next = clock::now();

@@ -250,8 +250,8 @@ mod tests {
         /// A client whose requests, so far, wait for an heir; and that heir, which has not spoken yet.
         fn client_of_silent(&self, requests: &[u8]) -> (TcpStream, Silent) {
             let (mut client, connection) = connected();
-            let (app, config) = (lock(&self.shared.app), self.shared.config());
-            let old = TcpSession::accept(&app, connection, "old", config).unwrap();
+            let (app, config) = (&self.shared.app, self.shared.config());
+            let old = TcpSession::accept(app, connection, "old", config).unwrap();
             client.write_all(requests).unwrap();
             let queues = tcp::queues(old.stream()).unwrap();
             assert_eq!(queues.unread, requests);
@@ -260,7 +260,7 @@ mod tests {
             tcp::silence(old.stream()).unwrap();
             drop(old);
             let prepared = loop {
-                match TcpSession::adopt(&app, &payload, Some(&queues), "client 0", config, |_| Vec::new()) {
+                match TcpSession::adopt(app, &payload, Some(&queues), "client 0", config, |_| Vec::new()) {
                     // Until the agent has let go of the old one.
                     Err(ServeError::Tcp(TcpError::InUse { .. })) => std::thread::sleep(Duration::from_millis(1)),
                     prepared => break prepared.unwrap(),

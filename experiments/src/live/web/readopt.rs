@@ -10,7 +10,6 @@ use backdoor_host::serve::TcpSession;
 use super::conversation::Conversation;
 use super::serve::Shared;
 use super::state::WebState;
-use crate::live::two_locks::lock;
 
 /// How many sessions there were.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,9 +26,7 @@ pub(super) struct Readopted {
 pub(super) fn readopt(shared: &Arc<Shared>) -> Result<Readopted, AppError> {
     let mut readopted = Readopted::default();
     loop {
-        // Not held while a session is begun.
-        let left = lock(&shared.app).adopt_orphan();
-        let begun = match left {
+        let begun = match shared.app.adopt_orphan() {
             Ok(Left::Nothing { withheld }) => return Ok(Readopted { withheld, ..readopted }),
             Ok(Left::Session(orphan)) => begin(*orphan, shared),
             Err(error @ AppError::StateBox(_)) => Err(error.into()),

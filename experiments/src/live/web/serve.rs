@@ -132,7 +132,7 @@ pub enum WebReport {
 
 /// What the threads share.
 pub(super) struct Shared {
-    pub(super) app: Mutex<App>,
+    pub(super) app: App,
     /// Where new clients come; an heir has it from its first session on.
     listener: Mutex<Option<TcpListener>>,
     /// Where a front's worker listens.
@@ -154,7 +154,7 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(app: App, deadline: Nanos, state_bytes: usize) -> Self {
         Shared {
-            app: Mutex::new(app),
+            app,
             listener: Mutex::new(None),
             asked: None,
             worker: None,
@@ -281,7 +281,7 @@ fn event_loop(shared: &Arc<Shared>) -> Result<(), Box<dyn Error>> {
             match worker.welcome(shared) {
                 Ok(false) => {}
                 Ok(true) => {
-                    lock(&shared.app).progress().advance();
+                    shared.app.progress().advance();
                     continue;
                 }
                 Err(error) => complain(&mut complained, &*error),
@@ -293,7 +293,7 @@ fn event_loop(shared: &Arc<Shared>) -> Result<(), Box<dyn Error>> {
                 if let Err(error) = welcome(stream, shared) {
                     crate::say::err(&format!("the client at {peer} is not served: {error}"));
                 }
-                lock(&shared.app).progress().advance();
+                shared.app.progress().advance();
                 continue;
             }
             // Too many open files, say: those who are served are not to suffer.
@@ -302,7 +302,7 @@ fn event_loop(shared: &Arc<Shared>) -> Result<(), Box<dyn Error>> {
             }
             Some(Err(_)) | None => {}
         }
-        lock(&shared.app).progress().advance();
+        shared.app.progress().advance();
         // Ticks that were missed are gone; to make up for them would look like progress that did not happen.
         next = (next + TICK).max(clock::now());
         clock::sleep_until(next);
@@ -319,7 +319,7 @@ fn complain(complained: &mut bool, error: &dyn Error) {
 pub(super) fn welcome(stream: TcpStream, shared: &Arc<Shared>) -> Result<(), Box<dyn Error>> {
     stream.set_nonblocking(false)?;
     let number = shared.sessions.fetch_add(1, Ordering::Relaxed);
-    let link = TcpSession::accept(&lock(&shared.app), stream, &format!("client {number}"), shared.config())?;
+    let link = TcpSession::accept(&shared.app, stream, &format!("client {number}"), shared.config())?;
     let state = WebState::with_ballast(shared.ballast);
     Ok(Conversation::begin(link, state, shared.asks(), Arc::clone(shared))?)
 }

@@ -30,6 +30,8 @@ use crate::live::two_locks::lock;
 
 /// Most takers at once.
 const MAX_TAKERS: usize = 16;
+/// Sessions that are in memory as they were offered, at most, before they are got ready.
+const PREPARED_AT_ONCE: usize = 64;
 /// Pause after a taker could not be taken in.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(10);
 
@@ -135,7 +137,7 @@ impl StandBy {
     fn talk(&self, mut taker: UnixStream) -> io::Result<()> {
         taker.set_write_timeout(Some(PATIENCE))?;
         let mut from = io::BufReader::with_capacity(256 << 10, taker.try_clone()?);
-        let mut batch = Vec::new();
+        let (mut batch, mut bodies) = (Vec::new(), Vec::new());
         loop {
             // What is prepared is in the way of other takers' offers, so it is not kept for one that is stuck.
             taker.set_read_timeout((!batch.is_empty()).then_some(PATIENCE))?;
@@ -147,11 +149,15 @@ impl StandBy {
             }
             if let Some(offer) = head.offer() {
                 let mut taking = Taking::new(self.party, head, offer);
-                match self.said_before(&taking) {
-                    Some(answer) => (taking.answer, taking.is_over) = (answer, true),
-                    None => self.prepare(&mut taking, body),
+                if let Some(answer) = self.said_before(&taking) {
+                    (taking.answer, taking.is_over) = (answer, true);
                 }
                 batch.push(taking);
+                bodies.push(body);
+            }
+            if more == 0 || bodies.len() >= PREPARED_AT_ONCE {
+                let from = batch.len() - bodies.len();
+                self.prepare_all(&mut batch[from..], std::mem::take(&mut bodies));
             }
             if more > 0 {
                 continue;
@@ -179,6 +185,25 @@ impl StandBy {
     /// Whether there are clients at the address: a worker has none.
     fn has_clients(&self) -> bool {
         self.shared.worker.is_none()
+    }
+
+    /// Gets sessions ready, unless it is over with them, by as many threads as there are processors: most of the time that
+    /// it takes goes to the kernel, and to waiting for the agent.
+    fn prepare_all(&self, batch: &mut [Taking], bodies: Vec<OfferBody>) {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(bodies.len());
+        let offered = Mutex::new(batch.iter_mut().zip(bodies).filter(|(taking, _)| !taking.is_over));
+        let prepare = || {
+            while let Some((taking, body)) = { lock(&offered).next() } {
+                self.prepare(taking, body);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..threads {
+                // Without it, it takes longer.
+                let _ = std::thread::Builder::new().name("prepare".into()).spawn_scoped(scope, prepare);
+            }
+            prepare();
+        });
     }
 
     /// Gets the session ready; it is silent.
@@ -294,7 +319,7 @@ impl StandBy {
         self.door.prepare()?;
         let replay = |range| state.replay(range);
         let config = SessionConfig { deadline, ..self.shared.config() };
-        let session = TcpSession::adopt(&lock(&self.shared.app), payload, queues, &head.name, config, replay)?;
+        let session = TcpSession::adopt(&self.shared.app, payload, queues, &head.name, config, replay)?;
         let input_known = session.input_known();
         let silent = Conversation::prepare(session, state, asks, Arc::clone(&self.shared))?;
         Ok(Prepared::Client(silent, input_known))

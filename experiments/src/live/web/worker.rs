@@ -58,7 +58,7 @@ impl Counting {
             bytes => u64::from_le_bytes(bytes.try_into().map_err(|_| "the session's state is no count")?),
         };
         let config = IpcConfig { deadline, ..config(shared) };
-        Ok(Counting { session: IpcSession::adopt(&lock(&shared.app), payload, name, config)?, count })
+        Ok(Counting { session: IpcSession::adopt(&shared.app, payload, name, config)?, count })
     }
 
     /// Serves the front that has connected until it leaves; answers whether for good.
@@ -157,7 +157,7 @@ impl Worker {
         let mut links = lock(&self.links);
         if !links.contains_key(&link) && greeted.opens() {
             let name = format!("counter {link}");
-            let session = IpcSession::open(&lock(&shared.app), &name, link, config(shared))?;
+            let session = IpcSession::open(&shared.app, &name, link, config(shared))?;
             let counting = Arc::new(Mutex::new(Counting { session, count: 0 }));
             links.insert(link, Held { counting, connection: None });
         }
