@@ -63,8 +63,9 @@ pub(crate) fn extraction(table: &mut Table) {
         let ratio = compare(
             1,
             || {
+                let config = ExtractionConfig { whole_up_to_words: std::env::var("WW").unwrap().parse().unwrap(), ..Default::default() };
                 let mut extraction =
-                    Extraction::new(ExtractionConfig::default(), node.memory, node.sessions.iter().copied());
+                    Extraction::new(config, node.memory, node.sessions.iter().copied());
                 let mut whole = 0;
                 while !extraction.is_done() {
                     extraction.step(&mut node.transport, &mut |_, state| {

@@ -7,8 +7,8 @@ use std::os::fd::AsFd;
 
 use backdoor_core::channels::{Channel, GoOn, Output, SessionPayload, go_on};
 
+use super::intake::take_out;
 use super::progress::Progress;
-use super::session::take_out;
 use super::{CLIENT, Retain, ServeError, SessionConfig, TcpSession};
 use crate::app::Orphan;
 use crate::tcp::{self, TcpError};
@@ -53,7 +53,7 @@ impl TcpSession {
         let first_unwritten = output[(unwritten.start - from) as usize..].to_vec();
         let retained = if config.retain == Retain::Regenerated { Vec::new() } else { output };
         let stream = TcpStream::from(socket);
-        take_out(&stream, acted_upon, &mut [0; 4096]).map_err(ServeError::Client)?;
+        take_out(&stream, acted_upon).map_err(ServeError::Client)?;
         // The process before waited for its next byte.
         tcp::wait_for_bytes(&stream, 1).map_err(ServeError::Client)?;
         // The end that an heir was told of does not come to its socket again.

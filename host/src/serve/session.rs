@@ -7,14 +7,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use backdoor_core::channels::{Channel, ChannelId, Output, TcpState};
 use backdoor_core::state_box::CommitError;
 use backdoor_core::takeover::Ownership;
-use rustix::net::RecvFlags;
 
+use super::intake::Intake;
 use super::progress::Progress;
 use super::waiting::Wait;
 use super::{ServeError, SessionConfig};
 use crate::app::{App, Session};
 use crate::tcp;
-use crate::wire::has_hung_up;
 
 /// A session, its connection, and how far the two have come.
 ///
@@ -26,13 +25,9 @@ pub struct TcpSession {
     pub(super) session: Session,
     pub(super) config: SessionConfig,
     pub(super) progress: Progress,
-    /// Input that was handed out and not yet acted upon; it is still in the kernel.
-    read: usize,
+    intake: Intake,
     /// Offset after the last byte of input, if it is known that none follows.
     input_end: Option<u64>,
-    /// What the kernel has waited for last.
-    low_water: usize,
-    peeked: Vec<u8>,
 }
 
 impl TcpSession {
@@ -57,42 +52,23 @@ impl TcpSession {
         progress: Progress,
         input_end: Option<u64>,
     ) -> Self {
-        let (read, low_water, peeked) = (0, 1, Vec::new());
-        TcpSession { stream, session, config, progress, read, input_end, low_water, peeked }
+        let intake = Intake::of(&stream);
+        TcpSession { stream, session, config, progress, intake, input_end }
     }
 
     /// Reads input that comes after all that was read before; 0 at its end, and when the session has moved. It stays in the
-    /// kernel until it is [acted upon](Self::commit_and_send), so each call copies what is not acted upon yet once more.
+    /// kernel until it is [acted upon](Self::commit_and_send), and then for a while.
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] if the stream doesn't wait, or no longer.
     pub fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        if self.input_end == Some(self.progress.state().consumed + self.read as u64) || into.is_empty() {
+        let read = self.progress.state().consumed + self.intake.read_ahead() as u64;
+        if self.input_end == Some(read) || into.is_empty() {
             return Ok(0);
         }
-        let low_water = self.read + 1;
-        if self.low_water != low_water {
-            tcp::wait_for_bytes(&self.stream, low_water)?;
-            self.low_water = low_water;
-        }
-        let mut peeked = std::mem::take(&mut self.peeked);
-        peeked.resize(self.read + into.len(), 0);
-        let outcome = rustix::io::retry_on_intr(|| {
-            rustix::net::recv(&self.stream, &mut peeked[..], RecvFlags::PEEK).map(|(_, length)| length)
-        });
-        let read = outcome.map_err(io::Error::from).and_then(|length| match length.checked_sub(self.read) {
-            Some(new) if new > 0 => {
-                into[..new].copy_from_slice(&peeked[self.read..length]);
-                Ok(new)
-            }
-            _ if has_hung_up(self.stream.as_fd()) => Ok(0),
-            _ => Err(io::ErrorKind::WouldBlock.into()),
-        });
-        self.peeked = peeked;
-        match read {
-            Ok(0) => self.progress.input_ended(),
-            Ok(new) => self.read += new,
-            Err(_) => {}
+        let read = self.intake.read(&self.stream, into);
+        if let Ok(0) = read {
+            self.progress.input_ended();
         }
         read
     }
@@ -118,8 +94,9 @@ impl TcpSession {
         consumed: usize,
         output: &[u8],
     ) -> Result<(), ServeError> {
-        if consumed > self.read {
-            return Err(ServeError::NotRead { consumed, read: self.read });
+        let read = self.intake.read_ahead();
+        if consumed > read {
+            return Err(ServeError::NotRead { consumed, read });
         }
         let acknowledged = match self.progress.should_ask(output.len()) {
             true => self.acknowledged()?,
@@ -135,7 +112,7 @@ impl TcpSession {
             }
         }
         self.session.progress();
-        self.take(consumed).map_err(ServeError::Client)?;
+        self.intake.acted_upon(&self.stream, consumed).map_err(ServeError::Client)?;
         self.send(output)
     }
 
@@ -143,13 +120,6 @@ impl TcpSession {
     pub(super) fn acknowledged(&self) -> Result<u64, ServeError> {
         let outstanding = tcp::unacknowledged(&self.stream).map_err(ServeError::Client)?;
         Ok(self.progress.state().intent.saturating_sub(u64::from(outstanding)))
-    }
-
-    /// Takes input out of the kernel that was acted upon.
-    fn take(&mut self, consumed: usize) -> io::Result<()> {
-        take_out(&self.stream, consumed as u64, &mut self.peeked)?;
-        self.read -= consumed;
-        Ok(())
     }
 
     /// It waits for its client's input: silence from here on is expected, [unless there is some](super#idle).
@@ -178,21 +148,6 @@ impl TcpSession {
     }
 }
 
-/// Takes so many bytes of input, which are there, out of a socket; what they were goes into `scratch`, piece by piece.
-pub(super) fn take_out(stream: &TcpStream, bytes: u64, scratch: &mut [u8]) -> io::Result<()> {
-    let mut left = bytes;
-    while left > 0 {
-        let most = left.min(scratch.len() as u64) as usize;
-        let piece = &mut scratch[..most];
-        let taken = rustix::io::retry_on_intr(|| rustix::net::recv(stream, &mut *piece, RecvFlags::DONTWAIT));
-        left -= match taken?.1 {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            taken => taken as u64,
-        };
-    }
-    Ok(())
-}
-
 impl AsFd for TcpSession {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
@@ -201,8 +156,9 @@ impl AsFd for TcpSession {
 
 impl Drop for TcpSession {
     fn drop(&mut self) {
-        if self.session.ownership() == Ownership::Lost {
-            let _ = tcp::silence(&self.stream);
-        }
+        let _ = match self.session.ownership() {
+            Ownership::Lost => tcp::silence(&self.stream).is_ok(),
+            _ => self.intake.take_out(&self.stream).is_ok(),
+        };
     }
 }
