@@ -17,16 +17,22 @@
 pub mod cli;
 pub mod config;
 pub mod doctor;
+#[cfg(feature = "studies")]
 pub mod figures;
 pub mod interrupt;
 pub mod live;
 pub mod progress;
+#[cfg(feature = "studies")]
 pub mod qos;
+#[cfg(feature = "studies")]
 pub mod report;
 pub mod results;
+#[cfg(feature = "studies")]
 pub mod runner;
 mod say;
+#[cfg(feature = "studies")]
 pub mod soft_roce;
+#[cfg(feature = "studies")]
 pub mod study;
 
 pub use backdoor_sim::stats;

@@ -9,10 +9,15 @@ mod inspect;
 mod live;
 mod monitor;
 mod node;
+#[cfg(feature = "studies")]
 mod plot;
+#[cfg(feature = "studies")]
 mod qos;
+#[cfg(feature = "studies")]
 mod reproduce;
+#[cfg(feature = "studies")]
 mod studies;
+#[cfg(feature = "studies")]
 mod sweep;
 
 use std::process::ExitCode;
@@ -34,9 +39,13 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[cfg(feature = "studies")]
     Reproduce(reproduce::Arguments),
+    #[cfg(feature = "studies")]
     Sweep(sweep::Arguments),
+    #[cfg(feature = "studies")]
     Plot(plot::Arguments),
+    #[cfg(feature = "studies")]
     Qos(Box<qos::Arguments>),
     Live(live::Arguments),
     Node(node::Arguments),
@@ -94,9 +103,13 @@ pub fn run() -> ExitCode {
         Err(error) => error.exit(),
     };
     let outcome = match arguments.command {
+        #[cfg(feature = "studies")]
         Command::Reproduce(arguments) => reproduce::run(&arguments),
+        #[cfg(feature = "studies")]
         Command::Sweep(arguments) => sweep::run(&arguments),
+        #[cfg(feature = "studies")]
         Command::Plot(arguments) => plot::run(&arguments),
+        #[cfg(feature = "studies")]
         Command::Qos(arguments) => qos::run(&arguments),
         Command::Live(arguments) => live::run(arguments),
         Command::Node(arguments) => node::run(&arguments),

@@ -19,7 +19,7 @@ stop_early_build() {
 }
 
 # begin_cargo FILE [OPTION…]: one command for all programs, or crates would be compiled again for every set of features
-# that is asked for. Nobody looks at figures in a guest, so what renders PNGs is left out.
+# that is asked for. Guests run no studies, so these are left out.
 begin_cargo() {
     # libclang without clang's own headers: gcc's stand in for them.
     BINDGEN_EXTRA_CLANG_ARGS=-I$(gcc -print-file-name=include 2>/dev/null || true)

@@ -75,6 +75,7 @@ use cast::Cast;
 use one_run::OneRun;
 
 pub(in crate::live) use cast::NodeParts;
+#[cfg(feature = "studies")]
 pub(crate) use cast::os_deadline;
 pub(in crate::live) use service::Service;
 

@@ -29,7 +29,6 @@ use backdoor_sim::streams::{StreamKey, Streams};
 use super::detect::{DetectConfig, DetectError, NodeParts, Service};
 use super::detector::DetectorKind;
 use super::notice::{Notice, What};
-use super::parts::Part;
 use super::watch::WatchConfig;
 use crate::interrupt::Interrupt;
 use crate::results::ResultsError;
@@ -231,12 +230,14 @@ fn record_into(
 /// Fields are dropped in this order: who serves, then where it runs.
 pub(crate) struct Parts {
     _service: Service,
+    #[cfg_attr(not(feature = "studies"), expect(dead_code, reason = "it ends with the others"))]
     node: NodeParts,
 }
 
+#[cfg(feature = "studies")]
 impl Parts {
     /// Starts a monitor beside whatever else watches, as a process of its own; it has attached when this returns.
-    pub(crate) fn monitor(&self, config: &DetectConfig) -> Result<Part, DetectError> {
+    pub(crate) fn monitor(&self, config: &DetectConfig) -> Result<super::parts::Part, DetectError> {
         self.node.watched(&as_recorded(config))
     }
 }

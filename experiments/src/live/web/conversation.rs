@@ -1,7 +1,7 @@
 //! A session at work: requests in, answers out, in an order that makes it recoverable.
 //!
 //! Input is looked at and left in the socket; what comes of it is committed, with the place in both streams; only then is
-//! the input taken out of the socket, and the answer sent. So at any instant whatever is not in the State Box is still in
+//! the answer sent, and the input taken out of the socket. So at any instant whatever is not in the State Box is still in
 //! the socket, and whatever a client has seen is in the State Box. Before it waits for input, it has taken in all that it
 //! had: part of a request is committed as that.
 
