@@ -34,7 +34,7 @@ pub struct AgentConfig {
     pub gauge_period: Nanos,
     /// Sockets that can be watched at once. Each takes a descriptor, and a word in every poll of a monitor.
     pub queues: usize,
-    /// How often it is asked what waits in them, two system calls each; less often where that would take more than a
+    /// How often it is asked what waits in them, one system call each; less often where that would take more than a
     /// twentieth of the time. Work that waits for an idle session counts from the
     /// second look on, so choose it well below the sessions' deadlines.
     pub queue_period: Nanos,

@@ -1,13 +1,12 @@
 //! Sockets of services, held in duplicate: how much waits to be read is the kernel's word, not the service's.
 //!
-//! A session that says it is idle while its client's request lies in the socket, and was never looked at, has lost a wake-up, or hangs where
+//! A session that says it is idle while its client's request lies unread in the socket has lost a wake-up, or hangs where
 //! its counter can't show it. The service can't be asked; the kernel can, by anybody who holds a descriptor of the same
 //! socket. So a service may hand the agent one, and every pass writes what waits into a gauge of the Progress Box, against
 //! which a monitor holds the claim to be idle.
 //!
-//! * A pass asks twice per socket, how far its owner has looked (`SO_PEEK_OFF`) and how much is there (`FIONREAD`); a
-//!   listening socket is polled and counts 1 if somebody waits. It never reads, never waits, and never changes a flag, all
-//!   of which would show in the service. A pass over 256 TCP sockets took 68 us
+//! * A pass asks once per socket (`FIONREAD`; a listening socket is polled and counts 1 if somebody waits): it never reads,
+//!   never waits, and never changes a flag, all of which would show in the service. A pass over 256 TCP sockets took 68 us
 //!   in the median on a busy virtual machine with 2 processors (`what_a_pass_costs` below): every 2 ms, 3.4% of one
 //!   processor. With nothing to look at there is no pass.
 //! * What a peer sends is hostile until it has shown to be a stream socket of which the kernel tells what waits. Of those,
@@ -78,13 +77,10 @@ impl Queue {
         queue.waiting().map(|_| queue).map_err(|_| QueueError::NotTold)
     }
 
-    /// Bytes that wait to be read, and that nobody has looked at; of a listening socket, whether a connection waits. The end
-    /// of a connection is no byte.
+    /// Bytes that wait to be read; of a listening socket, whether a connection waits. The end of a connection is no byte.
     fn waiting(&self) -> Result<u64, Errno> {
         if !self.listens {
-            // In this order: what is taken out in between counts as looked at still, and as seen by the next look.
-            let looked_at = u64::from(tcp::looked_at(&self.socket));
-            return Ok(rustix::io::ioctl_fionread(&self.socket)?.saturating_sub(looked_at));
+            return rustix::io::ioctl_fionread(&self.socket);
         }
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         let mut polled = [PollFd::new(&self.socket, PollFlags::IN)];

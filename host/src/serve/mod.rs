@@ -36,11 +36,10 @@
 //!
 //! # Idle
 //! A session is *active* while the next step is its own, and then owes progress within its deadline. It is *idle* while it
-//! waits for its client, and then owes nothing, unless input waits in its socket that it has not read: that counts as work,
-//! for whoever watches can't know what it is good for. So that no healthy session is suspected, three rules see to it that this is true:
+//! waits for its client, and then owes nothing, unless input waits in its socket: that counts as work, for whoever watches
+//! can't know what it is good for. So that no healthy session is suspected, three rules see to it that this is true:
 //!
-//! 1. **Input that can't be acted upon yet does not stay in the socket,** for not every kernel (Linux, from 6.9 on) tells how
-//!    much of it was read. The first half of a request is acted upon by
+//! 1. **Input that can't be acted upon yet does not stay in the socket.** The first half of a request is acted upon by
 //!    committing it: consumed, it is the service's state, and nothing waits. This is up to the service, and how long such
 //!    a half may be, too.
 //! 2. **Who waits for its client to take output says so again and again,** [four times](SessionConfig::say_every) in each

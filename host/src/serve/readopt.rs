@@ -53,7 +53,7 @@ impl TcpSession {
         let first_unwritten = output[(unwritten.start - from) as usize..].to_vec();
         let retained = if config.retain == Retain::Regenerated { Vec::new() } else { output };
         let stream = TcpStream::from(socket);
-        take_out(&stream, acted_upon).map_err(ServeError::Client)?;
+        take_out(&stream, acted_upon, &mut Vec::new()).map_err(ServeError::Client)?;
         // The process before waited for its next byte.
         tcp::wait_for_bytes(&stream, 1).map_err(ServeError::Client)?;
         // The end that an heir was told of does not come to its socket again.

@@ -52,12 +52,12 @@ impl TcpSession {
         progress: Progress,
         input_end: Option<u64>,
     ) -> Self {
-        let intake = Intake::of(&stream);
+        let intake = Intake::new();
         TcpSession { stream, session, config, progress, intake, input_end }
     }
 
     /// Reads input that comes after all that was read before; 0 at its end, and when the session has moved. It stays in the
-    /// kernel until it is [acted upon](Self::commit_and_send), and then for a while.
+    /// kernel until it is [acted upon](Self::commit_and_send), so each call copies what is not acted upon yet once more.
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] if the stream doesn't wait, or no longer.
@@ -112,8 +112,9 @@ impl TcpSession {
             }
         }
         self.session.progress();
-        self.intake.acted_upon(&self.stream, consumed).map_err(ServeError::Client)?;
-        self.send(output)
+        // Whoever waits for the answer need not wait for this.
+        self.send(output)?;
+        self.intake.acted_upon(&self.stream, consumed).map_err(ServeError::Client)
     }
 
     /// Output that the client has acknowledged, all in all.
@@ -156,9 +157,8 @@ impl AsFd for TcpSession {
 
 impl Drop for TcpSession {
     fn drop(&mut self) {
-        let _ = match self.session.ownership() {
-            Ownership::Lost => tcp::silence(&self.stream).is_ok(),
-            _ => self.intake.take_out(&self.stream).is_ok(),
-        };
+        if self.session.ownership() == Ownership::Lost {
+            let _ = tcp::silence(&self.stream);
+        }
     }
 }

@@ -143,18 +143,3 @@ pub(crate) fn unacknowledged(socket: impl AsFd) -> io::Result<u32> {
 pub(crate) fn wait_for_bytes(socket: impl AsFd, bytes: usize) -> io::Result<()> {
     Ok(options::set(socket.as_fd(), Number::ReceiveLowWater, bytes.clamp(1, i32::MAX as usize) as u32)?)
 }
-
-/// Makes looks at input (`MSG_PEEK`) begin so far behind the first byte that is there, and each where the last one ended;
-/// `None`: always at the first.
-///
-/// # Errors
-/// EOPNOTSUPP from kernels that can't.
-pub(crate) fn look_from(socket: impl AsFd, offset: Option<u32>) -> io::Result<()> {
-    Ok(options::set(socket.as_fd(), Number::LookFrom, offset.unwrap_or(u32::MAX))?)
-}
-
-/// Bytes of the input that is there that were looked at, as far as the kernel remembers.
-pub(crate) fn looked_at(socket: impl AsFd) -> u32 {
-    let offset = options::get(socket.as_fd(), Number::LookFrom).unwrap_or(u32::MAX);
-    if offset == u32::MAX { 0 } else { offset }
-}

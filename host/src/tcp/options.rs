@@ -31,8 +31,6 @@ pub(super) enum Number {
     MaximumSegment,
     /// Bytes that make a socket readable.
     ReceiveLowWater,
-    /// Where the next look at input begins, after the first byte that is there; -1 for always there.
-    LookFrom,
 }
 
 impl Number {
@@ -44,7 +42,6 @@ impl Number {
             Number::Timestamp => (libc::IPPROTO_TCP, libc::TCP_TIMESTAMP),
             Number::MaximumSegment => (libc::IPPROTO_TCP, libc::TCP_MAXSEG),
             Number::ReceiveLowWater => (libc::SOL_SOCKET, libc::SO_RCVLOWAT),
-            Number::LookFrom => (libc::SOL_SOCKET, libc::SO_PEEK_OFF),
         }
     }
 }

@@ -1,11 +1,11 @@
 //! What a connection's kernel has and its process had not: read by whoever holds a duplicate of the socket.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 
 use backdoor_core::channels::KernelQueues;
 
 use super::TcpError;
-use super::options::{self, Amount, Number};
+use super::options::{self, Amount};
 use super::repair::{Queue, Repair, established};
 
 /// How often it is tried to catch a moment in which nothing comes or goes.
@@ -54,7 +54,6 @@ pub fn queues(socket: impl AsFd) -> Result<Queues, TcpError> {
     let system = TcpError::while_doing("read the connection's queues");
     established(socket)?;
     let repair = Repair::enter(socket)?;
-    let _all = LookAtAll::of(socket);
     for _ in 0..ATTEMPTS {
         let (_, ended) = established(socket)?;
         let received = repair.sequence(Queue::Receive).map_err(&system)?;
@@ -80,28 +79,4 @@ pub fn queues(socket: impl AsFd) -> Result<Queues, TcpError> {
         }
     }
     Err(TcpError::NotCutOff)
-}
-
-/// As long as it lives, looks at the socket's input begin at the first byte that is there, whatever its owner has looked at.
-struct LookAtAll<'s> {
-    socket: BorrowedFd<'s>,
-    before: Option<u32>,
-}
-
-impl<'s> LookAtAll<'s> {
-    fn of(socket: BorrowedFd<'s>) -> Self {
-        let before = options::get(socket, Number::LookFrom).ok().filter(|before| *before != u32::MAX);
-        if before.is_some() {
-            let _ = options::set(socket, Number::LookFrom, u32::MAX);
-        }
-        LookAtAll { socket, before }
-    }
-}
-
-impl Drop for LookAtAll<'_> {
-    fn drop(&mut self) {
-        if let Some(before) = self.before {
-            let _ = options::set(self.socket, Number::LookFrom, before);
-        }
-    }
 }
