@@ -202,7 +202,7 @@ impl IpcChannel {
         Ok(match Frame::decode(packet)? {
             Frame::Message { number, message } => match self.end.arrives(number)? {
                 Arrival::New => Some(Received::Message(message.into())),
-                Arrival::Again | Arrival::Early { .. } => None,
+                Arrival::Again | Arrival::Early => None,
             },
             Frame::Acknowledged { number } => {
                 self.end.acknowledged(number)?;
