@@ -4,39 +4,12 @@
 
 mod common;
 
-use backdoor_experiments::live::failover::FailoverRow;
 use common::Place;
-
-/// The columns that others rely on, in their order.
-const COLUMNS: [&str; 13] = [
-    "run",
-    "failure",
-    "client",
-    "bytes",
-    "detection_ms",
-    "claim_ms",
-    "fence_ms",
-    "extract_ms",
-    "reinstate_ms",
-    "first_byte_ms",
-    "outage_ms",
-    "sha256_ok",
-    "client_resets",
-];
-
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
-fn rows(arguments: &[&str]) -> Vec<FailoverRow> {
-    let (header, rows) = common::failovers("200ms", arguments);
-    assert_eq!(header[..COLUMNS.len()], COLUMNS);
-    rows
-}
+use common::failover::{DEADLINE, assert_refused, failovers, is_root};
 
 #[test]
 fn without_the_privilege_one_sentence_says_what_is_missing() {
-    if !is_root() {
+    if !rustix::process::geteuid().is_root() {
         let output = Place::new().output(&["live", "failover", "--runs", "1"]);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && stderr.contains("CAP_"), "{stderr}");
@@ -46,10 +19,9 @@ fn without_the_privilege_one_sentence_says_what_is_missing() {
 /// Every byte right, no reset, no new connection, and carried on.
 fn all_good(arguments: &[&str], runs: usize) {
     if !is_root() {
-        eprintln!("skipped: needs root");
         return;
     }
-    let rows = rows(arguments);
+    let rows = failovers(DEADLINE, arguments);
     assert_eq!(rows.len(), runs);
     for row in rows {
         assert!(row.is_good() && row.moved > 0 && row.outage_ms.is_some(), "{row:?}");
@@ -91,24 +63,23 @@ fn many_sessions_move_together() {
 #[test]
 fn larger_states_are_carried_along() {
     if !is_root() {
-        eprintln!("skipped: needs root");
         return;
     }
-    let rows = rows(&["--client", "many", "--sessions", "3", "--size", "40kB", "--state-size", "20KiB", "--runs", "1"]);
+    let arguments = ["--client", "many", "--sessions", "3", "--size", "40kB", "--state-size", "20KiB", "--runs", "1"];
+    let rows = failovers(DEADLINE, &arguments);
     let [row] = rows.as_slice() else { panic!("{rows:?}") };
     assert!(row.is_good() && row.moved == 3 && row.state_bytes >= 3 * 20 * 1024, "{row:?}");
 }
 
 #[test]
 fn settings_that_cannot_be_get_one_sentence() {
-    let refused: [(&[&str], &str); 7] = [
-        (&["--state-size", "1GiB"], "bytes of state"),
+    assert_refused([
+        (&["--state-size", "1GiB"][..], "bytes of state"),
         (&["--deadline", "1ms"], "deadline"),
         (&["--size", "10"], "1 kB"),
         (&["--size", "10XB"], "unit"),
         (&["--runs", "0"], "runs"),
         (&["--sessions", "0"], "connections"),
         (&["--client", "telnet"], "telnet"),
-    ];
-    Place::new().assert_refused(&["live", "failover"], refused);
+    ]);
 }

@@ -6,19 +6,12 @@ mod common;
 use std::process::Stdio;
 
 use backdoor_experiments::live::failover::FailoverRow;
-use common::{Place, Running, failover_rows, wait_for};
+use common::failover::{DEADLINE, assert_refused, failovers, is_root};
+use common::{Place, Running, wait_for};
 use rustix::process::Signal;
 
 /// What every row must show, whatever happened.
 const WRONG: &str = "wrong bytes";
-
-fn is_root() -> bool {
-    let is_root = rustix::process::geteuid().is_root();
-    if !is_root {
-        eprintln!("skipped: needs root");
-    }
-    is_root
-}
 
 /// The only run of each combination.
 #[track_caller]
@@ -29,7 +22,7 @@ fn one(arguments: &[&str]) -> Vec<FailoverRow> {
 /// The rows of a command of its own, after which nothing is left.
 #[track_caller]
 fn rows(arguments: &[&str]) -> Vec<FailoverRow> {
-    let rows = failover_rows(arguments);
+    let rows = failovers(DEADLINE, arguments);
     for row in &rows {
         assert!(!row.trouble.contains(WRONG), "{row:?}");
         assert!(row.outage_ms.is_some(), "{row:?}");
@@ -221,12 +214,11 @@ fn nothing_outlives_a_command_that_is_killed() {
 
 #[test]
 fn disturbances_that_cannot_be_get_one_sentence() {
-    let refused: [(&[&str], &str); 5] = [
-        (&["--disturb", "kill-cat"], "kill-taker"),
+    assert_refused([
+        (&["--disturb", "kill-cat"][..], "kill-taker"),
         (&["--disturb", "kill-taker@noon"], "fenced"),
         (&["--disturb", "kill-taker@fenced,kill-agent@claimed"], "one step"),
         (&["--disturb", "connect"], "curl"),
         (&["--takers", "3"], "takers"),
-    ];
-    Place::new().assert_refused(&["live", "failover"], refused);
+    ]);
 }

@@ -4,22 +4,13 @@
 mod common;
 
 use backdoor_experiments::live::failover::FailoverRow;
-use common::{Place, failover_rows};
+use common::failover::{DEADLINE, assert_refused, failovers, is_root};
 
-/// The rows of a command of its own; none for whoever is not root.
-#[track_caller]
-fn rows(arguments: &[&str]) -> Vec<FailoverRow> {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: needs root");
-        return Vec::new();
-    }
-    failover_rows(arguments)
-}
-
-/// Every client finishes with every byte right, without a reset or a new connection, by this remedy.
+/// Every client finishes with every byte right, without a reset or a new connection, by this remedy. No rows for whoever is
+/// not root.
 #[track_caller]
 fn goes_on_by(remedy: &str, arguments: &[&str]) -> Vec<FailoverRow> {
-    let rows = rows(arguments);
+    let rows = if is_root() { failovers(DEADLINE, arguments) } else { Vec::new() };
     for row in &rows {
         let (readopted, moved) = if remedy == "restart" { (row.sessions, 0) } else { (0, row.sessions) };
         assert!(row.is_good() && row.remedy == remedy, "{row:?}");
@@ -78,12 +69,8 @@ fn where_a_restart_cannot_help_nothing_is_ended_and_the_sessions_are_taken_over(
 
 #[test]
 fn what_cannot_be_restarted_is_refused_with_a_sentence() {
-    for (arguments, why) in [
-        (["--remedy", "restart", "--failure", "cut"], "nobody at a node that is cut off"),
-        (["--remedy", "restart", "--service", "pair"], "not of a pair"),
-    ] {
-        let output = Place::new().output(&[&["live", "failover"], &arguments[..]].concat());
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && stderr.contains(why), "{stderr}");
-    }
+    assert_refused([
+        (&["--remedy", "restart", "--failure", "cut"][..], "nobody at a node that is cut off"),
+        (&["--remedy", "restart", "--service", "pair"], "not of a pair"),
+    ]);
 }

@@ -4,19 +4,11 @@
 mod common;
 
 use backdoor_experiments::live::failover::FailoverRow;
-use common::Place;
+use common::failover::{DEADLINE, failovers, is_root};
 
+/// Of a node that vanishes; `None` for whoever is not root.
 fn rows(arguments: &[&str]) -> Option<Vec<FailoverRow>> {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: needs root");
-        return None;
-    }
-    let mut all = vec!["live", "failover", "--format", "csv", "--quiet", "--deadline", "200ms", "--failure", "cut"];
-    all.extend(arguments);
-    let output = Place::new().output(&all);
-    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{stdout}{stderr}");
-    Some(csv::Reader::from_reader(output.stdout.as_slice()).deserialize().collect::<Result<_, _>>().unwrap())
+    is_root().then(|| failovers(DEADLINE, &[&["--failure", "cut"], arguments].concat()))
 }
 
 fn all_good(arguments: &[&str], runs: usize) {

@@ -1,8 +1,12 @@
 //! The machine's clock. The pure crates take `now` as an argument; this is where live programs get it from.
 
+use std::io;
 use std::num::NonZeroU64;
+use std::os::fd::BorrowedFd;
 
 use backdoor_core::Nanos;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use rustix::thread::ClockId;
 use rustix::time::Timespec;
 
@@ -20,7 +24,20 @@ pub fn now() -> Nanos {
 pub fn sleep_until(instant: Nanos) {
     let request = timespec(instant);
     // A signal interrupts the sleep; the instant stays the same.
-    while let Err(rustix::io::Errno::INTR) = rustix::thread::clock_nanosleep_absolute(ClockId::Monotonic, &request) {}
+    while let Err(Errno::INTR) = rustix::thread::clock_nanosleep_absolute(ClockId::Monotonic, &request) {}
+}
+
+/// Waits for one of `events` to happen to a descriptor, or an error, until `instant` at most; for ever without one. Answers
+/// whether it has.
+pub(crate) fn wait_for(descriptor: BorrowedFd<'_>, events: PollFlags, instant: Option<Nanos>) -> io::Result<bool> {
+    loop {
+        let left = instant.map(|instant| timespec(instant - now()));
+        match poll(&mut [PollFd::from_borrowed_fd(descriptor, events)], left.as_ref()) {
+            Ok(count) => return Ok(count > 0),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
 }
 
 /// Asks the kernel to wake the calling thread as exactly as it can. By default it may add 50 µs to every sleep, to save

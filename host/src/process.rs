@@ -1,9 +1,10 @@
 //! Ending a process for certain, before another one takes its place.
 
 use std::io;
+use std::os::fd::AsFd;
 
 use backdoor_core::Nanos;
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -28,15 +29,9 @@ pub fn end(id: u32, patience: Nanos) -> io::Result<()> {
         Ok(()) | Err(Errno::SRCH) => {}
         Err(errno) => return Err(errno.into()),
     }
-    let give_up = clock::now() + patience;
-    loop {
-        let left = clock::timespec(give_up - clock::now());
-        let mut polled = [PollFd::new(&process, PollFlags::IN)];
-        match rustix::event::poll(&mut polled, Some(&left)) {
-            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
-            Err(Errno::INTR) => {}
-            outcome => return outcome.map(drop).map_err(Into::into),
-        }
+    match clock::wait_for(process.as_fd(), PollFlags::IN, Some(clock::now() + patience))? {
+        true => Ok(()),
+        false => Err(io::ErrorKind::TimedOut.into()),
     }
 }
 

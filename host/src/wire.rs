@@ -1,4 +1,5 @@
-//! The client's end of an agent's socket, for applications and monitors alike.
+//! The client's end of an agent's socket, for applications and monitors alike; and what all sockets have in common over
+//! which processes of a node exchange packets.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -8,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
@@ -203,6 +205,30 @@ pub(crate) fn is_socket(path: &Path) -> bool {
 
 pub(crate) fn new_socket(flags: SocketFlags) -> Result<OwnedFd, Errno> {
     rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+}
+
+/// A socket of this address that is yet to listen, non-blocking. Only this user may connect.
+pub(crate) fn bind(address: &SocketAddrUnix) -> Result<OwnedFd, Errno> {
+    let socket = new_socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+    // On Linux the file gets the mode of the socket: there is no moment at which others could connect.
+    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    rustix::net::bind(&socket, address)?;
+    Ok(socket)
+}
+
+/// Connections may wait from now on until they are accepted.
+pub(crate) fn listen(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    const BACKLOG: i32 = 128;
+    rustix::net::listen(socket, BACKLOG)
+}
+
+/// The next connection that waits, non-blocking; `None` if there is none.
+pub(crate) fn accept(listener: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errno> {
+    match rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+        Ok(connection) => Ok(Some(connection)),
+        Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR) => Ok(None),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// Whether the other end is closed. What it sent before can still be received.

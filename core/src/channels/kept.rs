@@ -4,7 +4,6 @@
 use std::ops::Range;
 
 use super::resume::ResumeError;
-use super::sequence::offset_near;
 use super::tcp::TcpState;
 
 /// Where a connection's socket stands whose process has ended, in the kernel's own numbers: TCP sequence numbers. Nobody
@@ -31,21 +30,16 @@ pub struct GoOn {
 /// # Errors
 /// [`ResumeError`]: the session can't go on.
 pub fn go_on(state: &TcpState<'_>, socket: KeptSocket) -> Result<GoOn, ResumeError> {
-    let TcpState { birth, intent, consumed, acknowledged, .. } = *state;
     let contradiction = ResumeError::Contradiction;
-    let written = offset_near(birth.send_base, socket.written, intent);
-    let written = written.ok_or(contradiction("output before the connection began"))?;
-    if written > intent {
+    let written = state.output_at(socket.written)?;
+    if written > state.intent {
         return Err(contradiction("more output was written than was promised"));
     }
-    if written < acknowledged {
+    if written < state.acknowledged {
         return Err(contradiction("output was acknowledged that was not written"));
     }
-    let first = offset_near(birth.receive_base, socket.first_unread, consumed);
-    let first = first.ok_or(contradiction("input before the connection began"))?;
-    let acted_upon =
-        consumed.checked_sub(first).ok_or(ResumeError::InputLost { bytes: first.wrapping_sub(consumed) })?;
-    Ok(GoOn { unwritten: written..intent, acted_upon })
+    let acted_upon = state.acted_upon(state.input_at(socket.first_unread)?)?;
+    Ok(GoOn { unwritten: written..state.intent, acted_upon })
 }
 
 #[cfg(all(test, not(loom)))]

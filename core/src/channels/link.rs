@@ -226,7 +226,7 @@ impl IpcEnd {
         match arrival {
             Arrival::New => self.received = number,
             Arrival::Again => {}
-            Arrival::Early { .. } => return Err(LinkError::LeftOut { number, expected: self.received + 1 }),
+            Arrival::Early => return Err(LinkError::LeftOut { number, expected: self.received + 1 }),
         }
         Ok(arrival)
     }

@@ -121,27 +121,43 @@ pub fn resume<'a>(
     // An heir's socket begins one byte early (`host`: `tcp::recreate`), and says so until the client has answered.
     let begin = sequence_at(birth.send_base, acknowledged);
     let una = if una.wrapping_add(1) == begin { begin } else { una };
-    let output = |sequence| offset_near(birth.send_base, sequence, intent);
-    let output = |sequence| output(sequence).ok_or(contradiction("output before the connection began"));
-    let (replay_from, replay_until) = (output(una)?, output(sent)?);
+    let (replay_from, replay_until) = (state.output_at(una)?, state.output_at(sent)?);
     if replay_until > intent {
         return Err(contradiction("more output was sent than was promised"));
     }
     if replay_from < acknowledged || replay_from > replay_until {
         return Err(contradiction("output was acknowledged that was not sent, or is not any more"));
     }
-    let received = offset_near(birth.receive_base, received, consumed);
-    let received = received.ok_or(contradiction("input before the connection began"))?;
+    let received = state.input_at(received)?;
     let first = received.checked_sub(unread.len() as u64).ok_or(contradiction("more input unread than received"))?;
     if received < consumed {
         return Err(contradiction("more input was acted upon than received"));
     }
-    let acted_upon =
-        consumed.checked_sub(first).ok_or(ResumeError::InputLost { bytes: first.wrapping_sub(consumed) })?;
     // No more than `unread` has, for `received` is not before `consumed`.
-    let refill = &unread[acted_upon as usize..];
+    let refill = &unread[state.acted_upon(first)? as usize..];
     let input = Input::Exact { refill, ended: ended || input_ended };
     Ok(Resume { replay_from, replay_until, input, ..unknown })
+}
+
+/// The state beside what a kernel says.
+impl TcpState<'_> {
+    /// Offset of the byte of output that has this number.
+    pub(super) fn output_at(&self, number: u32) -> Result<u64, ResumeError> {
+        let offset = offset_near(self.birth.send_base, number, self.intent);
+        offset.ok_or(ResumeError::Contradiction("output before the connection began"))
+    }
+
+    /// Offset of the byte of input that has this number.
+    pub(super) fn input_at(&self, number: u32) -> Result<u64, ResumeError> {
+        let offset = offset_near(self.birth.receive_base, number, self.consumed);
+        offset.ok_or(ResumeError::Contradiction("input before the connection began"))
+    }
+
+    /// How many bytes were acted upon of the input that is still there, from this offset on.
+    pub(super) fn acted_upon(&self, first: u64) -> Result<u64, ResumeError> {
+        let lost = ResumeError::InputLost { bytes: first.wrapping_sub(self.consumed) };
+        self.consumed.checked_sub(first).ok_or(lost)
+    }
 }
 
 #[cfg(all(test, not(loom)))]

@@ -193,6 +193,11 @@ impl EntityRecord {
         self
     }
 
+    /// Which claim word is its own; without a State Box, one that there isn't.
+    pub fn claim_word(&self) -> u32 {
+        self.state_box.map_or(NONE, |state_box| state_box.claim)
+    }
+
     /// Entities that it waits for, parent excluded.
     pub fn dependencies(&self) -> impl Iterator<Item = Slot> + '_ {
         self.dependencies.iter().filter(|d| **d != NONE).map(|d| Slot(*d))
@@ -206,8 +211,7 @@ impl EntityRecord {
         let kind = u32::from_le_bytes([self.level as u8 + 1, self.name.len, pending_low, pending_high]);
         words[entry::KIND] = pack(self.generation, kind);
         words[entry::DEADLINE_NS] = self.deadline.0;
-        let claim = self.state_box.map_or(NONE, |b| b.claim);
-        words[entry::PARENT_AND_CLAIM] = pack(self.parent.map_or(NONE, |p| p.0), claim);
+        words[entry::PARENT_AND_CLAIM] = pack(self.parent.map_or(NONE, |p| p.0), self.claim_word());
         if let Some(state_box) = self.state_box {
             words[entry::STATE_BOX_OFFSET] = state_box.offset;
             words[entry::STATE_BOX_WORDS] = state_box.words;

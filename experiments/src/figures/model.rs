@@ -2,6 +2,7 @@
 
 use super::Heatmap;
 use crate::results::Table;
+use crate::stats::Estimate;
 
 /// A figure: panels in a grid under one legend.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -328,6 +329,15 @@ impl Point {
     pub fn between(mut self, low: f64, high: f64) -> Self {
         (self.low, self.high) = (Some(low), Some(high));
         self
+    }
+
+    /// An estimate, with its interval if it has both bounds.
+    pub fn of(x: f64, y: Estimate) -> Self {
+        let point = Point::new(x, y.value);
+        match (y.low, y.high) {
+            (Some(low), Some(high)) => point.between(low, high),
+            _ => point,
+        }
     }
 }
 

@@ -248,14 +248,7 @@ fn trade_off_points(rows: &Table) -> Option<Vec<Point>> {
     let detection = rows.numbers("detection_ms")?;
     let mistakes = rows.estimates("false_positives_per_hour")?;
     let drawn = drawn(&mistakes);
-    let points = detection.iter().zip(mistakes).take(drawn).filter_map(|(x, y)| {
-        let (x, y) = ((*x)? / 1e3, y?);
-        let point = Point::new(x, y.value);
-        Some(match (y.low, y.high) {
-            (Some(low), Some(high)) => point.between(low, high),
-            _ => point,
-        })
-    });
+    let points = detection.iter().zip(mistakes).take(drawn).filter_map(|(x, y)| Some(Point::of((*x)? / 1e3, y?)));
     Some(points.collect())
 }
 

@@ -3,7 +3,7 @@
 //! A point is one client and one failure. Its table has a row per run; a second table sums each point up.
 
 use super::row::row;
-use super::{Context, Presentation, Profile, StudyError, limits};
+use super::{Context, Presentation, Profile, StudyError, interrupted, limits, summary_name};
 use crate::config::{self, ConfigError, OneOrMany, Span};
 use crate::figures::{Axis, Figure, Panel, Point, Series};
 use crate::live::failover::{
@@ -132,7 +132,7 @@ impl Config {
         let runs: Vec<&FailoverRow> = measured.iter().flat_map(|point| &point.runs).collect();
         context.dir.write_csv(name, &Table::from_rows(&runs)?)?;
         let summaries = Summary::table(measured.iter().map(|point| &point.summary));
-        context.dir.write_csv(&format!("{name}-summary"), &summaries)?;
+        context.dir.write_csv(&summary_name(name), &summaries)?;
         Ok(())
     }
 
@@ -161,9 +161,9 @@ impl Config {
     }
 
     pub(super) fn present(&self, name: &str, dir: &ResultsDir) -> Result<Presentation, StudyError> {
-        let (runs, summary) = (dir.read_csv(name)?, dir.read_csv(&format!("{name}-summary"))?);
+        let (runs, summary) = (dir.read_csv(name)?, dir.read_csv(&summary_name(name))?);
         let figure = phases(name, &summary).ok_or_else(|| StudyError::Table(name.to_owned(), "failover"))?;
-        let tables = vec![(format!("{name}-summary.csv"), summary), (format!("{name}.csv"), runs)];
+        let tables = vec![(format!("{}.csv", summary_name(name)), summary), (format!("{name}.csv"), runs)];
         Ok(Presentation { figures: vec![figure], tables })
     }
 }
@@ -175,10 +175,7 @@ pub(super) fn measure<P>(
     task: &Task<'_, P>,
 ) -> Result<FailoverReport, TaskError> {
     match failover::run(config, context.interrupt, &mut |_| {}) {
-        Err(FailoverError::Interrupted { .. }) => {
-            task.check()?;
-            Err("interrupted".into())
-        }
+        Err(FailoverError::Interrupted { .. }) => Err(interrupted(task)),
         outcome => Ok(outcome?),
     }
 }
@@ -208,11 +205,7 @@ fn phases(name: &str, summary: &Table) -> Option<Figure> {
             let mut series = Series::points(name, []);
             for (at, estimate) in rows.estimates(column)?.into_iter().enumerate() {
                 let Some(estimate) = estimate.map(|estimate| estimate.scaled(1e-3)) else { continue };
-                let point = Point::new(at as f64, estimate.value);
-                series.points.push(match (estimate.low, estimate.high) {
-                    (Some(low), Some(high)) => point.between(low, high),
-                    _ => point,
-                });
+                series.points.push(Point::of(at as f64, estimate));
             }
             panel = panel.series(series.bars());
         }

@@ -5,8 +5,8 @@
 
 use super::detection::of_level;
 use super::row::row;
-use super::scenario::{FaultConfig, ScenarioConfig, complain};
-use super::{Context, Presentation, Profile, StudyError, limits, pooled};
+use super::scenario::{ScenarioConfig, complain};
+use super::{Context, Presentation, Profile, StudyError, interrupted, limits, pooled, summary_name};
 use crate::config::{self, Axis as Values, ConfigError, OneOrMany, Span};
 use crate::figures::{Axis, Figure, Panel, Series};
 use crate::live::detect::{self, DetectConfig, DetectRow, FailureKind};
@@ -195,7 +195,7 @@ impl Config {
         let runs: Vec<&DetectRow> = measured.iter().flat_map(|point| &point.runs).collect();
         context.dir.write_csv(name, &Table::from_rows(&runs)?)?;
         let summaries = Summary::table(measured.iter().map(|point| &point.summary));
-        context.dir.write_csv(&format!("{name}-summary"), &summaries)?;
+        context.dir.write_csv(&summary_name(name), &summaries)?;
         let simulated: Vec<Simulated> = measured.iter().flat_map(Measured::simulated).collect();
         context.dir.write_csv(&format!("{name}-simulated"), &Simulated::table(&simulated))?;
         Ok(())
@@ -212,10 +212,7 @@ impl Config {
         let config =
             self.experiment(&swept, context.profile, DetectConfig { seed, ..DetectConfig::of(swept.failure)? });
         let report = match detect::run(&config, context.interrupt, &mut |_| {}) {
-            Err(detect::DetectError::Interrupted { .. }) => {
-                task.check()?;
-                return Err("interrupted".into());
-            }
+            Err(detect::DetectError::Interrupted { .. }) => return Err(interrupted(task)),
             outcome => outcome?,
         };
         let simulated = self.simulate(name, seed, &swept, task)?;
@@ -274,11 +271,11 @@ impl Config {
     }
 
     pub(super) fn present(&self, name: &str, dir: &ResultsDir) -> Result<Presentation, StudyError> {
-        let (runs, summary) = (dir.read_csv(name)?, dir.read_csv(&format!("{name}-summary"))?);
+        let (runs, summary) = (dir.read_csv(name)?, dir.read_csv(&summary_name(name))?);
         let simulated = dir.read_csv(&format!("{name}-simulated"))?;
         let figure = distributions(name, &runs, &simulated, self.deadline.0 + self.poll.0)
             .ok_or_else(|| StudyError::Table(name.to_owned(), "live"))?;
-        let tables = vec![(format!("{name}-summary.csv"), summary), (format!("{name}.csv"), runs)];
+        let tables = vec![(format!("{}.csv", summary_name(name)), summary), (format!("{name}.csv"), runs)];
         Ok(Presentation { figures: vec![figure], tables })
     }
 }
@@ -301,11 +298,7 @@ pub(super) fn counterpart(
     state_bytes: usize,
     poll: Nanos,
 ) -> Scenario {
-    let faults = FaultConfig::default();
-    let mut scenario = match config.points(&faults).first() {
-        Some(point) => config.scenario(&faults, point, None, Profile::Quick),
-        None => Scenario::default(),
-    };
+    let mut scenario = config.single(None, Profile::Quick);
     scenario.load = load as usize;
     scenario.monitor = backdoor_core::monitor::MonitorConfig::polling_every(poll);
     scenario.monitor_shares_cpu = true;

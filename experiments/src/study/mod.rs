@@ -125,6 +125,16 @@ fn replicate<P: Sync, R: Send>(
     replications.into_par_iter().map(one).collect()
 }
 
+/// What comes of a measurement that was interrupted.
+fn interrupted<P>(task: &Task<'_, P>) -> TaskError {
+    task.check().err().map_or_else(|| "interrupted".into(), TaskError::from)
+}
+
+/// The table beside that of all runs, with a row a point.
+fn summary_name(name: &str) -> String {
+    format!("{name}-summary")
+}
+
 /// Why a study failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

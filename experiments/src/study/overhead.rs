@@ -6,8 +6,8 @@
 
 use super::remedies::cost::{self, Run};
 use super::row::row;
-use super::scenario::{FaultConfig, ScenarioConfig, complain};
-use super::{Context, Presentation, Profile, StudyError, limits, replicate};
+use super::scenario::{ScenarioConfig, complain};
+use super::{Context, Presentation, Profile, StudyError, interrupted, limits, replicate, summary_name};
 use crate::config::{self, Axis as Values, ConfigError, Span};
 use crate::figures::{Axis, Figure, Panel, Series};
 use crate::live::overhead::{self, OverheadConfig, OverheadError, OverheadReport, OverheadRow};
@@ -143,12 +143,7 @@ impl Config {
 
     /// The model of a point, with requests that cost `service_work`.
     fn scenario(&self, swept: &Swept, service_work: Option<Nanos>) -> Scenario {
-        let faults = FaultConfig::default();
-        let config = &self.simulation.scenario;
-        let mut scenario = match config.points(&faults).first() {
-            Some(point) => config.scenario(&faults, point, None, Profile::Quick),
-            None => Scenario::default(),
-        };
+        let mut scenario = self.simulation.scenario.single(None, Profile::Quick);
         scenario.duration = scenario.warm_up + self.simulation.duration.0;
         scenario.faults.arrivals = Arrivals::Never;
         let work = &mut scenario.workload;
@@ -183,10 +178,7 @@ impl Config {
         let seed = context.dir.manifest().seed;
         let experiment = self.experiment(&swept, context.profile, std::env::current_exe()?);
         let report = match overhead::run(&OverheadConfig { seed, ..experiment }, context.interrupt, &mut |_| {}) {
-            Err(OverheadError::Interrupted { .. }) => {
-                task.check()?;
-                return Err("interrupted".into());
-            }
+            Err(OverheadError::Interrupted { .. }) => return Err(interrupted(task)),
             outcome => outcome?,
         };
         let scenario = self.scenario(&swept, service_work(&report, processors()));
@@ -201,10 +193,6 @@ impl Config {
         let tables = vec![(format!("{}.csv", summary_name(name)), summary), (format!("{name}.csv"), pairs)];
         Ok(Presentation { figures: vec![figure], tables })
     }
-}
-
-fn summary_name(name: &str) -> String {
-    format!("{name}-summary")
 }
 
 fn processors() -> usize {

@@ -13,8 +13,8 @@
 mod figures;
 
 use super::row::row;
-use super::scenario::{FaultConfig, ScenarioConfig, complain};
-use super::{Context, Presentation, Profile, StudyError, failover, limits, replicate};
+use super::scenario::{ScenarioConfig, complain};
+use super::{Context, Presentation, Profile, StudyError, failover, limits, replicate, summary_name};
 use crate::config::{self, Axis as Values, ConfigError, OneOrMany, Span};
 use crate::live::failover::{ClientKind, FailoverConfig, FailoverFailure, FailoverRow};
 use crate::results::{ResultsDir, Table};
@@ -230,12 +230,7 @@ impl Config {
 
     /// The counterpart of a point whose sessions have `state_bytes` bytes of state.
     fn scenario(&self, swept: &Swept, state_bytes: u64) -> Scenario {
-        let faults = FaultConfig::default();
-        let config = &self.simulation.scenario;
-        let mut scenario = match config.points(&faults).first() {
-            Some(point) => config.scenario(&faults, point, None, Profile::Quick),
-            None => Scenario::default(),
-        };
+        let mut scenario = self.simulation.scenario.single(None, Profile::Quick);
         scenario.workload.sessions = swept.sessions as usize;
         scenario.workload.state_bytes = Some(usize::try_from(state_bytes).unwrap_or(usize::MAX));
         scenario.deadlines = Deadlines::all(self.deadline.0);
@@ -289,10 +284,6 @@ impl Config {
         let tables = vec![(format!("{}.csv", summary_name(name)), summary), (format!("{name}.csv"), runs)];
         Ok(Presentation { figures, tables })
     }
-}
-
-fn summary_name(name: &str) -> String {
-    format!("{name}-summary")
 }
 
 /// The level at which a failure is simulated.

@@ -370,7 +370,7 @@ fn figure(name: &str, table: &Table, verdicts: &Table) -> Option<Figure> {
                 let rates = table.estimates(column)?;
                 let drawn = drawn(&rates);
                 let points = deadlines.into_iter().zip(rates).take(drawn);
-                Some(points.filter_map(|(x, y)| Some(point(x? / 1e3, y?))).collect())
+                Some(points.filter_map(|(x, y)| Some(Point::of(x? / 1e3, y?))).collect())
             };
             let panel = Panel::new(Axis::log("deadline").seconds(), Axis::log("false positives").unit("1/h"))
                 .title(format!("{level} level, load {load}"))
@@ -382,12 +382,4 @@ fn figure(name: &str, table: &Table, verdicts: &Table) -> Option<Figure> {
         }
     }
     Some(figure)
-}
-
-fn point(x: f64, y: Estimate) -> Point {
-    let point = Point::new(x, y.value);
-    match (y.low, y.high) {
-        (Some(low), Some(high)) => point.between(low, high),
-        _ => point,
-    }
 }

@@ -6,7 +6,7 @@
 
 use super::precision::{self, Precision, sample};
 use super::row::{judged, row};
-use super::scenario::{FaultConfig, ScenarioConfig, complain};
+use super::scenario::{ScenarioConfig, complain};
 use super::{Context, Full, Presentation, Profile, StudyError, limits};
 use crate::config::{self, Axis as Values, ConfigError, Grid, OneOrMany, Span};
 use crate::figures::{Axis, Figure, Panel, Series};
@@ -186,12 +186,8 @@ impl Config {
     }
 
     fn scenario(&self, swept: &Swept, profile: Profile) -> Scenario {
-        let faults = FaultConfig::default();
         // The first combination of what is no axis here; `sessions` and `state_bytes` are this study's own.
-        let mut scenario = match self.scenario.points(&faults).first() {
-            Some(point) => self.scenario.scenario(&faults, point, self.full.as_ref(), profile),
-            None => Scenario::default(),
-        };
+        let mut scenario = self.scenario.single(self.full.as_ref(), profile);
         scenario.workload.sessions = swept.sessions as usize;
         scenario.workload.state_bytes = Some(swept.state_bytes as usize);
         scenario.faults.corrupt_fraction = swept.corrupt_fraction;
@@ -389,11 +385,7 @@ pub(super) fn in_seconds(mut series: Series, rows: &Table, column: &str) -> Opti
     let sessions = rows.numbers("sessions")?;
     for (x, y) in sessions.into_iter().zip(rows.estimates(column)?) {
         let (Some(x), Some(y)) = (x, y.map(|y| y.scaled(1e-3))) else { continue };
-        let point = Point::new(x, y.value);
-        series.points.push(match (y.low, y.high) {
-            (Some(low), Some(high)) => point.between(low.max(0.0), high),
-            _ => point,
-        });
+        series.points.push(Point::of(x, y.within(0.0, f64::INFINITY)));
     }
     Some(series)
 }

@@ -11,7 +11,7 @@ mod figures;
 use self::cost::{Cost, CostRow, Protection};
 use super::recovery::{Level, outages};
 use super::row::row;
-use super::scenario::{FaultConfig, ScenarioConfig, complain};
+use super::scenario::{ScenarioConfig, complain};
 use super::{Context, Full, Presentation, Profile, StudyError, limits, replicate};
 use crate::config::{self, Axis as Values, ConfigError, OneOrMany, Span};
 use crate::results::ResultsDir;
@@ -154,11 +154,7 @@ impl Config {
 
     fn base(&self) -> Scenario {
         // The first combination of what is no axis here.
-        let faults = FaultConfig::default();
-        let point = self.scenario.points(&faults);
-        point
-            .first()
-            .map_or_else(Scenario::default, |point| self.scenario.scenario(&faults, point, None, Profile::Quick))
+        self.scenario.single(None, Profile::Quick)
     }
 
     fn failing(&self, sessions: u64) -> Scenario {

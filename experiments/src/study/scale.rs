@@ -17,7 +17,7 @@ use crate::config::{self, Axis as Values, ConfigError, OneOrMany, Span};
 use crate::figures::{Axis, Figure, Panel, Point, Series};
 use crate::results::{ResultsDir, Table};
 use crate::runner::{Task, TaskError};
-use crate::stats;
+use crate::stats::{self, Estimate};
 use backdoor_core::Nanos;
 use backdoor_core::detector::Duty;
 use backdoor_core::hook_table::{Hook, Purpose, hook_table_words, write_hook_table};
@@ -173,11 +173,8 @@ impl Config {
                 for (entities, time) in entities.iter().zip(rows.estimates("node_us")?) {
                     let (entities, time) = ((*entities)?, time?);
                     let per_core = |us: f64| poll.0.as_micros_f64() / us;
-                    let point = Point::new(entities, per_core(time.value));
-                    points.push(match (time.low, time.high) {
-                        (Some(low), Some(high)) => point.between(per_core(high), per_core(low)),
-                        _ => point,
-                    });
+                    let (low, high) = (time.high.map(per_core), time.low.map(per_core));
+                    points.push(Point::of(entities, Estimate { value: per_core(time.value), low, high }));
                 }
                 panel = panel.series(Series::line(format!("{nodes} watched"), points).bars());
             }

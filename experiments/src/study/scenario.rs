@@ -149,6 +149,13 @@ impl ScenarioConfig {
         grid.points().map(|point| at(&point)).collect()
     }
 
+    /// The scenario of the first combination, without failures; as by default if there is none.
+    pub(super) fn single(&self, full: Option<&Full>, profile: Profile) -> Scenario {
+        let faults = FaultConfig::default();
+        let first = self.points(&faults).into_iter().next();
+        first.map_or_else(Scenario::default, |swept| self.scenario(&faults, &swept, full, profile))
+    }
+
     /// The scenario of one combination.
     pub(super) fn scenario(
         &self,

@@ -1,6 +1,8 @@
 //! What the tests of live experiments share: commands in a place of their own, and what a measurement must show.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod failover;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -10,7 +12,6 @@ use std::time::{Duration, Instant};
 use backdoor_core::Nanos;
 use backdoor_experiments::interrupt::Interrupt;
 use backdoor_experiments::live::detect::{DetectConfig, DetectReport, FailureKind, run};
-use backdoor_experiments::live::failover::FailoverRow;
 use backdoor_experiments::live::notice::{Notice, What};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -22,22 +23,6 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) const HEADER: &str = "run,failure,level,transport,deadline_ms,poll_ms,load,detected,detection_ms,false_positives,\
     cause,sessions,affected,recovered,recovered_ok,extraction_ms,bytes_read,injection_ms,healthy_ms,late_samples,\
     false_os,false_application,false_session,clock_error_ms,detector,queues";
-
-/// The rows of `backdoor live failover` with these arguments, after which nothing of it is left.
-#[track_caller]
-pub(crate) fn failover_rows(arguments: &[&str]) -> Vec<FailoverRow> {
-    let place = Place::new();
-    let mut all = vec!["live", "failover", "--format", "csv", "--quiet", "--deadline", "200ms"];
-    all.extend(arguments);
-    let output = place.output(&all);
-    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{stdout}{stderr}");
-    place.assert_nothing_is_left();
-    let mut reader = csv::Reader::from_reader(output.stdout.as_slice());
-    let rows: Vec<FailoverRow> = reader.deserialize().collect::<Result<_, _>>().unwrap();
-    assert!(!rows.is_empty());
-    rows
-}
 
 /// The command, with a place for temporary files that is this test's own: by it, its processes are known.
 pub(crate) struct Place(TempDir);
@@ -107,22 +92,6 @@ pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
-}
-
-/// What a failover with this deadline and these arguments finds: the names of its columns, and its runs. Nothing of it
-/// is left.
-pub(crate) fn failovers(deadline: &str, arguments: &[&str]) -> (Vec<String>, Vec<FailoverRow>) {
-    let place = Place::new();
-    let mut all = vec!["live", "failover", "--format", "csv", "--quiet", "--deadline", deadline];
-    all.extend(arguments);
-    let output = place.output(&all);
-    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{stdout}{stderr}");
-    let mut reader = csv::Reader::from_reader(output.stdout.as_slice());
-    let header: Vec<String> = reader.headers().unwrap().iter().map(str::to_owned).collect();
-    let left = std::fs::read_dir(place.path()).unwrap().count();
-    assert_eq!(left, 0, "files are left");
-    (header, reader.deserialize().collect::<Result<_, _>>().unwrap())
 }
 
 /// A child that does not outlive the test.

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::net::{SocketAddrUnix, SocketFlags};
 
 use super::AgentError;
-use crate::wire::{is_socket, new_socket};
+use crate::wire::{self, is_socket, new_socket};
 
 /// A listening socket, removed with its lock when dropped.
 pub(super) struct Listener {
@@ -32,22 +32,15 @@ impl Listener {
         if std::fs::symlink_metadata(path).is_ok() {
             remove_stale(path, &address)?;
         }
-        let socket = new_socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).map_err(system)?;
-        // On Linux the file gets the mode of the socket: there is no moment at which others could connect.
-        rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(system)?;
-        rustix::net::bind(&socket, &address).map_err(system)?;
+        let socket = wire::bind(&address).map_err(system)?;
         let listener = Listener { socket, path: path.to_owned(), lock };
-        rustix::net::listen(&listener.socket, 128).map_err(system)?;
+        wire::listen(listener.as_fd()).map_err(system)?;
         Ok(listener)
     }
 
     /// The next connection that waits, non-blocking; `None` if there is none.
     pub(super) fn accept(&self) -> Result<Option<OwnedFd>, Errno> {
-        match rustix::net::accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-            Ok(connection) => Ok(Some(connection)),
-            Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR) => Ok(None),
-            Err(errno) => Err(errno),
-        }
+        wire::accept(self.as_fd())
     }
 }
 

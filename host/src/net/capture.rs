@@ -1,17 +1,16 @@
 //! Looking at the packets of a service that pass on a link.
 
 use std::net::SocketAddrV4;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use libc::{sock_filter, tpacket_stats};
 use rustix::io::{Errno, retry_on_intr};
+use rustix::net::RecvFlags;
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 
 use super::error::{Cause, NetError};
-use super::links::Links;
 use super::namespace::NetworkNamespace;
-use super::system::PacketAddress;
+use super::packet_socket::PacketSocket;
 use crate::socket_option;
 
 /// `struct virtio_net_hdr`, which comes before each frame and says what the kernel knows of its checksum.
@@ -29,7 +28,7 @@ const QUEUE_BYTES: usize = 64 << 20;
 /// A packet socket on one link. It keeps the link's namespace alive.
 #[derive(Debug)]
 pub(crate) struct Capture {
-    socket: OwnedFd,
+    socket: PacketSocket,
     buffer: Vec<u8>,
 }
 
@@ -54,33 +53,15 @@ impl Capture {
     ///
     /// # Errors
     ///
-    /// [`Cause::NoLink`]; [`Cause::NoEthernet`]; [`Cause::Privilege`] without CAP_NET_RAW and CAP_NET_ADMIN in the namespace;
-    /// those of [`NetworkNamespace::enter`].
+    /// Those of [`PacketSocket::open`]; CAP_NET_ADMIN is needed, too.
     pub(crate) fn open(namespace: &NetworkNamespace, link: &str, service: SocketAddrV4) -> Result<Self, NetError> {
-        let opened = namespace.enter(|| {
-            let found = Links::here()?.find(link).and_then(|found| found.ethernet(link).map(|_| found.index));
-            found
-                .and_then(|index| Self::on(index, service))
-                .map_err(|cause| NetError::new(format_args!("look at the packets on link {link}"), cause))
-        });
-        opened?
-    }
-
-    fn on(index: u32, service: SocketAddrV4) -> Result<Self, Cause> {
         let raw = |errno| Cause::of_call(errno, "CAP_NET_RAW");
-        let socket = rustix::net::socket_with(
-            AddressFamily::PACKET,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-            None,
-        );
-        let socket = socket.map_err(raw)?;
-        set_socket_recv_buffer_size_force(&socket, QUEUE_BYTES / 2)
-            .map_err(|errno| Cause::of_call(errno, "CAP_NET_ADMIN"))?;
-        socket_option::set(socket.as_fd(), libc::SOL_PACKET, libc::PACKET_VNET_HDR, &[1u32]).map_err(raw)?;
-        socket_option::attach_filter(socket.as_fd(), &filter(service)).map_err(raw)?;
-        // Nothing is queued before this, so nothing is that the filter has not let through.
-        rustix::net::bind(&socket, &PacketAddress::on(index, libc::ETH_P_ALL as u16)).map_err(raw)?;
+        let socket = PacketSocket::prepared(namespace, link, libc::ETH_P_ALL as u16, |socket| {
+            set_socket_recv_buffer_size_force(socket, QUEUE_BYTES / 2)
+                .map_err(|errno| Cause::of_call(errno, "CAP_NET_ADMIN"))?;
+            socket_option::set(socket, libc::SOL_PACKET, libc::PACKET_VNET_HDR, &[1u32]).map_err(raw)?;
+            socket_option::attach_filter(socket, &filter(service)).map_err(raw)
+        })?;
         Ok(Capture { socket, buffer: vec![0; ABOUT_BYTES + FRAME_BYTES] })
     }
 
@@ -88,7 +69,7 @@ impl Capture {
     pub(crate) fn next(&mut self) -> Captured<'_> {
         let received = loop {
             let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
-            match retry_on_intr(|| rustix::net::recv(&self.socket, &mut self.buffer[..], flags)) {
+            match retry_on_intr(|| rustix::net::recv(self.socket.as_fd(), &mut self.buffer[..], flags)) {
                 // Told once when the link goes down; what passed before is still there.
                 Err(Errno::NETDOWN) => {}
                 received => break received,
@@ -107,7 +88,7 @@ impl Capture {
     /// Packets that found no room in the kernel's queue since this was asked last.
     pub(crate) fn dropped(&self) -> Result<u32, Errno> {
         let mut counted = tpacket_stats { tp_packets: 0, tp_drops: 0 };
-        let counts = socket_option::get(self.socket.as_fd(), libc::SOL_PACKET, libc::PACKET_STATISTICS, &mut counted);
+        let counts = socket_option::get(self.as_fd(), libc::SOL_PACKET, libc::PACKET_STATISTICS, &mut counted);
         counts.map(|()| counted.tp_drops)
     }
 }
@@ -122,7 +103,7 @@ impl AsFd for Capture {
 /// bytes are kept: all of what is for the service, the headers of what is from it, none of anything else.
 ///
 /// Fragments after the first have no ports and are not chosen; TCP doesn't make any.
-fn filter(service: SocketAddrV4) -> [sock_filter; 19] {
+fn filter(service: SocketAddrV4) -> [sock_filter; 18] {
     const LOAD_HALF: u16 = 0x28;
     const LOAD_BYTE: u16 = 0x30;
     const LOAD_WORD: u16 = 0x20;
@@ -139,11 +120,11 @@ fn filter(service: SocketAddrV4) -> [sock_filter; 19] {
     let either = |code, k, jt, jf| sock_filter { code, jt, jf, k };
     [
         plain(LOAD_HALF, 12),
-        either(IF_EQUAL, libc::ETH_P_IP as u32, 0, 16),
+        either(IF_EQUAL, libc::ETH_P_IP as u32, 0, 15),
         plain(LOAD_BYTE, ETHERNET + 9),
-        either(IF_EQUAL, libc::IPPROTO_TCP as u32, 0, 14),
+        either(IF_EQUAL, libc::IPPROTO_TCP as u32, 0, 13),
         plain(LOAD_HALF, ETHERNET + 6),
-        either(IF_ANY_BIT, 0x1fff, 12, 0),
+        either(IF_ANY_BIT, 0x1fff, 11, 0),
         plain(INDEX_BY_HEADER, ETHERNET),
         plain(LOAD_WORD, ETHERNET + 16),
         either(IF_EQUAL, address, 0, 3),
@@ -151,11 +132,10 @@ fn filter(service: SocketAddrV4) -> [sock_filter; 19] {
         either(IF_EQUAL, port, 0, 1),
         plain(KEEP, u32::MAX),
         plain(LOAD_WORD, ETHERNET + 12),
-        either(IF_EQUAL, address, 0, 4),
+        either(IF_EQUAL, address, 0, 3),
         plain(LOAD_HALF_INDEXED, ETHERNET),
-        either(IF_EQUAL, port, 0, 2),
+        either(IF_EQUAL, port, 0, 1),
         plain(KEEP, HEADERS_BYTES),
-        plain(KEEP, 0),
         plain(KEEP, 0),
     ]
 }

@@ -1,6 +1,6 @@
 //! A packet socket on one link: frames go out, and come in, as they are.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
@@ -20,22 +20,30 @@ pub(super) struct PacketSocket {
 
 impl PacketSocket {
     /// On `link` of `namespace`; hears frames of this protocol, or, of protocol 0, none.
+    ///
+    /// # Errors
+    /// [`Cause::NoLink`]; [`Cause::NoEthernet`]; [`Cause::Privilege`] without CAP_NET_RAW in the namespace; those of
+    /// [`NetworkNamespace::enter`].
     pub(super) fn open(namespace: &NetworkNamespace, link: &str, protocol: u16) -> Result<Self, NetError> {
+        Self::prepared(namespace, link, protocol, |_| Ok(()))
+    }
+
+    /// The same; `prepare` gets the socket before it hears anything.
+    pub(super) fn prepared(
+        namespace: &NetworkNamespace,
+        link: &str,
+        protocol: u16,
+        prepare: impl FnOnce(BorrowedFd<'_>) -> Result<(), Cause> + Send,
+    ) -> Result<Self, NetError> {
         let opened = namespace.enter(|| {
             let found = Links::here()?.find(link).and_then(|found| Ok((found.index, found.ethernet(link)?)));
             found
-                .and_then(|(index, hardware)| Self::on(link, index, hardware, protocol))
+                .and_then(|(index, hardware)| {
+                    Ok(PacketSocket { socket: bound(index, protocol, prepare)?, link: link.to_owned(), hardware })
+                })
                 .map_err(|cause| NetError::new(format_args!("open a packet socket on link {link}"), cause))
         });
         opened?
-    }
-
-    fn on(link: &str, index: u32, hardware: HardwareAddress, protocol: u16) -> Result<Self, Cause> {
-        let failed = |errno| Cause::of_call(errno, "CAP_NET_RAW");
-        let socket = rustix::net::socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None);
-        let socket = socket.map_err(failed)?;
-        rustix::net::bind(&socket, &PacketAddress::on(index, protocol)).map_err(failed)?;
-        Ok(PacketSocket { socket, link: link.to_owned(), hardware })
     }
 
     pub(super) fn send(&self, frame: &[u8]) -> Result<(), Cause> {
@@ -47,4 +55,24 @@ impl PacketSocket {
     pub(super) fn hear(&self, frame: &mut [u8]) -> Result<(), Errno> {
         retry_on_intr(|| rustix::net::recv(&self.socket, &mut *frame, RecvFlags::DONTWAIT)).map(drop)
     }
+}
+
+impl AsFd for PacketSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// A packet socket that begins to hear only when it is prepared.
+fn bound(
+    index: u32,
+    protocol: u16,
+    prepare: impl FnOnce(BorrowedFd<'_>) -> Result<(), Cause>,
+) -> Result<OwnedFd, Cause> {
+    let failed = |errno| Cause::of_call(errno, "CAP_NET_RAW");
+    let socket = rustix::net::socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None);
+    let socket = socket.map_err(failed)?;
+    prepare(socket.as_fd())?;
+    rustix::net::bind(&socket, &PacketAddress::on(index, protocol)).map_err(failed)?;
+    Ok(socket)
 }

@@ -43,20 +43,14 @@ pub fn birth(socket: impl AsFd) -> Result<TcpBirth, TcpError> {
 
     let repair = Repair::enter(socket)?;
     let send_base = repair.sequence(Queue::Send).map_err(&system)?;
-    let receive_base = loop {
-        let received = repair.sequence(Queue::Receive).map_err(&system)?;
-        let waiting = rustix::io::ioctl_fionread(socket).map_err(&system)?;
-        let (info, ended) = established(socket)?;
-        // Otherwise, more has come in between.
-        if repair.sequence(Queue::Receive).map_err(&system)? == received {
-            // The end of the input has a number, too, and counts as received.
-            let last = u32::from(ended);
-            if info.tcpi_bytes_received != waiting + u64::from(last) {
-                return Err(TcpError::NotNew);
-            }
-            break received.wrapping_sub(last).wrapping_sub(waiting as u32);
+    let unread = loop {
+        if let Some(unread) = repair.unread()? {
+            break unread;
         }
     };
+    if unread.bytes_received != unread.bytes + u64::from(unread.ended) {
+        return Err(TcpError::NotNew);
+    }
     let mss = options::get(socket, Number::MaximumSegment).map_err(&system)?;
     let agreed = |option: u32| u32::from(info.tcpi_options) & option != 0;
     let timestamp = if agreed(TCPI_OPT_TIMESTAMPS) {
@@ -69,7 +63,7 @@ pub fn birth(socket: impl AsFd) -> Result<TcpBirth, TcpError> {
         local,
         peer,
         send_base,
-        receive_base,
+        receive_base: unread.first,
         mss: u16::try_from(mss).unwrap_or(u16::MAX),
         window_scales: agreed(TCPI_OPT_WSCALE)
             .then(|| WindowScales { send: info.tcpi_snd_wscale(), receive: info.tcpi_rcv_wscale() }),

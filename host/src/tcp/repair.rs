@@ -33,6 +33,18 @@ pub(super) mod state {
     pub(crate) const CLOSE_WAIT: u8 = 8;
 }
 
+/// Input that waits in a socket.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unread {
+    /// Number of its first byte.
+    pub(super) first: u32,
+    pub(super) bytes: u64,
+    /// Whether the peer has sent its last byte.
+    pub(super) ended: bool,
+    /// All that ever came, as the kernel counts: the end of the input is one more.
+    pub(super) bytes_received: u64,
+}
+
 /// Repair mode, until it is dropped. Then the connection goes on as before, without a probe; in repair mode, if it was.
 #[derive(Debug)]
 pub(super) struct Repair<'s> {
@@ -92,6 +104,18 @@ impl<'s> Repair<'s> {
     pub(super) fn sequence(&self, queue: Queue) -> Result<u32, Errno> {
         self.choose(queue)?;
         options::get(self.socket, Number::QueueSequence)
+    }
+
+    /// Input that nobody has taken out of the socket; `None` if more has come in the meantime.
+    pub(super) fn unread(&self) -> Result<Option<Unread>, TcpError> {
+        let system = TcpError::while_doing("read how much input is unread");
+        let received = self.sequence(Queue::Receive).map_err(&system)?;
+        let bytes = rustix::io::ioctl_fionread(self.socket).map_err(&system)?;
+        let (info, ended) = established(self.socket)?;
+        // The end of the input has a number, too.
+        let first = received.wrapping_sub(u32::from(ended)).wrapping_sub(bytes as u32);
+        let still = self.sequence(Queue::Receive).map_err(&system)? == received;
+        Ok(still.then_some(Unread { first, bytes, ended, bytes_received: info.tcpi_bytes_received }))
     }
 
     /// Where an empty queue of an unconnected socket begins.

@@ -20,21 +20,15 @@ const ATTEMPTS: u32 = 1000;
 /// [`TcpError::NotCutOff`] if input never pauses.
 pub fn standing(socket: impl AsFd) -> Result<KeptSocket, TcpError> {
     let socket = socket.as_fd();
-    let system = TcpError::while_doing("read where the connection stands");
     established(socket)?;
     let repair = Repair::enter(socket)?;
     if repair.was_silent() {
         return Err(TcpError::Silent);
     }
-    let written = repair.sequence(Queue::Send).map_err(&system)?;
+    let written = repair.sequence(Queue::Send).map_err(TcpError::while_doing("read where the connection stands"))?;
     for _ in 0..ATTEMPTS {
-        let received = repair.sequence(Queue::Receive).map_err(&system)?;
-        let waiting = rustix::io::ioctl_fionread(socket).map_err(&system)?;
-        let (_, ended) = established(socket)?;
-        if repair.sequence(Queue::Receive).map_err(&system)? == received {
-            // The end of the input has a number, too.
-            let first_unread = received.wrapping_sub(u32::from(ended)).wrapping_sub(waiting as u32);
-            return Ok(KeptSocket { written, first_unread });
+        if let Some(unread) = repair.unread()? {
+            return Ok(KeptSocket { written, first_unread: unread.first });
         }
     }
     Err(TcpError::NotCutOff)

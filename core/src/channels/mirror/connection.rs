@@ -68,9 +68,9 @@ impl Connection {
         self.input.sent(segment.sequence, segment.payload, segment.fin && is_whole, room);
     }
 
-    pub(super) fn node_says(&mut self, segment: &Segment<'_>, acknowledges: Option<u32>, room: usize) {
+    pub(super) fn node_says(&mut self, segment: &Segment<'_>, room: usize) {
         self.over |= segment.rst | segment.fin;
-        let Some(acknowledges) = acknowledges.filter(|_| !segment.rst) else { return };
+        let Some(acknowledges) = segment.acknowledges.filter(|_| !segment.rst) else { return };
         let begin = segment.sequence.wrapping_add(u32::from(segment.syn));
         let after = begin.wrapping_add(segment.length);
         // What is sent again tells nothing of what was sent last.

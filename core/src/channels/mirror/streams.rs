@@ -22,16 +22,6 @@ impl Streams {
         Streams { service, limits, connections: BTreeMap::new(), passed: 0 }
     }
 
-    /// Connections that are known.
-    pub fn len(&self) -> usize {
-        self.connections.len()
-    }
-
-    /// Whether none is.
-    pub fn is_empty(&self) -> bool {
-        self.connections.is_empty()
-    }
-
     /// A segment passes. Those that are not about the service are not looked at. A connection is known from the first that
     /// the node says on it: what clients make up takes no memory.
     pub fn pass(&mut self, segment: &Segment<'_>) {
@@ -51,7 +41,7 @@ impl Streams {
         let Some(connection) = self.connections.get_mut(&client) else { return };
         connection.heard = self.passed;
         if from_node {
-            connection.node_says(segment, segment.acknowledges, room);
+            connection.node_says(segment, room);
         } else {
             connection.client_says(segment, room);
         }

@@ -169,7 +169,7 @@ fn a_connection_is_begun_by_the_node_and_ended_by_either() {
     let mut talk = Talk::small();
     talk.client = client(2);
     talk.client_sends(0, b"out of nowhere");
-    assert_eq!((talk.streams.len(), talk.unread(0)), (1, Err(MirrorError::Unknown)));
+    assert_eq!((talk.streams.connections.len(), talk.unread(0)), (1, Err(MirrorError::Unknown)));
     // Already at work when it is seen first.
     talk.node_acknowledges(5);
     assert_eq!(talk.unread(5), Err(MirrorError::ClientUnheard));
@@ -207,7 +207,7 @@ fn memory_is_bounded_and_what_was_let_go_of_is_said_to_be_missing() {
     talk.client_sends(2900, &all[2900..]);
     talk.agree(9);
     talk.client = client(1);
-    assert_eq!((talk.streams.len(), talk.unread(2600)), (8, Ok(all[2600..].to_vec())));
+    assert_eq!((talk.streams.connections.len(), talk.unread(2600)), (8, Ok(all[2600..].to_vec())));
     talk.client = client(2);
     assert_eq!(talk.unread(0), Err(MirrorError::Unknown));
 }

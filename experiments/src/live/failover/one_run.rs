@@ -170,7 +170,7 @@ impl Run<'_> {
     fn listen_to(&mut self, taker: usize) -> Result<(), FailoverError> {
         match self.world.takers[taker].receive(LOOK_EVERY) {
             Ok(None) => {}
-            Ok(Some(TakerReport::Done { .. })) => self.takers[taker] = Taking::Over,
+            Ok(Some(TakerReport::Done)) => self.takers[taker] = Taking::Over,
             Ok(Some(TakerReport::Halted { at })) => {
                 self.takers[taker] = Taking::Halted;
                 if taker == 0 {

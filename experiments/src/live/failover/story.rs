@@ -41,7 +41,7 @@ impl Story {
     pub(super) fn add(&mut self, report: TakerReport) {
         match report {
             TakerReport::Suspected { at_ns } => self.suspected.push(Nanos(at_ns)),
-            TakerReport::Decided { at_ns, cause, .. } => {
+            TakerReport::Decided { at_ns, cause } => {
                 if self.decided.is_none_or(|decided| Nanos(at_ns) < decided) {
                     (self.decided, self.cause) = (Some(Nanos(at_ns)), cause);
                 }
@@ -81,7 +81,7 @@ impl Story {
                 }
             }
             TakerReport::AgentGone => self.troubles.push("a taker found node A's agent gone".into()),
-            TakerReport::Ready | TakerReport::Halted { .. } | TakerReport::Done { .. } => {}
+            TakerReport::Ready | TakerReport::Halted { .. } | TakerReport::Done => {}
         }
     }
 
@@ -187,7 +187,7 @@ mod tests {
 
     fn row(failure: FailoverFailure, failed_at: u64, reports: Vec<TakerReport>) -> FailoverRow {
         let (mut story, mut row) = (Story::default(), FailoverRow::default());
-        let decided = TakerReport::Decided { at_ns: failed_at + 1, cause: String::new(), sessions: 1 };
+        let decided = TakerReport::Decided { at_ns: failed_at + 1, cause: String::new() };
         reports.into_iter().chain([decided]).for_each(|report| story.add(report));
         story.tell(failure, Some(Nanos(failed_at)), &Seen::default(), &mut row);
         row

@@ -24,6 +24,7 @@
 //! | `around` | what surrounds it: the switch, the node's agent, the targets |
 //! | [`milestone`] | where it can be halted, for experiments |
 //! | `swaps` | compare-and-swaps, waited for |
+//! | `places` | for so many at once |
 
 mod around;
 mod asks;
@@ -34,6 +35,7 @@ mod door;
 pub mod milestone;
 pub mod offers;
 mod old_owner;
+mod places;
 mod promised;
 mod readopt;
 pub mod remedy;

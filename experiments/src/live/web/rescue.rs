@@ -256,7 +256,7 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
 
     fn swap(&mut self, swaps: &[(usize, Swap)]) {
         let on_words = swaps.iter().map(|(at, swap)| {
-            let word = self.rescued[*at].session.record.state_box.map_or(u32::MAX, |location| location.claim);
+            let word = self.rescued[*at].session.record.claim_word();
             OnWord { swap: *swap, claims: self.plan.memory.claims, word }
         });
         let on_words: Vec<_> = on_words.collect();

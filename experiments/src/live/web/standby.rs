@@ -6,7 +6,6 @@ use std::error::Error;
 use std::io;
 use std::net::SocketAddrV4;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ use super::conversation::{Conversation, Silent};
 use super::door::Door;
 use super::offers::{self, AnswerHead, OfferBody, OfferHead, PATIENCE};
 use super::old_owner::OldOwner;
+use super::places::Places;
 use super::serve::Shared;
 use super::state::WebState;
 use super::swaps::OnWord;
@@ -41,7 +41,6 @@ pub(super) struct StandBy {
     door: Arc<Door>,
     old_owner: OldOwner,
     shared: Arc<Shared>,
-    takers: AtomicUsize,
     /// What was said of sessions that are this node's: by the old owner's agent and the session's number.
     served: Mutex<HashMap<(u64, u64), AnswerHead>>,
     dies_after_taking: bool,
@@ -107,7 +106,6 @@ impl StandBy {
             door: Arc::new(Door::new(address, link, move |listener| for_clients.take_clients(listener))?),
             old_owner: OldOwner::attach(old_owner)?,
             shared: Arc::clone(shared),
-            takers: AtomicUsize::new(0),
             served: Mutex::default(),
             dies_after_taking,
         })
@@ -115,20 +113,20 @@ impl StandBy {
 
     /// Takes offers up, of each taker in a thread of its own, until the process ends.
     pub(super) fn listen(self, listener: &UnixListener) {
-        let this = Arc::new(self);
+        let (this, takers) = (Arc::new(self), Places::new(MAX_TAKERS));
         loop {
             let Ok((stream, _)) = listener.accept() else {
                 std::thread::sleep(ACCEPT_AGAIN);
                 continue;
             };
             // One too many finds the connection closed, and tries again.
-            if this.takers.fetch_add(1, Ordering::AcqRel) >= MAX_TAKERS {
-                this.takers.fetch_sub(1, Ordering::AcqRel);
-                continue;
-            }
-            let guest = Guest(Arc::clone(&this));
+            let Some(place) = takers.take() else { continue };
+            let host = Arc::clone(&this);
             // A taker that dies leaves what it has not offered to another.
-            let _ = std::thread::Builder::new().name("taker".into()).spawn(move || guest.0.talk(stream));
+            let _ = std::thread::Builder::new().name("taker".into()).spawn(move || {
+                let _taken = place;
+                host.talk(stream)
+            });
         }
     }
 
@@ -323,14 +321,5 @@ impl StandBy {
         let input_known = session.input_known();
         let silent = Conversation::prepare(session, state, asks, Arc::clone(&self.shared))?;
         Ok(Prepared::Client(silent, input_known))
-    }
-}
-
-/// A taker that is being talked to.
-struct Guest(Arc<StandBy>);
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        self.0.takers.fetch_sub(1, Ordering::AcqRel);
     }
 }

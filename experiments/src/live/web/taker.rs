@@ -93,8 +93,6 @@ pub enum TakerReport {
         at_ns: u64,
         /// What was diagnosed.
         cause: String,
-        /// Sessions that are to be carried on.
-        sessions: u64,
     },
     /// What came of having the service started again on its node.
     Restarted(Restarted),
@@ -125,10 +123,7 @@ pub enum TakerReport {
         input_known: Option<bool>,
     },
     /// It has done what it could.
-    Done {
-        /// When, in monotonic ns.
-        at_ns: u64,
-    },
+    Done,
 }
 
 /// Watches, and takes over once; ends when that is done.
@@ -214,7 +209,7 @@ pub fn play(settings: &Taker, mut tell: impl FnMut(TakerReport) -> std::io::Resu
             targets: &parties,
         },
     );
-    tell(TakerReport::Decided { at_ns: decided.0, cause, sessions: sessions.len() as u64 })?;
+    tell(TakerReport::Decided { at_ns: decided.0, cause })?;
     let plan = Plan {
         config: TakeoverConfig::default(),
         me,
@@ -245,12 +240,11 @@ pub fn play(settings: &Taker, mut tell: impl FnMut(TakerReport) -> std::io::Resu
         Some(Remedy::Takeover) => rescue::rescue(plan, &sessions, &mut transport, &mut around, &heard),
         _ => Vec::new(),
     };
-    let at_ns = clock::now().0;
     for ending in &endings {
         (around.tell)(report(ending))?;
     }
     (around.tell)(TakerReport::Afterwards { actions: to_do.afterwards })?;
-    (around.tell)(TakerReport::Done { at_ns })?;
+    (around.tell)(TakerReport::Done)?;
     let moved = endings.iter().filter(|ending| matches!(ending.outcome, Some(Outcome::Moved { .. })));
     moved.for_each(|ending| around.agent.let_go(ending.session.record.session));
     Ok(())

@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use backdoor_core::takeover::{Ownership, TakeoverConfig};
 use backdoor_host::serve::{Breaker, Greeted, Incoming, IpcConfig, IpcListener, IpcSession, Received, ServeError};
 
 use super::asks::ROOM;
+use super::places::Places;
 use super::serve::Shared;
 use crate::live::two_locks::lock;
 
@@ -32,7 +32,7 @@ const STACK_BYTES: usize = 256 << 10;
 pub(super) struct Worker {
     listener: IpcListener,
     links: Mutex<HashMap<LinkId, Held>>,
-    connections: AtomicUsize,
+    connections: Arc<Places>,
 }
 
 /// A session, and how to end the connection that it is served over.
@@ -98,29 +98,22 @@ impl Counting {
 impl Worker {
     pub(super) fn listen(at: &Path) -> std::io::Result<Self> {
         let listener = IpcListener::bind(at)?;
-        Ok(Worker { listener, links: Mutex::default(), connections: AtomicUsize::new(0) })
+        Ok(Worker { listener, links: Mutex::default(), connections: Places::new(MAX_CONNECTIONS) })
     }
 
     /// Takes in a front that waits, if one does; answers whether.
     pub(super) fn welcome(self: &Arc<Self>, shared: &Arc<Shared>) -> Result<bool, Box<dyn Error>> {
         let Some(incoming) = self.listener.accept()? else { return Ok(false) };
         // One too many finds the connection closed, and tries again.
-        if self.connections.fetch_add(1, Ordering::AcqRel) >= MAX_CONNECTIONS {
-            self.connections.fetch_sub(1, Ordering::AcqRel);
-            return Ok(true);
-        }
+        let Some(place) = self.connections.take() else { return Ok(true) };
         let (worker, shared) = (Arc::clone(self), Arc::clone(shared));
         let thread = std::thread::Builder::new().name("link".into()).stack_size(STACK_BYTES);
-        let started = thread.spawn(move || {
+        thread.spawn(move || {
+            let _taken = place;
             if let Err(error) = worker.attend(incoming, &shared) {
                 crate::say::err(&format!("the worker ends a connection: {error}"));
             }
-            worker.connections.fetch_sub(1, Ordering::AcqRel);
-        });
-        if started.is_err() {
-            self.connections.fetch_sub(1, Ordering::AcqRel);
-        }
-        started?;
+        })?;
         Ok(true)
     }
 

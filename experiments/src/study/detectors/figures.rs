@@ -36,14 +36,6 @@ fn look(detector: &str) -> (&'static str, usize) {
     }
 }
 
-fn point(x: f64, y: Estimate) -> Point {
-    let point = Point::new(x, y.value);
-    match (y.low, y.high) {
-        (Some(low), Some(high)) => point.between(low, high),
-        _ => point,
-    }
-}
-
 /// False positives against detection time in one mode: a row of panels for each load, a column for each level.
 fn trade_off(name: &str, config: &Config, poll: &str, mode: &str, table: &Table) -> Option<Figure> {
     let shown =
@@ -129,7 +121,7 @@ fn trade_off_points(config: &Config, rows: &Table) -> Option<Vec<Point>> {
     let drawn = settings.into_iter().take(drawn);
     // The caption has the intervals of zeros.
     let without = |rate: Estimate| if rate.value == 0.0 { Estimate::exact(0.0) } else { rate };
-    Some(drawn.map(|(time, rate, _)| point(time / 1e3, without(rate))).collect())
+    Some(drawn.map(|(time, rate, _)| Point::of(time / 1e3, without(rate))).collect())
 }
 
 /// Ways of watching with one detector, each with the setting that finds failures within the same time.
@@ -157,7 +149,7 @@ fn compared(name: &str, config: &Config, poll: &str, table: &Table) -> Option<Fi
             for (index, load) in loads.iter().enumerate() {
                 let rows = table.filter("level", level.name()).filter("mode", mode).filter("load", load);
                 let chosen = most_patient(config, &rows, time.0.as_millis_f64())?;
-                points.extend(chosen.map(|rate| point(index as f64 + beside, rate)));
+                points.extend(chosen.map(|rate| Point::of(index as f64 + beside, rate)));
             }
             panel = panel.series(Series::points(mode_name(mode), points).style(place).bars());
         }

@@ -179,11 +179,7 @@ impl Part {
 }
 
 fn point(x: f64, y: Estimate) -> Point {
-    let point = Point::new(x, y.value);
-    match (y.low, y.high) {
-        (Some(low), Some(high)) => point.between(low.max(0.0), high),
-        _ => point,
-    }
+    Point::of(x, y.within(0.0, f64::INFINITY))
 }
 
 /// A name that fits under its place on an axis.

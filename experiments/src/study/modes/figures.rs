@@ -22,14 +22,6 @@ fn series(mode: &str, points: impl IntoIterator<Item = Point>) -> Series {
     Series::line(name, points).style(style).bars()
 }
 
-fn point(x: f64, y: crate::stats::Estimate) -> Point {
-    let point = Point::new(x, y.value);
-    match (y.low, y.high) {
-        (Some(low), Some(high)) => point.between(low, high),
-        _ => point,
-    }
-}
-
 /// False positives against detection time: a row of panels for each level, a column for each load.
 fn trade_off(name: &str, poll: &str, table: &Table) -> Option<Figure> {
     let loads = table.groups("load");
@@ -63,7 +55,7 @@ fn trade_off_points(rows: &Table) -> Option<Vec<Point>> {
     let mistakes = rows.estimates("false_positives_per_hour")?;
     let last_seen = mistakes.iter().rposition(|rate| rate.is_some_and(|rate| rate.value > 0.0));
     let drawn = last_seen.map_or(1, |last| last + 2);
-    Some(detection.iter().zip(mistakes).take(drawn).filter_map(|(x, y)| Some(point((*x)? / 1e3, y?))).collect())
+    Some(detection.iter().zip(mistakes).take(drawn).filter_map(|(x, y)| Some(Point::of((*x)? / 1e3, y?))).collect())
 }
 
 /// Share of the failures that were detected: a column for each mode, a row for each level and load.
@@ -120,7 +112,7 @@ fn overhead(name: &str, costs: &Table) -> Option<Figure> {
         for (mode, rows) in rows.groups("mode") {
             let polls = rows.numbers("poll_ms")?;
             let values = rows.estimates(column)?;
-            let points = polls.iter().zip(values).filter_map(|(x, y)| Some(point((*x)? / 1e3, y?.scaled(scale))));
+            let points = polls.iter().zip(values).filter_map(|(x, y)| Some(Point::of((*x)? / 1e3, y?.scaled(scale))));
             panel = panel.series(series(&mode, points.collect::<Vec<_>>()));
         }
         figure = figure.panel(panel);

@@ -83,10 +83,6 @@ fn size(rows: &Table) -> Option<String> {
 
 /// A time in milliseconds.
 fn in_seconds(x: f64, milliseconds: Estimate) -> Point {
-    let y = milliseconds.scaled(1e-3);
-    let point = Point::new(x, y.value.max(0.0));
-    match (y.low, y.high) {
-        (Some(low), Some(high)) => point.between(low.max(0.0), high.max(0.0)),
-        _ => point,
-    }
+    let y = milliseconds.scaled(1e-3).within(0.0, f64::INFINITY);
+    Point::of(x, Estimate { value: y.value.max(0.0), ..y })
 }

@@ -2,6 +2,7 @@
 
 use crate::figures::{Axis, Figure, Panel, Point, Series};
 use crate::results::Table;
+use crate::stats::Estimate;
 use crate::study::recovery::in_seconds;
 
 /// Outage by number of sessions, a curve for each remedy, a panel for each level.
@@ -56,11 +57,8 @@ pub(super) fn costs(name: &str, table: &Table, update_bytes: u64) -> Option<Figu
                 let mut points = Vec::new();
                 for (x, y) in rows.numbers("state_bytes")?.into_iter().zip(rows.estimates(column)?) {
                     let (Some(x), Some(y)) = (x, y.map(|y| y.scaled(1e-6))) else { continue };
-                    let point = Point::new(x, y.value.max(0.0));
-                    points.push(match (y.low, y.high) {
-                        (Some(low), Some(high)) => point.between(low.max(0.0), high.max(0.0)),
-                        _ => point,
-                    });
+                    let y = y.within(0.0, f64::INFINITY);
+                    points.push(Point::of(x, Estimate { value: y.value.max(0.0), ..y }));
                 }
                 panel = panel.series(Series::line(name, points).style(style).bars());
             }

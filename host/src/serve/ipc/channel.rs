@@ -1,14 +1,15 @@
 //! One end of a link, and its connection.
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use backdoor_core::Nanos;
 use backdoor_core::channels::{
-    Arrival, Channel, ChannelId, Frame, IpcEnd, IpcState, LinkId, MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, encoded_len,
+    Arrival, Channel, ChannelId, Frame, FrameError, Greeting, IpcEnd, IpcState, LinkId, MAX_FRAME_BYTES,
+    MAX_MESSAGE_BYTES, encoded_len,
 };
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags};
 
@@ -107,22 +108,11 @@ impl IpcChannel {
         rustix::net::connect(&socket, &address).map_err(system)?;
         self.socket = Some(socket);
         self.greet(opens)?;
-        let until = Instant::now() + patience;
-        if !wait(self.socket()?, PollFlags::IN, Some(until))? {
-            self.disconnect();
-            return Err(IpcError::NoAnswer);
-        }
         let mut packet = std::mem::take(&mut self.packet);
-        let outcome = receive(self.socket()?, &mut packet).and_then(|length| match length {
-            None | Some(0) => Err(IpcError::Closed),
-            Some(length) => match Frame::decode(&packet[..length])? {
-                Frame::Hello { greeting, .. } => Ok(self.end.greeted(greeting)?),
-                Frame::Refused { why } => Err(IpcError::Refused { why: why.into() }),
-                _ => Err(IpcError::OutOfTurn("no greeting came first")),
-            },
-        });
+        let greeting = hear_greeting(self.socket()?, &mut packet, patience);
         self.packet = packet;
-        outcome.map_err(|error| self.refuse(error))?;
+        let greeted = greeting.and_then(|(greeting, _)| Ok(self.end.greeted(greeting)?));
+        greeted.map_err(|error| self.refuse(error))?;
         self.flush()
     }
 
@@ -155,21 +145,20 @@ impl IpcChannel {
         {
             self.end.told(number);
         }
-        let mut packet = Vec::new();
-        while let Some(number) = self.next_to_send(&mut packet) {
-            if !self.send_bytes(&packet)? {
+        let (mut packet, mut last, mut outcome) = (Vec::new(), None, Ok(true));
+        for (number, message) in self.end.to_send() {
+            Frame::Message { number, message }.encode(&mut packet);
+            outcome = self.send_bytes(&packet);
+            if !matches!(outcome, Ok(true)) {
                 break;
             }
-            self.end.sent(number);
+            last = Some(number);
         }
-        Ok(())
-    }
-
-    /// Writes the next message to be sent into `packet`; answers its number.
-    fn next_to_send(&self, packet: &mut Vec<u8>) -> Option<u64> {
-        let (number, message) = self.end.to_send().next()?;
-        Frame::Message { number, message }.encode(packet);
-        Some(number)
+        // Also before an error: they are on their way all the same.
+        if let Some(last) = last {
+            self.end.sent(last);
+        }
+        outcome.map(drop)
     }
 
     /// What comes next, within `patience`, or however long it takes. What is to be sent is sent meanwhile.
@@ -178,13 +167,13 @@ impl IpcChannel {
     /// What came makes no sense, and the connection is over. [`IpcError::Link`]: so is the link, if the states of its ends
     /// contradict each other.
     pub fn receive(&mut self, patience: Option<Duration>) -> Result<Received, IpcError> {
-        let until = patience.map(|patience| Instant::now() + patience);
+        let until = patience.map(instant_after);
         loop {
             self.flush()?;
             let Some(socket) = &self.socket else { return Ok(Received::Disconnected) };
             let has_more = self.end.to_send().next().is_some() || self.end.acknowledgement().is_some();
             let events = if has_more { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-            if !wait(socket.as_fd(), events, until)? {
+            if !clock::wait_for(socket.as_fd(), events, until)? {
                 return Ok(Received::Nothing);
             }
             let mut packet = std::mem::take(&mut self.packet);
@@ -213,7 +202,7 @@ impl IpcChannel {
         Ok(match Frame::decode(packet)? {
             Frame::Message { number, message } => match self.end.arrives(number)? {
                 Arrival::New => Some(Received::Message(message.into())),
-                Arrival::Again | Arrival::Early { .. } => None,
+                Arrival::Again | Arrival::Early => None,
             },
             Frame::Acknowledged { number } => {
                 self.end.acknowledged(number)?;
@@ -242,13 +231,7 @@ impl IpcChannel {
 
     /// Ends the connection because of `error`; says why, if the other end may not know.
     fn refuse(&mut self, error: IpcError) -> IpcError {
-        let why = match &error {
-            IpcError::Frame(error) => error.to_string(),
-            IpcError::Link(error) => error.to_string(),
-            IpcError::OutOfTurn(why) => (*why).into(),
-            _ => String::new(),
-        };
-        if !why.is_empty() {
+        if let Some(why) = error.told() {
             let _ = self.send(&Frame::Refused { why: &why });
         }
         self.disconnect();
@@ -259,14 +242,14 @@ impl IpcChannel {
         Ok(self.socket.as_ref().ok_or(IpcError::Closed)?.as_fd())
     }
 
-    fn send(&mut self, frame: &Frame<'_>) -> Result<bool, IpcError> {
+    fn send(&self, frame: &Frame<'_>) -> Result<bool, IpcError> {
         let mut bytes = Vec::new();
         frame.encode(&mut bytes);
         self.send_bytes(&bytes)
     }
 
     /// Whether it was sent. If not, there is no room now, or no connection.
-    fn send_bytes(&mut self, packet: &[u8]) -> Result<bool, IpcError> {
+    fn send_bytes(&self, packet: &[u8]) -> Result<bool, IpcError> {
         let Some(socket) = &self.socket else { return Ok(false) };
         match send(socket.as_fd(), packet, &[], SendFlags::DONTWAIT) {
             Ok(()) => Ok(true),
@@ -277,23 +260,30 @@ impl IpcChannel {
     }
 }
 
-/// Waits for one of `events`, or the end; answers whether it came.
-pub(super) fn wait(socket: BorrowedFd<'_>, events: PollFlags, until: Option<Instant>) -> io::Result<bool> {
-    loop {
-        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        let timeout = left.map(|left| clock::timespec(backdoor_core::Nanos(left.as_nanos() as u64)));
-        let mut polled = [PollFd::from_borrowed_fd(socket, events)];
-        match rustix::event::poll(&mut polled, timeout.as_ref()) {
-            Ok(count) => return Ok(count > 0),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
+fn instant_after(patience: Duration) -> Nanos {
+    clock::now() + Nanos(u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// Waits for the other end's greeting, `patience` at most; with it, whether the link is new. `packet` is room for what comes.
+pub(super) fn hear_greeting(
+    socket: BorrowedFd<'_>,
+    packet: &mut Vec<u8>,
+    patience: Duration,
+) -> Result<(Greeting, bool), IpcError> {
+    if !clock::wait_for(socket, PollFlags::IN, Some(instant_after(patience)))? {
+        return Err(IpcError::NoAnswer);
+    }
+    let Some(length @ 1..) = receive(socket, packet)? else { return Err(IpcError::Closed) };
+    match Frame::decode(&packet[..length])? {
+        Frame::Hello { greeting, opens } => Ok((greeting, opens)),
+        Frame::Refused { why } => Err(IpcError::Refused { why: why.into() }),
+        _ => Err(IpcError::OutOfTurn("no greeting came first")),
     }
 }
 
 /// Receives a packet without waiting: its length, 0 at the end, `None` if there is none. Descriptors that come with it are
 /// closed by the kernel.
-pub(super) fn receive(socket: BorrowedFd<'_>, packet: &mut Vec<u8>) -> Result<Option<usize>, IpcError> {
+fn receive(socket: BorrowedFd<'_>, packet: &mut Vec<u8>) -> Result<Option<usize>, IpcError> {
     packet.resize(MAX_FRAME_BYTES, 0);
     let mut next = || {
         rustix::io::retry_on_intr(|| rustix::net::recv(socket, &mut packet[..], RecvFlags::DONTWAIT | RecvFlags::TRUNC))
@@ -304,7 +294,7 @@ pub(super) fn receive(socket: BorrowedFd<'_>, packet: &mut Vec<u8>) -> Result<Op
         outcome => outcome,
     };
     match outcome {
-        Ok((_, length)) if length > MAX_FRAME_BYTES => Err(backdoor_core::channels::FrameError::TooLong.into()),
+        Ok((_, length)) if length > MAX_FRAME_BYTES => Err(FrameError::TooLong.into()),
         Ok((_, length)) => Ok(Some(length)),
         Err(Errno::AGAIN) => Ok(None),
         Err(Errno::CONNRESET | Errno::PIPE) => Ok(Some(0)),

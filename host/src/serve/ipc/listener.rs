@@ -3,20 +3,14 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use backdoor_core::channels::{Frame, Greeting, LinkId};
-use rustix::event::PollFlags;
-use rustix::fs::Mode;
-use rustix::io::Errno;
-use rustix::net::{SendFlags, Shutdown, SocketAddrUnix, SocketFlags};
+use rustix::net::{SendFlags, Shutdown, SocketAddrUnix};
 
 use super::IpcError;
-use super::channel::{receive, wait};
-use crate::wire::{new_socket, send};
-
-/// Connections that may wait to be accepted.
-const BACKLOG: i32 = 128;
+use super::channel::hear_greeting;
+use crate::wire::{self, send};
 
 /// A socket at which links begin; removed when dropped.
 #[derive(Debug)]
@@ -29,22 +23,14 @@ impl IpcListener {
     /// Listens at `path`, where nothing may be. Only this user may connect.
     pub fn bind(path: &Path) -> io::Result<Self> {
         let address = SocketAddrUnix::new(path)?;
-        let socket = new_socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
-        // On Linux the file gets the mode of the socket: there is no moment at which others could connect.
-        rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
-        rustix::net::bind(&socket, &address)?;
-        let listener = IpcListener { socket, path: path.to_owned() };
-        rustix::net::listen(&listener.socket, BACKLOG)?;
+        let listener = IpcListener { socket: wire::bind(&address)?, path: path.to_owned() };
+        wire::listen(listener.as_fd())?;
         Ok(listener)
     }
 
     /// The next connection that waits; `None` if there is none.
     pub fn accept(&self) -> io::Result<Option<Incoming>> {
-        match rustix::net::accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-            Ok(socket) => Ok(Some(Incoming { socket })),
-            Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR) => Ok(None),
-            Err(errno) => Err(errno.into()),
-        }
+        Ok(wire::accept(self.as_fd())?.map(|socket| Incoming { socket }))
     }
 }
 
@@ -71,21 +57,12 @@ impl Incoming {
     /// Waits for the other end's greeting, `patience` at most: it may be anybody who says anything, or nothing.
     pub fn greeting(self, patience: Duration) -> Result<Greeted, IpcError> {
         let Incoming { socket } = self;
-        if !wait(socket.as_fd(), PollFlags::IN, Some(Instant::now() + patience))? {
-            return Err(IpcError::NoAnswer);
-        }
-        let mut packet = Vec::new();
-        let outcome = receive(socket.as_fd(), &mut packet).and_then(|length| match length {
-            None | Some(0) => Err(IpcError::Closed),
-            Some(length) => match Frame::decode(&packet[..length])? {
-                Frame::Hello { greeting, opens } => Ok((greeting, opens)),
-                _ => Err(IpcError::OutOfTurn("no greeting came first")),
-            },
-        });
-        match outcome {
+        match hear_greeting(socket.as_fd(), &mut Vec::new(), patience) {
             Ok((greeting, opens)) => Ok(Greeted { socket, greeting, opens }),
             Err(error) => {
-                refuse(socket.as_fd(), &error.to_string());
+                if let Some(why) = error.told() {
+                    refuse(socket.as_fd(), &why);
+                }
                 Err(error)
             }
         }

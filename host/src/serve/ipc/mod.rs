@@ -102,6 +102,16 @@ impl IpcError {
     pub fn may_pass(&self) -> bool {
         !matches!(self, IpcError::Link(_) | IpcError::Frame(_) | IpcError::TooLong { .. })
     }
+
+    /// What the other process is told, if it may not know.
+    fn told(&self) -> Option<String> {
+        match self {
+            IpcError::Frame(error) => Some(error.to_string()),
+            IpcError::Link(error) => Some(error.to_string()),
+            IpcError::OutOfTurn(why) => Some((*why).into()),
+            _ => None,
+        }
+    }
 }
 
 /// A number for a link that is new.

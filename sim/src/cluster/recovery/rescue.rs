@@ -276,7 +276,7 @@ impl Rescue {
                 }
                 // Asked for again, it is still under way: a READ always ends.
                 Action::ReadBox(look) => rescued.next_look = rescued.looking.filter(|l| *l != look).map(|_| look),
-                Action::Swap(swap) => self.taker_swaps.ask(at, claim_word(&rescued.session), swap),
+                Action::Swap(swap) => self.taker_swaps.ask(at, rescued.session.record.claim_word(), swap),
                 Action::Fence => {
                     rescued.marks.claimed.get_or_insert(now);
                     let delay = self.fence.0.sample(&mut self.fence.1);
@@ -374,7 +374,7 @@ impl Rescue {
                         target.work(now, at, work);
                     }
                 }
-                TargetAction::Swap(swap) => self.target_swaps.ask(at, claim_word(&rescued.session), swap),
+                TargetAction::Swap(swap) => self.target_swaps.ask(at, rescued.session.record.claim_word(), swap),
                 TargetAction::Serve => {
                     rescued.marks.restored = Some(now);
                     let (work, streams) = &self.service;
@@ -425,11 +425,6 @@ impl Rescue {
             rescued.iter().flat_map(|rescued| [rescued.takeover.deadline(), target(rescued)]).flatten().min()
         })
     }
-}
-
-/// The claim word of a session; one without a State Box has none, and is not there.
-fn claim_word(session: &SessionToRecover) -> u32 {
-    session.record.state_box.map_or(u32::MAX, |location| location.claim)
 }
 
 /// What a READ shows; the simulated service has no channels whose states could contradict each other.
