@@ -125,10 +125,40 @@ fn an_agent_that_is_dead_or_frozen_is_not_waited_for() {
 }
 
 #[test]
-fn without_an_agent_nobody_decides_and_the_row_says_so() {
+fn a_service_is_watched_on_when_its_agent_has_died() {
     if is_root() {
-        let arguments = [&REQUESTS[..], &["--failure", "sigstop", "--disturb", "kill-agent"]].concat();
-        ends_with(&arguments, &["found node A's agent gone", "no taker has decided"]);
+        let curl = ["--client", "curl", "--size", "60MB", "--disturb", "kill-agent", "--failure", "sigstop,deadlock"];
+        for row in goes_on(&curl) {
+            assert_eq!((row.cause.as_str(), row.input_known), ("application", Some(false)), "{row:?}");
+            assert!(row.trouble.contains("queues can't be had"), "{row:?}");
+            // Nobody else was suspected, and the end of the agent is told once.
+            assert!(row.detection_ms.is_some() && !row.trouble.contains("false positive"), "{row:?}");
+            assert_eq!(row.trouble.matches("agent gone").count(), 1, "{row:?}");
+        }
+        // What the sockets held, a mirror knows.
+        for client in [&REQUESTS[..], &["--client", "curl-upload"]] {
+            let arguments = [client, &["--failure", "sigstop", "--mirror", "--disturb", "kill-agent"]].concat();
+            assert_eq!(goes_on(&arguments)[0].input_known, Some(true));
+        }
+    }
+}
+
+#[test]
+fn a_frozen_agent_delays_the_suspicion_and_does_not_prevent_it() {
+    if is_root() {
+        // Nobody knows that it has ended, so its counters excuse the service, but not for ever.
+        let arguments = ["--client", "curl", "--size", "60MB", "--failure", "sigstop", "--disturb", "stop-agent"];
+        assert_eq!(goes_on(&arguments)[0].cause, "application");
+    }
+}
+
+#[test]
+fn the_connections_of_a_killed_service_without_an_agent_are_ended_by_its_kernel() {
+    if is_root() {
+        let arguments = [&REQUESTS[..], &["--failure", "sigkill", "--disturb", "kill-agent", "--limit", "5s"]].concat();
+        let row = &one(&arguments)[0];
+        assert!(!row.sha256_ok && row.input_known != Some(true), "{row:?}");
+        assert!(row.trouble.contains("so node A's kernel ended its connections"), "{row:?}");
     }
 }
 

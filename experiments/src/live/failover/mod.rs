@@ -33,7 +33,9 @@
 //!
 //! # What can't be carried on
 //! A connection that the node's kernel has accepted and its service has not is no session yet: node B's kernel resets it,
-//! once all sessions are there. Of a node whose agent can't be asked (it has vanished, `cut`; its agent has failed, too; it is
+//! once all sessions are there. If the agent has ended before the service, its memory is there still: progress is watched on,
+//! and sessions are taken over. But nobody holds the sockets of a service that is killed then, and node A's kernel ends its
+//! connections; one that is frozen or hangs holds them itself. Of a node whose agent can't be asked (it has vanished, `cut`; its agent has failed, too; it is
 //! another machine) nobody knows which input its kernel had acknowledged and its service not acted upon; a client that
 //! uploads waits for ever then, unless the taker has a [mirror](backdoor_host::mirror) of what passed at the switch. Input that was on its way when the node was cut off is sent again by the client's own timer, 200 ms after it was
 //! sent or later; what the mirror saw of it needs not be.

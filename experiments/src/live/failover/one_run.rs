@@ -63,8 +63,9 @@ pub(super) fn one_run(config: &FailoverConfig, number: u32, streams: &Streams) -
     let fail_at = (config.bytes as f64 * streams.stream("failure").random_range(0.2..0.8)) as u64;
     let takers = vec![Taking::AtWork; world.takers.len()];
     let mut run = Run { config, world, client, story: Story::default(), takers, connections: errand.connections };
-    // What goes wrong before the failure takes its time, and the client does not wait.
-    let begun = run.gets_to(0);
+    // What goes wrong before the failure takes its time, and the client does not wait. What curl has read of a file before
+    // its connection stands is less.
+    let begun = run.gets_to(config.bytes / 20);
     if begun {
         run.disturb(Milestone::Watching)?;
     }
@@ -105,6 +106,9 @@ impl Run<'_> {
                 return Ok(Some(clock.to_ours(world.signal(config.victim, PartSignal::Stop)?)));
             }
             FailoverFailure::Sigkill => {
+                if world.agent_has_ended()? {
+                    self.story.trouble(NOBODY_HELD.into());
+                }
                 return Ok(Some(clock.to_ours(world.signal(config.victim, PartSignal::Kill)?)));
             }
             FailoverFailure::Cut => {
@@ -280,6 +284,9 @@ impl Run<'_> {
         Ok(row)
     }
 }
+
+/// A frozen process holds its sockets; those of a killed one live on with the agent's duplicates, or not at all.
+const NOBODY_HELD: &str = "the agent was gone when the service was killed, so node A's kernel ended its connections";
 
 /// What must never be.
 const WRONG_BYTES: &str = "the client got wrong bytes";

@@ -204,6 +204,11 @@ impl World {
         Ok(())
     }
 
+    /// Whether node A's agent has ended.
+    pub(super) fn agent_has_ended(&self) -> Result<bool, FailoverError> {
+        Ok(self.agents[0].state()?.is_none_or(|state| "ZX".contains(state)))
+    }
+
     /// Cuts node A's link.
     pub(super) fn cut(&mut self) -> Result<(), FailoverError> {
         Ok(self.network.cut()?)
