@@ -187,6 +187,12 @@ fn an_heir_that_dies_is_told() {
         assert_eq!((row.moved, row.input_known), (1, None));
         let arguments = [&REQUESTS[..], &["--failure", "sigstop", "--disturb", "stop-heir@offering"]].concat();
         ends_with(&arguments, &["not taken over in time"]);
+        // It has said that it serves, and its node's agent keeps the connection: nobody is told anything wrong.
+        for client in [&REQUESTS[..], &["--client", "curl", "--size", "60MB"]] {
+            let arguments = [client, &["--failure", "sigstop", "--disturb", "kill-heir@served"]].concat();
+            let row = ends_with(&arguments, &["stood by at node B has ended", "did not finish"]);
+            assert_eq!((row.moved, row.input_known), (1, Some(true)), "{row:?}");
+        }
         let both = [&REQUESTS[..], &["--failure", "sigkill", "--disturb", "kill-heir"]].concat();
         ends_with(&both, &["not taken over in time: node 2: "]);
     }
@@ -251,11 +257,16 @@ fn nothing_outlives_a_command_that_is_killed() {
 
 #[test]
 fn disturbances_that_cannot_be_get_one_sentence() {
-    let refused: [(&[&str], &str); 5] = [
+    let refused: [(&[&str], &str); 10] = [
         (&["--disturb", "kill-cat"], "kill-taker"),
         (&["--disturb", "kill-taker@noon"], "fenced"),
         (&["--disturb", "kill-taker@fenced,kill-agent@claimed"], "one step"),
         (&["--disturb", "connect"], "curl"),
+        (&["--disturb", "fill-heir@offering"], "leave out the step"),
+        (&["--disturb", "heir-dies-taking@served"], "leave out the step"),
+        (&["--disturb", "kill-supervisor"], "no supervisor"),
+        (&["--disturb", "kill-supervisor@decided", "--remedy", "takeover"], "no supervisor"),
+        (&["--disturb", "kill-heir@served", "--remedy", "restart"], "only watches and decides"),
         (&["--takers", "3"], "takers"),
     ];
     Place::new().assert_refused(&["live", "failover"], refused);

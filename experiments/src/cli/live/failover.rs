@@ -69,7 +69,7 @@ pub(super) struct Arguments {
     takers: u32,
     /// What else goes wrong, as ACCIDENT@STEP; several, separated by commas, together. Accidents: kill-taker, kill-agent,
     /// stop-agent, kill-supervisor, kill-heir, restart-heir, stop-heir, heir-dies-taking, fill-heir, cut-heir, stranger, connect. Steps of the
-    /// first taker: watching (right before the failure), decided, claimed, fencing, fenced, offering, offered.
+    /// first taker: watching (right before the failure), decided, claimed, fencing, fenced, offering, offered, served.
     #[arg(long, value_delimiter = ',', value_name = "ACCIDENT@STEP")]
     disturb: Vec<Disturbance>,
     /// Runs of each combination, each in a network of its own.

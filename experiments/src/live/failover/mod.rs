@@ -332,6 +332,9 @@ impl FailoverConfig {
         if steps.any(|at| Some(at) != first) {
             return error("disturbances: the taker can be halted at one step only".into());
         }
+        if let Some(why) = self.disturbances.iter().find_map(|disturbance| disturbance.is_in_vain(self.remedy)) {
+            return error(format!("disturbances: {why}"));
+        }
         if self.is_disturbed_by(Accident::Connect) && self.client.is_curl() {
             return error("disturbances: curl has one connection, and can't connect once more".into());
         }

@@ -250,13 +250,16 @@ pub fn play(settings: &Taker, mut tell: impl FnMut(TakerReport) -> std::io::Resu
         _ => Vec::new(),
     };
     let at_ns = clock::now().0;
+    let moved = || endings.iter().filter(|ending| matches!(ending.outcome, Some(Outcome::Moved { .. })));
+    if moved().next().is_some() {
+        around.reached(Milestone::Served);
+    }
     for ending in &endings {
         (around.tell)(report(ending))?;
     }
     (around.tell)(TakerReport::Afterwards { actions: to_do.afterwards })?;
     (around.tell)(TakerReport::Done { at_ns })?;
-    let moved = endings.iter().filter(|ending| matches!(ending.outcome, Some(Outcome::Moved { .. })));
-    moved.for_each(|ending| around.agent.let_go(ending.session.record.session));
+    moved().for_each(|ending| around.agent.let_go(ending.session.record.session));
     Ok(())
 }
 
