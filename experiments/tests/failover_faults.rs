@@ -199,6 +199,24 @@ fn an_heir_that_dies_is_told() {
 }
 
 #[test]
+fn an_heir_that_fails_in_turn_is_taken_over_from() {
+    if is_root() {
+        for then in ["sigstop", "sigkill", "deadlock", "session-stuck", "wrong"] {
+            for client in [&["--client", "requests", "--size", "1MB"][..], &["--client", "curl", "--size", "60MB"]] {
+                let row = &goes_on(&[client, &["--failure", "sigstop", "--then", then]].concat())[0];
+                assert_eq!((row.moved_again, row.input_known, row.trouble.as_str()), (1, Some(true), ""), "{row:?}");
+                assert_eq!(row.then_detection_ms.is_some(), then != "wrong", "{row:?}");
+            }
+        }
+        let cut = ["--client", "curl-upload", "--failure", "cut", "--then", "cut", "--mirror"];
+        assert_eq!(goes_on(&cut)[0].moved_again, 1);
+        let many =
+            ["--client", "many", "--sessions", "10", "--size", "1MB", "--failure", "sigkill", "--then", "sigkill"];
+        assert_eq!(goes_on(&many)[0].moved_again, 10);
+    }
+}
+
+#[test]
 fn an_heir_that_can_take_no_session_says_why() {
     if is_root() {
         let arguments = [&REQUESTS[..], &["--failure", "sigstop", "--disturb", "cut-heir"]].concat();
@@ -257,7 +275,7 @@ fn nothing_outlives_a_command_that_is_killed() {
 
 #[test]
 fn disturbances_that_cannot_be_get_one_sentence() {
-    let refused: [(&[&str], &str); 10] = [
+    let refused: [(&[&str], &str); 13] = [
         (&["--disturb", "kill-cat"], "kill-taker"),
         (&["--disturb", "kill-taker@noon"], "fenced"),
         (&["--disturb", "kill-taker@fenced,kill-agent@claimed"], "one step"),
@@ -267,6 +285,9 @@ fn disturbances_that_cannot_be_get_one_sentence() {
         (&["--disturb", "kill-supervisor"], "no supervisor"),
         (&["--disturb", "kill-supervisor@decided", "--remedy", "takeover"], "no supervisor"),
         (&["--disturb", "kill-heir@served", "--remedy", "restart"], "only watches and decides"),
+        (&["--then", "zombie"], "node A's"),
+        (&["--then", "sigstop", "--service", "pair"], "second failure"),
+        (&["--then", "sigstop", "--remedy", "restart"], "second failure"),
         (&["--takers", "3"], "takers"),
     ];
     Place::new().assert_refused(&["live", "failover"], refused);
