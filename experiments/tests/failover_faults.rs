@@ -201,17 +201,19 @@ fn an_heir_that_dies_is_told() {
 #[test]
 fn an_heir_that_fails_in_turn_is_taken_over_from() {
     if is_root() {
-        for then in ["sigstop", "sigkill", "deadlock", "session-stuck", "wrong"] {
-            for client in [&["--client", "requests", "--size", "1MB"][..], &["--client", "curl", "--size", "60MB"]] {
-                let row = &goes_on(&[client, &["--failure", "sigstop", "--then", then]].concat())[0];
-                assert_eq!((row.moved_again, row.input_known, row.trouble.as_str()), (1, Some(true), ""), "{row:?}");
-                assert_eq!(row.then_detection_ms.is_some(), then != "wrong", "{row:?}");
-            }
+        let requests = ["--client", "requests", "--size", "3MB"];
+        let curl = ["--client", "curl", "--size", "100MB"];
+        for (client, then) in
+            [(requests, "sigstop"), (requests, "session-stuck"), (curl, "sigkill"), (curl, "deadlock"), (curl, "wrong")]
+        {
+            let row = &goes_on(&[&client[..], &["--failure", "sigstop", "--then", then]].concat())[0];
+            assert_eq!((row.moved_again, row.input_known, row.trouble.as_str()), (1, Some(true), ""), "{row:?}");
+            assert_eq!(row.then_detection_ms.is_some(), then != "wrong", "{row:?}");
         }
-        let cut = ["--client", "curl-upload", "--failure", "cut", "--then", "cut", "--mirror"];
+        let cut = ["--client", "curl-upload", "--size", "100MB", "--failure", "cut", "--then", "cut", "--mirror"];
         assert_eq!(goes_on(&cut)[0].moved_again, 1);
         let many =
-            ["--client", "many", "--sessions", "10", "--size", "1MB", "--failure", "sigkill", "--then", "sigkill"];
+            ["--client", "many", "--sessions", "10", "--size", "3MB", "--failure", "sigkill", "--then", "sigkill"];
         assert_eq!(goes_on(&many)[0].moved_again, 10);
     }
 }
