@@ -118,10 +118,40 @@ fn an_agent_that_is_dead_or_frozen_is_not_waited_for() {
 }
 
 #[test]
-fn without_an_agent_nobody_decides_and_the_row_says_so() {
+fn a_service_is_watched_on_when_its_agent_has_died() {
     if is_root() {
-        let arguments = [&REQUESTS[..], &["--failure", "sigstop", "--disturb", "kill-agent"]].concat();
-        ends_with(&arguments, &["found node A's agent gone", "no taker has decided"]);
+        let curl = ["--client", "curl", "--size", "60MB", "--disturb", "kill-agent", "--failure", "sigstop,deadlock"];
+        for row in goes_on(&curl) {
+            assert_eq!((row.cause.as_str(), row.input_known), ("application", Some(false)), "{row:?}");
+            assert!(row.trouble.contains("queues can't be had"), "{row:?}");
+            // Nobody else was suspected, and the end of the agent is told once.
+            assert!(row.detection_ms.is_some() && !row.trouble.contains("false positive"), "{row:?}");
+            assert_eq!(row.trouble.matches("agent gone").count(), 1, "{row:?}");
+        }
+        // What the sockets held, a mirror knows.
+        for client in [&REQUESTS[..], &["--client", "curl-upload"]] {
+            let arguments = [client, &["--failure", "sigstop", "--mirror", "--disturb", "kill-agent"]].concat();
+            assert_eq!(goes_on(&arguments)[0].input_known, Some(true));
+        }
+    }
+}
+
+#[test]
+fn a_frozen_agent_delays_the_suspicion_and_does_not_prevent_it() {
+    if is_root() {
+        // Nobody knows that it has ended, so its counters excuse the service, but not for ever.
+        let arguments = ["--client", "curl", "--size", "60MB", "--failure", "sigstop", "--disturb", "stop-agent"];
+        assert_eq!(goes_on(&arguments)[0].cause, "application");
+    }
+}
+
+#[test]
+fn the_connections_of_a_killed_service_without_an_agent_are_ended_by_its_kernel() {
+    if is_root() {
+        let arguments = [&REQUESTS[..], &["--failure", "sigkill", "--disturb", "kill-agent", "--limit", "5s"]].concat();
+        let row = &one(&arguments)[0];
+        assert!(!row.sha256_ok && row.input_known != Some(true), "{row:?}");
+        assert!(row.trouble.contains("so node A's kernel ended its connections"), "{row:?}");
     }
 }
 
@@ -150,8 +180,34 @@ fn an_heir_that_dies_is_told() {
         assert_eq!((row.moved, row.input_known), (1, None));
         let arguments = [&REQUESTS[..], &["--failure", "sigstop", "--disturb", "stop-heir@offering"]].concat();
         ends_with(&arguments, &["not taken over in time"]);
+        // It has said that it serves, and its node's agent keeps the connection: nobody is told anything wrong.
+        for client in [&REQUESTS[..], &["--client", "curl", "--size", "60MB"]] {
+            let arguments = [client, &["--failure", "sigstop", "--disturb", "kill-heir@served"]].concat();
+            let row = ends_with(&arguments, &["stood by at node B has ended", "did not finish"]);
+            assert_eq!((row.moved, row.input_known), (1, Some(true)), "{row:?}");
+        }
         let both = [&REQUESTS[..], &["--failure", "sigkill", "--disturb", "kill-heir"]].concat();
         ends_with(&both, &["not taken over in time: node 2: "]);
+    }
+}
+
+#[test]
+fn an_heir_that_fails_in_turn_is_taken_over_from() {
+    if is_root() {
+        let requests = ["--client", "requests", "--size", "3MB"];
+        let curl = ["--client", "curl", "--size", "100MB"];
+        for (client, then) in
+            [(requests, "sigstop"), (requests, "session-stuck"), (curl, "sigkill"), (curl, "deadlock"), (curl, "wrong")]
+        {
+            let row = &goes_on(&[&client[..], &["--failure", "sigstop", "--then", then]].concat())[0];
+            assert_eq!((row.moved_again, row.input_known, row.trouble.as_str()), (1, Some(true), ""), "{row:?}");
+            assert_eq!(row.then_detection_ms.is_some(), then != "wrong", "{row:?}");
+        }
+        let cut = ["--client", "curl-upload", "--size", "100MB", "--failure", "cut", "--then", "cut", "--mirror"];
+        assert_eq!(goes_on(&cut)[0].moved_again, 1);
+        let many =
+            ["--client", "many", "--sessions", "10", "--size", "3MB", "--failure", "sigkill", "--then", "sigkill"];
+        assert_eq!(goes_on(&many)[0].moved_again, 10);
     }
 }
 
@@ -219,6 +275,14 @@ fn disturbances_that_cannot_be_get_one_sentence() {
         (&["--disturb", "kill-taker@noon"], "fenced"),
         (&["--disturb", "kill-taker@fenced,kill-agent@claimed"], "one step"),
         (&["--disturb", "connect"], "curl"),
+        (&["--disturb", "fill-heir@offering"], "leave out the step"),
+        (&["--disturb", "heir-dies-taking@served"], "leave out the step"),
+        (&["--disturb", "kill-supervisor"], "no supervisor"),
+        (&["--disturb", "kill-supervisor@decided", "--remedy", "takeover"], "no supervisor"),
+        (&["--disturb", "kill-heir@served", "--remedy", "restart"], "only watches and decides"),
+        (&["--then", "zombie"], "node A's"),
+        (&["--then", "sigstop", "--service", "pair"], "second failure"),
+        (&["--then", "sigstop", "--remedy", "restart"], "second failure"),
         (&["--takers", "3"], "takers"),
     ]);
 }

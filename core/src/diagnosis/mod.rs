@@ -8,7 +8,8 @@
 //! An application whose sessions are silent while it goes on has failed as well, if it [serves nobody](Cause::NotServing).
 //!
 //! Counters are kept by somebody: if "the operating system" is silent while applications go on, then whoever keeps its
-//! counters is what failed.
+//! counters is what failed. Who [saw that one end](Monitor::keeper_ended) needs no application to tell, and an application
+//! that falls silent at the same time, or later, is a failure of its own.
 //!
 //! Counters that stop together are suspected one after another, each by its own deadline. A diagnosis at the first
 //! suspicion is often too narrow; [`settles_by`] tells whether it is to be had already. Whoever is slow is suspected and
@@ -112,7 +113,7 @@ pub fn diagnose_with<D: Detector>(monitor: &Monitor<D>, late: &Lateness) -> Vec<
         return Vec::new();
     }
     let symptoms: Vec<Symptom> = monitor.entities().map(Symptom::from).collect();
-    diagnose_symptoms_with(&symptoms, late)
+    Node { keeper_ended: monitor.has_keeper_ended(), ..Node::of(&symptoms, late) }.failures()
 }
 
 /// The failures that explain `symptoms`, which are in slot order; widest first. Directory entries may be forged: any
@@ -123,31 +124,7 @@ pub fn diagnose_symptoms(symptoms: &[Symptom]) -> Vec<Failure> {
 
 /// The same, knowing who was late.
 pub fn diagnose_symptoms_with(symptoms: &[Symptom], late: &Lateness) -> Vec<Failure> {
-    let node = Node { symptoms, late };
-    let systems: Vec<&Symptom> = node.at(FailureLevel::Os).collect();
-    let silent: Vec<Slot> = systems.iter().filter(|s| s.standing == Standing::Suspected).map(|s| s.slot).collect();
-    let of_system = |cause, sessions| Failure { cause, roots: silent.clone(), sessions, perhaps: Vec::new() };
-    let mut failures = Vec::new();
-    if !silent.is_empty() && silent.len() == systems.len() {
-        if !node.others_went_on(&systems) {
-            let sessions = node.at(FailureLevel::Session).filter(|s| s.is_there()).map(|s| s.slot).collect();
-            return vec![of_system(Cause::OperatingSystem, sessions)];
-        }
-        failures.push(of_system(Cause::Reporter, Vec::new()));
-    } else if !silent.is_empty() {
-        failures.push(of_system(Cause::Processor, Vec::new()));
-    }
-    let roots = node.roots();
-    let (mut sessions, mut doubts) = (node.sessions_by_root(&roots), node.doubts(&roots));
-    for (level, cause) in [(FailureLevel::Application, Cause::Application), (FailureLevel::Session, Cause::Session)] {
-        for root in node.at(level).map(|entity| entity.slot).filter(|slot| roots.contains(slot)) {
-            let sessions = sessions.remove(&root).unwrap_or_default().into_iter().collect();
-            let perhaps = doubts.remove(&root).unwrap_or_default();
-            failures.push(Failure { cause, roots: vec![root], sessions, perhaps });
-        }
-    }
-    node.join_unserved(&mut failures);
-    failures
+    Node::of(symptoms, late).failures()
 }
 
 impl Symptom {
@@ -165,9 +142,43 @@ impl Symptom {
 struct Node<'a> {
     symptoms: &'a [Symptom],
     late: &'a Lateness,
+    /// Whoever keeps the operating system's counters was seen to end.
+    keeper_ended: bool,
 }
 
 impl<'a> Node<'a> {
+    fn of(symptoms: &'a [Symptom], late: &'a Lateness) -> Self {
+        Node { symptoms, late, keeper_ended: false }
+    }
+
+    fn failures(self) -> Vec<Failure> {
+        let systems: Vec<&Symptom> = self.at(FailureLevel::Os).collect();
+        let silent: Vec<Slot> = systems.iter().filter(|s| s.standing == Standing::Suspected).map(|s| s.slot).collect();
+        let of_system = |cause, sessions| Failure { cause, roots: silent.clone(), sessions, perhaps: Vec::new() };
+        let mut failures = Vec::new();
+        if !silent.is_empty() {
+            let all = silent.len() == systems.len();
+            if all && !self.keeper_ended && !self.others_went_on(&systems) {
+                let sessions = self.at(FailureLevel::Session).filter(|s| s.is_there()).map(|s| s.slot).collect();
+                return vec![of_system(Cause::OperatingSystem, sessions)];
+            }
+            let cause = if all || self.keeper_ended { Cause::Reporter } else { Cause::Processor };
+            failures.push(of_system(cause, Vec::new()));
+        }
+        let roots = self.roots();
+        let (mut sessions, mut doubts) = (self.sessions_by_root(&roots), self.doubts(&roots));
+        for (level, cause) in [(FailureLevel::Application, Cause::Application), (FailureLevel::Session, Cause::Session)]
+        {
+            for root in self.at(level).map(|entity| entity.slot).filter(|slot| roots.contains(slot)) {
+                let sessions = sessions.remove(&root).unwrap_or_default().into_iter().collect();
+                let perhaps = doubts.remove(&root).unwrap_or_default();
+                failures.push(Failure { cause, roots: vec![root], sessions, perhaps });
+            }
+        }
+        self.join_unserved(&mut failures);
+        failures
+    }
+
     fn at(self, level: FailureLevel) -> impl Iterator<Item = &'a Symptom> {
         self.symptoms.iter().filter(move |s| s.record.level == level)
     }
@@ -274,6 +285,35 @@ mod tests {
     #[test]
     fn a_silent_system_whose_applications_go_on_is_a_failed_reporter() {
         assert_eq!(diagnose_symptoms(&node(&[0])), [failure(Cause::Reporter, &[0], &[])]);
+    }
+
+    /// Of the same, when whoever keeps the system's counters was seen to end.
+    fn without_keeper(symptoms: &[Symptom]) -> Vec<Failure> {
+        Node { keeper_ended: true, ..Node::of(symptoms, &Lateness::default()) }.failures()
+    }
+
+    #[test]
+    fn an_application_that_falls_silent_with_a_dead_reporter_has_failed_by_itself() {
+        let reporter = failure(Cause::Reporter, &[0], &[]);
+        let all = without_keeper(&node(&[0, 1, 3]));
+        assert_eq!(all, [reporter.clone(), failure(Cause::Application, &[1], &[3, 4])]);
+        assert_eq!(without_keeper(&node(&[0])), [reporter]);
+        assert_eq!(without_keeper(&node(&[4])), [failure(Cause::Session, &[4], &[4])]);
+        let mut symptoms = node(&[]);
+        symptoms.push(entity(6, FailureLevel::Os, None, true));
+        assert_eq!(without_keeper(&symptoms), [failure(Cause::Reporter, &[6], &[])], "the first of its counters");
+    }
+
+    proptest::proptest! {
+        /// The end of a keeper hides no failure of an application or a session, and invents none.
+        #[test]
+        fn a_dead_reporter_changes_nothing_for_the_others(silent in proptest::collection::vec(1u32..6, 0..6)) {
+            let alone = diagnose_symptoms(&node(&silent));
+            let with_system = [vec![0], silent].concat();
+            let found = without_keeper(&node(&with_system));
+            proptest::prop_assert_eq!(&found[0], &failure(Cause::Reporter, &[0], &[]));
+            proptest::prop_assert_eq!(&found[1..], &alone[..]);
+        }
     }
 
     #[test]

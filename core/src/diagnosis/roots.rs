@@ -204,7 +204,8 @@ mod tests {
                 prop_assert!(failure.sessions.is_sorted());
                 prop_assert!(failure.sessions.into_iter().all(|slot| sessions.insert(slot)), "each once");
             }
-            let node = Node { symptoms: &symptoms, late: &Lateness::default() };
+            let late = Lateness::default();
+            let node = Node::of(&symptoms, &late);
             prop_assert_eq!(node.roots(), roots_by_definition(node));
         }
     }

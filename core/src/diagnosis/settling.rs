@@ -34,26 +34,31 @@ pub fn settles_by<D: Detector>(monitor: &Monitor<D>) -> Option<Nanos> {
         return None;
     }
     let symptoms: Vec<Symptom> = monitor.entities().map(Symptom::from).collect();
-    symptoms_settle_by(&symptoms)
+    Node { keeper_ended: monitor.has_keeper_ended(), ..Node::of(&symptoms, &Lateness::default()) }.settles_by()
 }
 
 /// The same for `symptoms`, in slot order.
 pub fn symptoms_settle_by(symptoms: &[Symptom]) -> Option<Nanos> {
-    let node = Node { symptoms, late: &Lateness::default() };
-    let overdue = Symptom::overdue;
-    let suspected = || symptoms.iter().filter(|s| s.standing == Standing::Suspected);
-    // One pass for the systems, which explain everybody, and one along parents and dependencies.
-    let last_overdue = suspected().map(overdue).max()?;
-    let systems = node.at(FailureLevel::Os).filter(|system| system.last_progress <= last_overdue);
-    let others = suspected().flat_map(|entity| {
-        let causes = node.named_by(entity);
-        causes.filter(move |cause| cause.last_progress <= overdue(entity))
-    });
-    let causes = systems.chain(others).filter(|s| s.standing == Standing::Trusted).map(overdue).max();
-    causes.max(node.siblings_settle_by()).max(node.services_settle_by())
+    Node::of(symptoms, &Lateness::default()).settles_by()
 }
 
 impl Node<'_> {
+    fn settles_by(self) -> Option<Nanos> {
+        let overdue = Symptom::overdue;
+        let suspected = || self.symptoms.iter().filter(|s| s.standing == Standing::Suspected);
+        // One pass for the systems, which explain everybody if their counters are kept, and one along parents and
+        // dependencies.
+        let last_overdue = suspected().map(overdue).max()?;
+        let explains_all = |system: &&Symptom| !self.keeper_ended && system.last_progress <= last_overdue;
+        let systems = self.at(FailureLevel::Os).filter(explains_all);
+        let others = suspected().flat_map(|entity| {
+            let causes = self.named_by(entity);
+            causes.filter(move |cause| cause.last_progress <= overdue(entity))
+        });
+        let causes = systems.chain(others).filter(|s| s.standing == Standing::Trusted).map(overdue).max();
+        causes.max(self.siblings_settle_by()).max(self.services_settle_by())
+    }
+
     /// Whoever waits for the same as a suspected entity may be silent by the same cause, which then is a shared one.
     fn siblings_settle_by(self) -> Option<Nanos> {
         // For each who is waited for, when the last of those in vain was overdue.
@@ -103,6 +108,13 @@ mod tests {
         }
         assert_eq!(symptoms_settle_by(&symptoms), None);
         assert_eq!(diagnose_symptoms(&symptoms)[0].cause, Cause::OperatingSystem);
+    }
+
+    #[test]
+    fn a_system_whose_counters_nobody_keeps_is_not_waited_for() {
+        let symptoms = with_system(1, MS * 101, MS * 100);
+        let late = Lateness::default();
+        assert_eq!(Node { keeper_ended: true, ..Node::of(&symptoms, &late) }.settles_by(), None);
     }
 
     #[test]

@@ -84,6 +84,8 @@ struct Watch<D> {
     /// The last sample that showed somebody whom the table doesn't know.
     strangers_seen: u64,
     table: EntityTable<D>,
+    /// See [`Monitor::keeper_ended`].
+    keeper_ended: bool,
 }
 
 /// Makes an entity's detector when its watch begins.
@@ -166,6 +168,22 @@ impl<D: Detector> Monitor<D> {
     /// then, silence up to [`evidence_time`](Self::evidence_time).
     pub fn evidence_end(&self) -> Nanos {
         self.evidence.end
+    }
+
+    /// Tells that whoever keeps the operating system's counters in this memory has ended, while the system runs: somebody
+    /// saw it end, and no counter can say so for good. From here on the silence of these counters neither excuses anybody's
+    /// nor accuses the system; who else writes into the memory is watched as before. Holds until another node, or another
+    /// start of this one, is attached to.
+    pub fn keeper_ended(&mut self) {
+        if let Some(watch) = &mut self.watch {
+            watch.keeper_ended = true;
+            watch.table.keeper_ended();
+        }
+    }
+
+    /// Whether it was [told so](Self::keeper_ended).
+    pub fn has_keeper_ended(&self) -> bool {
+        self.watch.as_ref().is_some_and(|watch| watch.keeper_ended)
     }
 
     /// The entities of the node, in slot order.
@@ -285,6 +303,7 @@ impl<D: Detector> Monitor<D> {
             directory_asked: self.stats.samples,
             strangers_seen: 0,
             table,
+            keeper_ended: false,
         });
         self.due = now;
     }

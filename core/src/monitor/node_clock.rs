@@ -17,7 +17,8 @@
 //!
 //! The clock never runs slower than [`SLOWEST`] of evidence time, so that what died on a node that hardly runs is found
 //! late and not never. A node that does not run at all is another matter: its own counters have deadlines, too. Forged
-//! counters can make the clock run as fast as evidence time, and no faster.
+//! counters can make the clock run as fast as evidence time, and no faster. Where whoever keeps the counters is known to have
+//! ended, they say nothing of the node any more, and from then on the clock is the monitor's.
 
 use crate::Nanos;
 use crate::progress_box::{Liveness, Slot};
@@ -49,6 +50,8 @@ pub struct NodeClock {
     stalled: Nanos,
     /// `stalled` as of some samples, by their evidence time.
     history: Vec<(Nanos, Nanos)>,
+    /// Nobody advances the counters any more.
+    keeper_ended: bool,
 }
 
 impl NodeClock {
@@ -66,12 +69,18 @@ impl NodeClock {
         self.tickers.retain(|ticker| ticker.slot != slot);
     }
 
+    /// Whoever keeps the counters has ended: they don't vouch any more, and nobody's silence is excused by theirs. What they
+    /// excused before stays so.
+    pub fn keeper_ended(&mut self) {
+        self.keeper_ended = true;
+    }
+
     /// Takes in a sample that ended at `end`. `counts` tells where the counter in a slot stands; `None` if it is not to be
     /// trusted.
     pub fn sample(&mut self, end: Nanos, counts: impl Fn(Slot) -> Option<u64>) {
         let elapsed = end - self.time;
         self.time = self.time.max(end);
-        if self.tickers.is_empty() || elapsed == Nanos::ZERO {
+        if self.keeper_ended || self.tickers.is_empty() || elapsed == Nanos::ZERO {
             return;
         }
         let (mut ran, mut trusted) = (Nanos::ZERO, 0);
@@ -101,11 +110,12 @@ impl NodeClock {
     }
 
     /// How much of the evidence time from `since` to the last sample the node did not demonstrably run. Where the past is
-    /// coarse, somewhat more rather than less.
+    /// coarse, somewhat more rather than less; but never more than the [slowest](SLOWEST) clock leaves.
     pub fn stalled_since(&self, since: Nanos) -> Nanos {
         let later = self.history.partition_point(|(at, _)| *at <= since);
         let before = later.checked_sub(1).map_or(Nanos::ZERO, |at| self.history[at].1);
-        (self.stalled - before).min(self.time - since)
+        let elapsed = self.time - since;
+        (self.stalled - before).min(elapsed - elapsed / SLOWEST)
     }
 }
 
@@ -170,6 +180,29 @@ mod tests {
     }
 
     #[test]
+    fn a_long_silence_is_excused_for_no_more_than_the_slowest_clock_leaves() {
+        let clock = polled(&[vec![1; 10], vec![0; 6000]].concat());
+        for since in [10, 1000, 4000, 5900].map(|at| MS * at) {
+            let (elapsed, stalled) = (MS * 6010 - since, clock.stalled_since(since));
+            let most = elapsed - elapsed / SLOWEST;
+            assert!(stalled <= most && stalled + MS * 2 > most, "{stalled} since {since}, at most {most}");
+        }
+    }
+
+    #[test]
+    fn counters_that_nobody_keeps_excuse_nobody() {
+        let mut clock = polled(&[vec![1; 10], vec![0; 16]].concat());
+        let before = clock.stalled_since(MS * 10);
+        assert!(before > MS * 10, "{before}");
+        clock.keeper_ended();
+        for sample in 27..=60 {
+            clock.sample(MS * sample, |_| Some(10));
+        }
+        assert_eq!(clock.stalled_since(MS * 10), before, "what was excused stays so");
+        assert_eq!(clock.stalled_since(MS * 26), Nanos::ZERO);
+    }
+
+    #[test]
     fn slow_ticks_are_credited_between_polls() {
         let mut clock = NodeClock::default();
         clock.follow(Slot(0), MS * 10, 0);
@@ -195,9 +228,10 @@ mod tests {
             }
             let (since, before) = exact[at.min(exact.len() - 1)];
             let stalled = clock.stalled_since(since);
-            prop_assert!(stalled >= clock.stalled - before, "at least what it was");
-            prop_assert!(stalled <= now - since);
-            prop_assert!(clock.stalled <= now - now / SLOWEST + Nanos(now.0.min(700)), "rounding aside");
+            let rounding = Nanos(now.0.min(700));
+            prop_assert!(stalled + rounding >= clock.stalled - before, "at least what it was");
+            prop_assert!(stalled <= (now - since) - (now - since) / SLOWEST, "the slowest clock runs, however long ago");
+            prop_assert!(clock.stalled <= now - now / SLOWEST + rounding, "rounding aside");
             prop_assert!(clock.history.len() <= HISTORY);
         }
     }

@@ -124,6 +124,11 @@ impl<D: Detector> EntityTable<D> {
         }
     }
 
+    /// Whoever keeps the operating system's counters has ended.
+    pub(super) fn keeper_ended(&mut self) {
+        self.node_clock.keeper_ended();
+    }
+
     /// Takes a sample in: progress first, then verdicts on those that made none. Answers whether a slot came into use
     /// whose entity is not known: the directory may tell.
     pub(super) fn observe(&mut self, sample: Sample<'_>, events: &mut Vec<Event>) -> bool {

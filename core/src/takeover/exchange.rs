@@ -156,8 +156,8 @@ pub enum Reason {
 /// What a [`Reinstatement`](super::Reinstatement) wants done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TargetAction {
-    /// Get everything ready except for being seen: the session's state in a State Box of this node, marked with the
-    /// offer, its connections rebuilt but silent. Answer with [`TargetInput::Prepared`] or
+    /// Get everything ready except for being seen: the session's state in a State Box of this node, its connections
+    /// rebuilt but silent. Answer with [`TargetInput::Prepared`] or
     /// [`TargetInput::CannotPrepare`].
     Prepare,
     /// Post this compare-and-swap on the claim word *at the old owner's node*, and answer with

@@ -91,8 +91,9 @@
 //!
 //! # Taking over from a target
 //! A target that fails after it took the session is an old owner like any other: its State Box, claim word and fence are
-//! what the next takeover is about. One that failed before may still hold what it prepared. Until it has committed
-//! something of its own, ask [`Provenance`] of the word it was to swap; it is the word that knows.
+//! what the next takeover is about. One that failed before may still hold what it prepared, in a State Box that looks the
+//! same; the claim word that it was to swap knows, and may yet give the session to another. So whoever takes over from a
+//! target first sees that every session there was the target's by that word: it begins when the takeovers before are over.
 
 mod claim;
 mod config;
@@ -106,6 +107,6 @@ pub use claim::{Claim, DamagedClaim, Epoch, PartyId, Swap};
 pub use config::TakeoverConfig;
 pub use exchange::{Action, Answer, Input, Look, Offer, Outcome, Purpose, Reason, TargetAction, TargetInput};
 pub use owner::{Doubt, Duty, Ownership};
-pub use seen::{BoxError, Provenance, Seen};
+pub use seen::{BoxError, Seen};
 pub use taker::{Offering, Step, Takeover};
 pub use target::{Reinstatement, Stage};

@@ -1,6 +1,5 @@
 //! What is believed of a State Box that was read, and when two looks at it were at the same session.
 
-use super::claim::{Claim, Epoch, PartyId};
 use crate::recovery::{SessionState, StateError};
 
 /// What a READ of a session's State Box showed, checked by itself: header and version are whole, the session is the one
@@ -65,39 +64,6 @@ impl Seen {
     }
 }
 
-/// Whether a session that a target holds is really the target's.
-///
-/// A target has the session's state in its own State Box before it takes the session, so that it can be taken over from
-/// the target in turn if that fails next. A failed target may hold states that it was offered and that went elsewhere:
-/// whoever takes a session over from a target asks the claim word that it came from first, as long as the target has not
-/// committed anything of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Provenance {
-    /// It took the session: go on.
-    Owner,
-    /// It may still take it, by a swap that is under way: ask again.
-    Undecided,
-    /// It never was the owner and never will be: leave it.
-    NeverOwner,
-}
-
-impl Provenance {
-    /// Of a state that `target` was offered under `epoch`, by what the claim word says from which it was to take it. A
-    /// damaged word leaves it undecided.
-    pub const fn of(word: u64, unclaimed: u64, target: PartyId, epoch: Epoch) -> Self {
-        match Claim::of_word(word, unclaimed) {
-            Ok(Claim::Moved { to, epoch: taken }) if to.number() == target.number() && taken.0 == epoch.0 => {
-                Provenance::Owner
-            }
-            Ok(Claim::Fencing { epoch: offered, .. }) if offered.0 == epoch.0 => Provenance::Undecided,
-            Ok(Claim::Moved { .. } | Claim::Fencing { .. } | Claim::Claimed { .. } | Claim::Unclaimed) => {
-                Provenance::NeverOwner
-            }
-            Err(_) => Provenance::Undecided,
-        }
-    }
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
@@ -123,21 +89,5 @@ mod tests {
         assert_eq!(Seen::of(&state, |_| Ok(())), Ok(SEEN));
         let refused = Seen::of(&state, |payload| if payload.len() == 20 { Err("gap") } else { Ok(()) });
         assert_eq!(refused, Err(BoxError::Channels("gap")));
-    }
-
-    #[test]
-    fn a_state_that_was_offered_is_the_targets_only_if_it_took_it() {
-        let [target, other] = [3, 4].map(|number| PartyId::new(number).unwrap());
-        let of = |claim: Claim| Provenance::of(claim.word(0), 0, target, Epoch(5));
-        assert_eq!(of(Claim::Moved { to: target, epoch: Epoch(5) }), Provenance::Owner);
-        assert_eq!(of(Claim::Fencing { by: other, epoch: Epoch(5) }), Provenance::Undecided);
-        for decided in [
-            Claim::Moved { to: other, epoch: Epoch(5) },
-            Claim::Moved { to: target, epoch: Epoch(6) },
-            Claim::Fencing { by: other, epoch: Epoch(6) },
-        ] {
-            assert_eq!(of(decided), Provenance::NeverOwner, "{decided:?}");
-        }
-        assert_eq!(Provenance::of(1, 0, target, Epoch(5)), Provenance::Undecided);
     }
 }

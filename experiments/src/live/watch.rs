@@ -178,7 +178,7 @@ impl<D: Detector + 'static> Watch<D> {
 
     fn look_for_agent(&mut self, notices: &mut Vec<Notice>) {
         if let Some(node) = &mut self.node {
-            if !node.link.gone() {
+            if !node.note_agents_end() {
                 // A network card's channel finds the next agent by itself; then an attempt of ours is one too many.
                 node.gone = false;
                 self.attaching = None;
@@ -318,15 +318,20 @@ impl<D: Detector + 'static> Watch<D> {
 }
 
 impl<D: Detector> Node<D> {
+    /// An agent that closed its socket shows that the system runs: only who kept its counters has ended. Services that are
+    /// there go on, and are watched on by theirs.
+    fn note_agents_end(&mut self) -> bool {
+        let gone = self.link.gone();
+        if gone {
+            self.monitor.keeper_ended();
+        }
+        gone
+    }
+
     /// Reports failures that are new and those that are over; answers how many are new.
     fn report_failures(&mut self, recover: bool, notices: &mut Vec<Notice>) -> u64 {
-        let mut failures = diagnose(&self.monitor);
-        for failure in &mut failures {
-            // An agent that closed its socket shows that the system runs: only who kept its counters has ended.
-            if failure.cause == Cause::OperatingSystem && self.link.gone() {
-                *failure = Failure { cause: Cause::Reporter, sessions: Vec::new(), ..failure.clone() };
-            }
-        }
+        self.note_agents_end();
+        let failures = diagnose(&self.monitor);
         let found: Vec<(Cause, Vec<Entity>)> = failures.iter().map(|f| (f.cause, self.entities_of(f))).collect();
         self.reported.retain(|old| {
             let lasts = found.contains(old);

@@ -1,5 +1,6 @@
 //! Trust and suspicion, a sample at a time.
 
+use super::super::node_clock::SLOWEST;
 use super::*;
 use crate::detector::{DeadlineDetector, Duty, NfdS, Schedule};
 use crate::progress_box::{FailureLevel, Pending};
@@ -27,6 +28,47 @@ fn progress_that_comes_too_late_acquits_nobody() {
     assert_eq!(sample(2, 36, &mut table), [], "2 was good up to 35");
     assert!(matches!(sample(3, 37, &mut table)[..], [Event::Trusted(_)]));
     assert!(matches!(sample(3, 46, &mut table)[..], [Event::Suspected(_)]));
+}
+
+proptest! {
+    /// An agent keeps the operating system's counter and ends; a service goes on, and falls silent a while later, or at the
+    /// same time. Told of the end within a poll, the monitor suspects it after its deadline, and what the counter's silence
+    /// excused until then; never told, after no more deadlines than the slowest clock takes for one.
+    #[test]
+    fn a_service_is_watched_on_when_nobody_keeps_the_systems_counter(
+        goes_on in 0u64..3_000,
+        told_after in proptest::option::of(0u64..50),
+    ) {
+        const ENDS: u64 = 200;
+        const DEADLINE: u64 = 20;
+        const MS: Nanos = Nanos::from_millis(1);
+        let mut table = EntityTable::new(2);
+        let make = &mut |record: &EntityRecord, at| Duty::new(record.deadline, at);
+        let (mut events, mut suspected) = (Vec::new(), None);
+        let silent_at = ENDS + goes_on;
+        for at in 1..=silent_at + (DEADLINE + 50) * 17 {
+            let words = [at.min(ENDS), at.min(silent_at)].map(|count| Liveness::new(EntityState::Active, count).0);
+            let now = MS * at;
+            if told_after.is_some_and(|after| at == ENDS + after) {
+                table.keeper_ended();
+            }
+            table.observe(Sample { words: &words, gauges: &[], begin: now, end: now, now }, &mut events);
+            if at == 1 {
+                let system = EntityRecord::new("os", FailureLevel::Os, MS * 100).every(MS);
+                let service = EntityRecord::new("kv", FailureLevel::Application, MS * DEADLINE);
+                table.learn(Slot(0), system, now, make, &mut Vec::new());
+                table.learn(Slot(1), service, now, make, &mut Vec::new());
+            }
+            for event in events.drain(..) {
+                if let Event::Suspected(verdict) = event && verdict.slot == Slot(1) {
+                    prop_assert!(at > silent_at + DEADLINE, "it still owes nothing");
+                    suspected.get_or_insert(at - silent_at);
+                }
+            }
+        }
+        let most = told_after.map_or((DEADLINE + 1) * SLOWEST, |after| DEADLINE + after.saturating_sub(goes_on));
+        prop_assert!(suspected.is_some_and(|after| after <= most + 2), "{suspected:?}, at most {most}");
+    }
 }
 
 /// Whoever moves, changes its standing or is learnt of is shown, once; nobody else is.

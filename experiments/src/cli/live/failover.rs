@@ -41,6 +41,10 @@ pub(super) struct Arguments {
     /// Which processes of a pair fail; several, separated by commas, run one after the other.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "front", value_name = "PROCESS")]
     process: Vec<Victim>,
+    /// How the other node fails after it has taken over, in the middle of what is left: a third node takes over from it, and a
+    /// second monitor decides.
+    #[arg(long, value_enum, value_name = "KIND")]
+    then: Option<FailoverFailure>,
     /// What the client moves, about, such as 60MB or 512KiB. [default: 60MB; requests: 2MB; many: 500kB]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     size: Option<u64>,
@@ -69,7 +73,7 @@ pub(super) struct Arguments {
     takers: u32,
     /// What else goes wrong, as ACCIDENT@STEP; several, separated by commas, together. Accidents: kill-taker, kill-agent,
     /// stop-agent, kill-supervisor, kill-heir, restart-heir, stop-heir, heir-dies-taking, fill-heir, cut-heir, stranger, connect. Steps of the
-    /// first taker: watching (right before the failure), decided, claimed, fencing, fenced, offering, offered.
+    /// first taker: watching (right before the failure), decided, claimed, fencing, fenced, offering, offered, served.
     #[arg(long, value_delimiter = ',', value_name = "ACCIDENT@STEP")]
     disturb: Vec<Disturbance>,
     /// Runs of each combination, each in a network of its own.
@@ -144,6 +148,7 @@ impl Arguments {
                     configs.push(FailoverConfig {
                         service: self.service,
                         victim: *victim,
+                        then: self.then,
                         bytes: self.size.unwrap_or(default.bytes),
                         connections: self.sessions,
                         state_size: usize::try_from(self.state_size).unwrap_or(usize::MAX),

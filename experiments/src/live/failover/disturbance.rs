@@ -6,6 +6,7 @@ use std::str::FromStr;
 use clap::ValueEnum;
 
 use crate::live::web::milestone::Milestone;
+use crate::live::web::remedy::Choice;
 
 /// Something else that happens while a node's sessions are taken over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
@@ -37,6 +38,13 @@ pub enum Accident {
     Connect,
 }
 
+impl Accident {
+    /// Whether it is so from the start on, or has a moment of its own, whatever a taker does.
+    const fn waits_for_no_step(self) -> bool {
+        matches!(self, Accident::FillHeir | Accident::HeirDiesTaking)
+    }
+}
+
 /// An accident, and the moment of it: before the first taker takes this step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Disturbance {
@@ -53,6 +61,26 @@ impl FromStr for Disturbance {
     fn from_str(text: &str) -> Result<Self, String> {
         let (accident, at) = text.split_once('@').unwrap_or((text, Milestone::Watching.name()));
         Ok(Disturbance { accident: named("accident", accident)?, at: named("step", at)? })
+    }
+}
+
+impl Disturbance {
+    /// Why it would make no difference, if what is done about the failure is `remedy`.
+    pub(super) fn is_in_vain(self, remedy: Choice) -> Option<String> {
+        let Disturbance { accident, at } = self;
+        let at_a_step = at != Milestone::Watching;
+        if at_a_step && accident.waits_for_no_step() {
+            return Some(format!(
+                "'{self}': whether the heir is full, or dies taking, is settled before; leave out the step"
+            ));
+        }
+        if accident == Accident::KillSupervisor && remedy == Choice::Takeover {
+            return Some(format!("'{self}': with --remedy takeover there is no supervisor"));
+        }
+        if at_a_step && at != Milestone::Decided && remedy == Choice::Restart {
+            return Some(format!("'{self}': with --remedy restart a taker only watches and decides"));
+        }
+        None
     }
 }
 
@@ -82,6 +110,20 @@ mod tests {
         }
         assert_eq!("cut-heir".parse::<Disturbance>().unwrap().at, Milestone::Watching);
         assert!("kill-cat".parse::<Disturbance>().unwrap_err().contains("kill-taker"));
+        assert_eq!("kill-heir@served".parse::<Disturbance>().unwrap().at, Milestone::Served);
         assert!("kill-taker@noon".parse::<Disturbance>().unwrap_err().contains("fenced"));
+    }
+
+    #[test]
+    fn what_would_make_no_difference_is_in_vain_and_nothing_else_is() {
+        let in_vain = |text: &str, remedy| text.parse::<Disturbance>().unwrap().is_in_vain(remedy).is_some();
+        for text in ["fill-heir@fenced", "heir-dies-taking@offered", "kill-supervisor", "kill-supervisor@decided"] {
+            assert!(in_vain(text, Choice::Takeover), "{text}");
+        }
+        for text in ["fill-heir", "heir-dies-taking@watching", "kill-heir@served", "kill-taker@decided"] {
+            assert!(!in_vain(text, Choice::Takeover), "{text}");
+        }
+        assert!(!in_vain("kill-supervisor@decided", Choice::Restart) && !in_vain("kill-supervisor", Choice::Policy));
+        assert!(in_vain("kill-agent@claimed", Choice::Restart) && !in_vain("kill-agent@claimed", Choice::Policy));
     }
 }

@@ -23,6 +23,11 @@
 //! a State Box in each, and the heirs are two processes, too: both State Boxes are carried on, whichever process failed,
 //! and the heirs' ends of the link send again what was under way.
 //!
+//! # A second failure
+//! With `then`, node B fails, too, in the middle of what is left of the transfer, after it has taken over all sessions. A
+//! third node stands by for its sessions, and a second taker watches it from the end of the first takeover on. The columns
+//! `then_detection_ms` and `then_first_byte_ms` are of that failure, and `outage_ms` is of the longer silence.
+//!
 //! # Other remedies
 //! With the remedy `restart` nobody claims sessions and nothing is cut off: a supervisor on node A ends the service's process,
 //! if it has not ended, and starts another, which re-adopts the sessions over their own sockets. `reinstate_ms` is then the
@@ -33,11 +38,14 @@
 //!
 //! # What can't be carried on
 //! A connection that the node's kernel has accepted and its service has not is no session yet: node B's kernel resets it,
-//! once all sessions are there. Of a node whose agent can't be asked (it has vanished, `cut`; its agent has failed, too; it is
+//! once all sessions are there. If the agent has ended before the service, its memory is there still: progress is watched on,
+//! and sessions are taken over. But nobody holds the sockets of a service that is killed then, and node A's kernel ends its
+//! connections; one that is frozen or hangs holds them itself. Of a node whose agent can't be asked (it has vanished, `cut`; its agent has failed, too; it is
 //! another machine) nobody knows which input its kernel had acknowledged and its service not acted upon; a client that
 //! uploads waits for ever then, unless the taker has a [mirror](backdoor_host::mirror) of what passed at the switch. Input that was on its way when the node was cut off is sent again by the client's own timer, 200 ms after it was
 //! sent or later; what the mirror saw of it needs not be.
 
+mod chain;
 mod client;
 mod disturbance;
 mod network;
@@ -188,6 +196,8 @@ pub struct FailoverConfig {
     pub service: ServiceKind,
     /// Which of them fail, if it is two.
     pub victim: Victim,
+    /// How node B fails after it has taken over, if it does; a third node stands by for its sessions then.
+    pub then: Option<FailoverFailure>,
     /// Who talks to it.
     pub client: ClientKind,
     /// Bytes that the client moves, about.
@@ -233,6 +243,7 @@ impl FailoverConfig {
             failure,
             service: ServiceKind::default(),
             victim: Victim::default(),
+            then: None,
             client,
             bytes: match client {
                 ClientKind::Curl | ClientKind::CurlUpload | ClientKind::KeepAlive => 60_000_000,
@@ -324,11 +335,20 @@ impl FailoverConfig {
         if self.remedy == Choice::Restart && !self.failure.leaves_the_agent_in_reach() {
             return error("a restart in place: nobody at a node that is cut off can be asked for it".into());
         }
+        if self.then.is_some() && (restarts || self.elsewhere.is_some() || self.service == ServiceKind::Pair) {
+            return error("a second failure: of a node on this machine, whose one process has taken over".into());
+        }
+        if self.then == Some(FailoverFailure::Zombie) {
+            return error("a second failure: a process that is to go on again is node A's".into());
+        }
         let mut steps =
             self.disturbances.iter().map(|disturbance| disturbance.at).filter(|at| *at != Milestone::Watching);
         let first = steps.next();
         if steps.any(|at| Some(at) != first) {
             return error("disturbances: the taker can be halted at one step only".into());
+        }
+        if let Some(why) = self.disturbances.iter().find_map(|disturbance| disturbance.is_in_vain(self.remedy)) {
+            return error(format!("disturbances: {why}"));
         }
         if self.is_disturbed_by(Accident::Connect) && self.client.is_curl() {
             return error("disturbances: curl has one connection, and can't connect once more".into());

@@ -13,6 +13,9 @@ use super::world::SERVICE;
 const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 9);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const NODES: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 0, 0, 3)];
+/// Of a node that stands by for node B's sessions.
+const THIRD: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 4);
+const THIRDS_PORT: &str = "node-c";
 const PREFIX: u8 = 24;
 /// Each namespace's only link.
 const LINK: &str = "eth0";
@@ -32,6 +35,8 @@ pub(super) struct Network {
     pub(super) node: Option<NetworkNamespace>,
     /// Where node B is.
     pub(super) heir: NetworkNamespace,
+    /// Where node C is, if there is one.
+    pub(super) third: Option<NetworkNamespace>,
     /// Node B's link to the clients.
     pub(super) heir_link: String,
     /// Where the switch is.
@@ -57,7 +62,18 @@ impl Network {
         }
         Links::of(&node)?.add_address(LINK, *SERVICE.ip(), 32)?;
         let (heir_link, port) = (LINK.into(), PORTS[0].into());
-        Ok(Network { client, node: Some(node), heir, heir_link, switch, port, clients_port: CLIENTS_PORT, links })
+        let third = None;
+        Ok(Network {
+            client,
+            node: Some(node),
+            heir,
+            third,
+            heir_link,
+            switch,
+            port,
+            clients_port: CLIENTS_PORT,
+            links,
+        })
     }
 
     /// Makes one around this machine's link to another, which is node A and has the addresses 10.0.0.2/24 and, the
@@ -70,14 +86,41 @@ impl Network {
         links.add_bridge(BRIDGE_HERE)?;
         // From here on dropping it puts things back.
         let (heir_link, port) = (BRIDGE_HERE.into(), link.into());
-        let mut network =
-            Network { client, node: None, heir, heir_link, switch, port, clients_port: CLIENT_HERE, links };
+        let mut network = Network {
+            client,
+            node: None,
+            heir,
+            third: None,
+            heir_link,
+            switch,
+            port,
+            clients_port: CLIENT_HERE,
+            links,
+        };
         let links = &mut network.links;
         links.set_up(BRIDGE_HERE)?;
         links.add_address(BRIDGE_HERE, NODES[1], PREFIX)?;
         join(links, BRIDGE_HERE, CLIENT_HERE, &network.client, CLIENT)?;
         links.attach(link, BRIDGE_HERE)?;
         Ok(network)
+    }
+
+    /// Adds node C, in a network within this machine.
+    pub(super) fn add_third(&mut self) -> Result<(), NetError> {
+        let third = NetworkNamespace::new()?;
+        join(&mut self.links, BRIDGE, THIRDS_PORT, &third, THIRD)?;
+        self.third = Some(third);
+        Ok(())
+    }
+
+    /// The port that leads to node B, in a network within this machine.
+    pub(super) const HEIRS_PORT: &str = PORTS[1];
+    /// Node C's link to the clients.
+    pub(super) const THIRDS_LINK: &str = LINK;
+
+    /// Cuts node B off, in a network within this machine.
+    pub(super) fn cut_off_heir(&mut self) -> Result<(), NetError> {
+        self.links.set_down(Self::HEIRS_PORT)
     }
 
     /// Takes node B's link down.

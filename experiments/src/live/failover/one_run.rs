@@ -14,7 +14,7 @@ use super::report::FailoverRow;
 use super::story::Story;
 use super::world::World;
 use super::{FailoverConfig, FailoverError, FailoverFailure, LATE_CONNECTIONS};
-use crate::live::parts::{PartError, PartSignal};
+use crate::live::parts::{Part, PartError, PartSignal};
 use crate::live::web::milestone::Milestone;
 use crate::live::web::serve::{WebOrder, WebReport};
 use crate::live::web::taker::{TakerOrder, TakerReport};
@@ -43,6 +43,8 @@ struct Run<'a> {
     world: World,
     client: Client,
     story: Story,
+    /// What was told after node B's failure, and when that was.
+    again: Option<(Story, Nanos)>,
     takers: Vec<Taking>,
     /// Connections that were made.
     connections: u64,
@@ -59,12 +61,15 @@ pub(super) fn one_run(config: &FailoverConfig, number: u32, streams: &Streams) -
         seed: streams.stream("content").next_u64(),
     };
     let client = Client::start(&config.program, errand, &world.network.client).map_err(FailoverError::Client)?;
-    // Somewhere in the middle: from a fifth to four fifths of the bytes.
-    let fail_at = (config.bytes as f64 * streams.stream("failure").random_range(0.2..0.8)) as u64;
+    // Somewhere in the middle: from a fifth to four fifths of the bytes; earlier, if another failure is to follow.
+    let middle = if config.then.is_some() { 0.1..0.3 } else { 0.2..0.8 };
+    let fail_at = (config.bytes as f64 * streams.stream("failure").random_range(middle)) as u64;
     let takers = vec![Taking::AtWork; world.takers.len()];
-    let mut run = Run { config, world, client, story: Story::default(), takers, connections: errand.connections };
-    // What goes wrong before the failure takes its time, and the client does not wait.
-    let begun = run.gets_to(0);
+    let (story, again) = (Story::default(), None);
+    let mut run = Run { config, world, client, story, again, takers, connections: errand.connections };
+    // What goes wrong before the failure takes its time, and the client does not wait. What curl has read of a file before
+    // its connection stands is less.
+    let begun = run.gets_to(config.bytes / 20);
     if begun {
         run.disturb(Milestone::Watching)?;
     }
@@ -76,6 +81,11 @@ pub(super) fn one_run(config: &FailoverConfig, number: u32, streams: &Streams) -
     };
     if let Some(failed_at) = failed_at {
         run.follow(failed_at + config.limit)?;
+        if let Some(then) = config.then {
+            let part = streams.stream("second failure").random_range(0.1..0.5);
+            run.fail_again(then, part)?;
+        }
+        run.wait(failed_at + config.limit * if config.then.is_some() { 2 } else { 1 });
     }
     run.end(number, failed_at, before)
 }
@@ -105,6 +115,9 @@ impl Run<'_> {
                 return Ok(Some(clock.to_ours(world.signal(config.victim, PartSignal::Stop)?)));
             }
             FailoverFailure::Sigkill => {
+                if world.agent_has_ended()? {
+                    self.story.trouble(NOBODY_HELD.into());
+                }
                 return Ok(Some(clock.to_ours(world.signal(config.victim, PartSignal::Kill)?)));
             }
             FailoverFailure::Cut => {
@@ -123,25 +136,13 @@ impl Run<'_> {
             FailoverFailure::SessionStuck => WebOrder::Stick,
         };
         let give_up = clock::now() + config.limit;
-        let mut failed = Vec::new();
+        let mut at = Vec::new();
         for victim in world.victims(config.victim) {
             victim.send(&order)?;
-            let mut this_at = None;
-            while this_at.is_none() && clock::now() < give_up {
-                match victim.receive(LOOK_EVERY)? {
-                    Some(WebReport::Failed { at_ns }) => this_at = Some(clock.to_ours(Nanos(at_ns))),
-                    Some(other) => {
-                        return Err(FailoverError::Unexpected(format!("the service was to fail and said {other:?}")));
-                    }
-                    // No session acts any more.
-                    None if self.client.is_done() => break,
-                    None => {}
-                }
-            }
-            failed.push(this_at);
+            at.push(failed(victim, &self.client, give_up)?.map(|at| clock.to_ours(at)));
         }
         // The first of them, if all of them have.
-        let all: Option<Vec<Nanos>> = failed.into_iter().collect();
+        let all: Option<Vec<Nanos>> = at.into_iter().collect();
         if let Some(first) = all.and_then(|all| all.into_iter().min()) {
             return Ok(Some(first));
         }
@@ -149,7 +150,7 @@ impl Run<'_> {
         Ok(None)
     }
 
-    /// Listens to the takers until they are done, and waits for the client.
+    /// Listens to the takers until they are done.
     fn follow(&mut self, give_up: Nanos) -> Result<(), FailoverError> {
         while self.takers.iter().any(|taking| *taking != Taking::Over) && clock::now() < give_up {
             for taker in 0..self.takers.len() {
@@ -161,9 +162,57 @@ impl Run<'_> {
         if self.config.failure == FailoverFailure::Zombie && self.story.moved() > 0 {
             self.resume_owner()?;
         }
+        Ok(())
+    }
+
+    /// Waits for the client.
+    fn wait(&self, give_up: Nanos) {
         while !self.client.is_done() && clock::now() < give_up {
             std::thread::sleep(LOOK_EVERY);
         }
+    }
+
+    /// Makes node B fail, which has taken over, when `part` of what is left of the transfer has moved; listens to the second
+    /// taker until it is done.
+    fn fail_again(&mut self, failure: FailoverFailure, part: f64) -> Result<(), FailoverError> {
+        let config = self.config;
+        if self.story.moved() < self.connections {
+            self.story.trouble("node B has not taken over all sessions, and was not made to fail".into());
+            return Ok(());
+        }
+        let mut taker = self.world.watch_heir(failure)?;
+        let moved = self.client.seen.bytes();
+        let at = moved + (config.bytes.saturating_sub(moved) as f64 * part) as u64;
+        let failed_at = match self.gets_to(at) && !self.client.is_done() {
+            true => match self.world.fail_heir(failure, &mut taker)? {
+                Ok(at) => Some(at),
+                Err(order) => {
+                    let give_up = clock::now() + config.limit;
+                    self.world.standing_by.send(&order)?;
+                    failed(&mut self.world.standing_by, &self.client, give_up)?
+                }
+            },
+            false => None,
+        };
+        let Some(failed_at) = failed_at else {
+            self.story.trouble("the client had finished before node B could fail".into());
+            return Ok(());
+        };
+        let mut again = Story::default();
+        let give_up = failed_at + config.limit;
+        while clock::now() < give_up {
+            match taker.receive(LOOK_EVERY) {
+                Ok(None) => {}
+                Ok(Some(TakerReport::Done { .. })) => break,
+                Ok(Some(report)) => again.add(report),
+                Err(error @ PartError::Ended { .. }) => {
+                    again.trouble(error.to_string());
+                    break;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.again = Some((again, failed_at));
         Ok(())
     }
 
@@ -248,7 +297,7 @@ impl Run<'_> {
         failed_at: Option<Nanos>,
         before: super::world::TcpCounts,
     ) -> Result<FailoverRow, FailoverError> {
-        let Run { config, world, client, mut story, connections, .. } = self;
+        let Run { config, world, client, mut story, again, connections, .. } = self;
         let mut row = FailoverRow {
             run: number,
             failure: config.failure.name().into(),
@@ -257,6 +306,7 @@ impl Run<'_> {
             mirror: config.mirror,
             service: config.service.name().into(),
             process: config.victim.name().into(),
+            then: config.then.map_or("", FailoverFailure::name).into(),
             ..FailoverRow::default()
         };
         let after = world.counted()?;
@@ -264,8 +314,14 @@ impl Run<'_> {
         row.client_connections = after.opened - before.opened;
         row.bytes = client.seen.bytes();
         row.outage_ms = client.seen.longest_silence(clock::now()).map(Nanos::as_millis_f64);
-        if world.standing_by.state()?.is_none_or(|state| "ZX".contains(state)) {
+        let has_ended = |part: &Part| part.state().map(|state| state.is_none_or(|state| "ZX".contains(state)));
+        if config.then != Some(FailoverFailure::Sigkill) && has_ended(&world.standing_by)? {
             story.trouble("the process that stood by at node B has ended".into());
+        }
+        if let Some(third) = &world.third
+            && has_ended(&third.heir)?
+        {
+            story.trouble("the process that stood by at node C has ended".into());
         }
         let seen = Arc::clone(&client.seen);
         let verdict = if client.is_done() { client.verdict() } else { Err("the client did not finish".into()) };
@@ -277,9 +333,33 @@ impl Run<'_> {
             story.trouble(why);
         }
         story.tell(config.failure, failed_at, &seen, &mut row);
+        if let (Some((again, failed_at)), Some(then)) = (again, config.then) {
+            let mut second = FailoverRow::default();
+            again.tell(then, Some(failed_at), &seen, &mut second);
+            row.then_is(second);
+        }
         Ok(row)
     }
 }
+
+/// When a process that was told to fail had, by its node's clock; `None` if there was nobody left to fail.
+fn failed(victim: &mut Part, client: &Client, give_up: Nanos) -> Result<Option<Nanos>, FailoverError> {
+    while clock::now() < give_up {
+        match victim.receive(LOOK_EVERY)? {
+            Some(WebReport::Failed { at_ns }) => return Ok(Some(Nanos(at_ns))),
+            Some(other) => {
+                return Err(FailoverError::Unexpected(format!("the service was to fail and said {other:?}")));
+            }
+            // No session acts any more.
+            None if client.is_done() => break,
+            None => {}
+        }
+    }
+    Ok(None)
+}
+
+/// A frozen process holds its sockets; those of a killed one live on with the agent's duplicates, or not at all.
+const NOBODY_HELD: &str = "the agent was gone when the service was killed, so node A's kernel ended its connections";
 
 /// What must never be.
 const WRONG_BYTES: &str = "the client got wrong bytes";

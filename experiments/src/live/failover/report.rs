@@ -50,7 +50,7 @@ pub struct FailoverRow {
     pub cause: String,
     /// Bytes of state that were extracted.
     pub state_bytes: u64,
-    /// Whether every session went on with all input that node A's kernel had acknowledged; none if no session is known to
+    /// Whether every session went on with all input that the kernel of the node before had acknowledged; none if no session is known to
     /// have gone on.
     pub input_known: Option<bool>,
     /// What the sessions go on by: `takeover`, `restart`, or both one after the other.
@@ -68,9 +68,32 @@ pub struct FailoverRow {
     pub service: Cow<'static, str>,
     /// Which of a pair's processes failed.
     pub process: Cow<'static, str>,
+    /// How node B failed after it had taken over; empty if it was not to.
+    #[serde(default)]
+    pub then: Cow<'static, str>,
+    /// Sessions that were carried on at node C after that.
+    #[serde(default)]
+    pub moved_again: u64,
+    /// From node B's failure to the first suspicion, in ms.
+    #[serde(default)]
+    pub then_detection_ms: Option<f64>,
+    /// From the second taker's decision to the first new byte at the client, in ms.
+    #[serde(default)]
+    pub then_first_byte_ms: Option<f64>,
 }
 
 impl FailoverRow {
+    /// Takes in what came of node B's failure.
+    pub(super) fn then_is(&mut self, second: FailoverRow) {
+        self.moved_again = second.moved;
+        (self.then_detection_ms, self.then_first_byte_ms) = (second.detection_ms, second.first_byte_ms);
+        self.input_known = [self.input_known, second.input_known].into_iter().flatten().reduce(|all, one| all && one);
+        if !second.trouble.is_empty() {
+            let separator = if self.trouble.is_empty() { "" } else { "; " };
+            self.trouble = format!("{}{separator}then: {}", self.trouble, second.trouble);
+        }
+    }
+
     /// Whether the client finished with every byte right, over the connections that it began with.
     pub fn is_good(&self) -> bool {
         self.sha256_ok && self.client_resets == 0 && self.client_connections == self.sessions
@@ -92,13 +115,14 @@ impl FailoverReport {
         let config = &self.config;
         let good = self.rows.iter().filter(|row| row.is_good()).count();
         let mut text = format!(
-            "{}, {}{}{}{}: {} bytes, deadline {}, poll {}\n  {:<18}{good} of {} runs: every byte right, no reset, no new connection\n",
+            "{}, {}{}{}{}{}: {} bytes, deadline {}, poll {}\n  {:<18}{good} of {} runs: every byte right, no reset, no new connection\n",
             config.client.name(),
             config.failure.name(),
             match config.service {
                 ServiceKind::Web => String::new(),
                 ServiceKind::Pair => format!(" of a pair's {}", config.victim.name()),
             },
+            config.then.map(|then| format!(", then {}", then.name())).unwrap_or_default(),
             if config.mirror { ", with a mirror" } else { "" },
             match config.remedy {
                 Choice::Takeover => "",
@@ -112,13 +136,15 @@ impl FailoverReport {
             self.rows.len(),
         );
         type Column = (&'static str, fn(&FailoverRow) -> Option<f64>);
-        let columns: [Column; 7] = [
+        let columns: [Column; 9] = [
             ("detection", |row| row.detection_ms),
             ("claim", |row| row.claim_ms),
             ("fence", |row| row.fence_ms),
             ("extract", |row| row.extract_ms),
             ("reinstate", |row| row.reinstate_ms),
             ("first byte", |row| row.first_byte_ms),
+            ("then detection", |row| row.then_detection_ms),
+            ("then first byte", |row| row.then_first_byte_ms),
             ("outage", |row| row.outage_ms),
         ];
         for (name, of) in columns {

@@ -80,7 +80,7 @@ impl Story {
                     }
                 }
             }
-            TakerReport::AgentGone => self.troubles.push("a taker found node A's agent gone".into()),
+            TakerReport::AgentGone => self.troubles.push("a taker found its node's agent gone".into()),
             TakerReport::Ready | TakerReport::Halted { .. } | TakerReport::Done => {}
         }
     }

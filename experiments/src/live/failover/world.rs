@@ -10,6 +10,7 @@ use backdoor_core::state_box::words_needed;
 use backdoor_host::net::NetworkNamespace;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::chain::Third;
 use super::disturbance::Accident;
 use super::network::Network;
 use super::{Elsewhere, FailoverConfig, FailoverError, MAX_TAKERS, ServiceKind, Victim};
@@ -55,23 +56,25 @@ pub(super) struct World {
     /// Of node A and of node B.
     agents: [Part; 2],
     stranger: Option<NetworkNamespace>,
+    /// Stands by for node B's sessions.
+    pub(super) third: Option<Third>,
     /// Where node A's processes run.
     node_a: Place,
-    reached: Reach,
+    pub(super) reached: Reach,
     pub(super) network: Network,
-    config: FailoverConfig,
+    pub(super) config: FailoverConfig,
     /// Last: removed when whoever is in them has ended.
     _directories: Directories,
 }
 
 /// Where the agents are.
-struct Reach {
+pub(super) struct Reach {
     /// Node A, to its monitors.
     node: NodeAddress,
     /// The socket of node A's agent, for whoever is on that machine.
     agent_a: PathBuf,
     /// That of node B's.
-    agent_b: PathBuf,
+    pub(super) agent_b: PathBuf,
     _by_card: Option<Reached>,
 }
 
@@ -91,24 +94,15 @@ impl World {
     pub(super) fn make(config: &FailoverConfig) -> Result<Self, FailoverError> {
         allow_files(OWN_FILES + FILES_A_CONNECTION * config.most_sessions())?;
         let here = Place::Here(config.program.clone());
-        let (network, node_a) = match &config.elsewhere {
+        let (mut network, node_a) = match &config.elsewhere {
             None => (Network::within()?, here),
             Some(Elsewhere { stage, through, .. }) => {
                 let stage = StageConnection::open(*stage).map_err(PartError::from)?;
                 (Network::around(through)?, Place::Stage(Rc::new(stage)))
             }
         };
-        // A pair keeps two of each session.
-        let all = config.most_sessions() as usize * if config.service == ServiceKind::Pair { 2 } else { 1 };
-        let agent_role = |room: usize, offer| Role::Agent {
-            capacity: 64 + 2 * all,
-            // The connection's state comes to the application's.
-            state_words: room * words_needed(2 * config.box_bytes()),
-            os_deadline: Span(config.deadline.max(Nanos::from_millis(100))),
-            queues: all + 1,
-            retain: Span(Nanos::from_secs(60)),
-            offer,
-        };
+        let all = boxes(config);
+        let agent_role = |room: usize, offer| agent(config, room, offer);
         let start_a = |role: Role| match &network.node {
             Some(namespace) => start(config, namespace, role),
             None => Ok(node_a.start(role)?),
@@ -126,7 +120,7 @@ impl World {
         let [agent_a_socket, agent_b_socket] = [ready_a.socket, ready_b.socket].map(PathBuf::from);
         let here = [network.node.as_ref().map(|_| &agent_a_socket), Some(&agent_b_socket)];
         let directories = here.into_iter().flatten().filter_map(|socket| socket.parent()).map(Path::to_owned);
-        let directories = Directories(directories.collect());
+        let mut directories = Directories(directories.collect());
         let node = by_card.as_ref().map(|to| to.address.clone());
         let reached = Reach {
             node: node.unwrap_or_else(|| NodeAddress::Local(agent_a_socket.clone())),
@@ -146,6 +140,8 @@ impl World {
             _ => None,
         };
         let standing_by = start_heir(config, &network, &reached)?;
+        let third = config.then.map(|_| Third::start(config, &mut network, &reached)).transpose()?;
+        directories.0.extend(third.as_ref().and_then(|third| third.directory().map(Path::to_owned)));
         let numbers = TAKERS.iter().take(config.takers as usize);
         let takers = numbers.map(|number| start_taker(config, &network, &reached, *number));
         Ok(World {
@@ -157,6 +153,7 @@ impl World {
             _worker_heir: worker_heir,
             agents: [agent_a, agent_b],
             stranger: None,
+            third,
             node_a,
             reached,
             network,
@@ -204,6 +201,11 @@ impl World {
         Ok(())
     }
 
+    /// Whether node A's agent has ended.
+    pub(super) fn agent_has_ended(&self) -> Result<bool, FailoverError> {
+        Ok(self.agents[0].state()?.is_none_or(|state| "ZX".contains(state)))
+    }
+
     /// Cuts node A's link.
     pub(super) fn cut(&mut self) -> Result<(), FailoverError> {
         Ok(self.network.cut()?)
@@ -225,12 +227,31 @@ impl World {
     }
 }
 
-fn start(config: &FailoverConfig, namespace: &NetworkNamespace, role: Role) -> Result<Part, FailoverError> {
+/// State Boxes of all sessions: a pair keeps two of each.
+pub(super) fn boxes(config: &FailoverConfig) -> usize {
+    config.most_sessions() as usize * if config.service == ServiceKind::Pair { 2 } else { 1 }
+}
+
+/// A node's agent, with room for so many State Boxes.
+pub(super) fn agent(config: &FailoverConfig, room: usize, offer: Option<Offer>) -> Role {
+    let all = boxes(config);
+    Role::Agent {
+        capacity: 64 + 2 * all,
+        // The connection's state comes to the application's.
+        state_words: room * words_needed(2 * config.box_bytes()),
+        os_deadline: Span(config.deadline.max(Nanos::from_millis(100))),
+        queues: all + 1,
+        retain: Span(Nanos::from_secs(60)),
+        offer,
+    }
+}
+
+pub(super) fn start(config: &FailoverConfig, namespace: &NetworkNamespace, role: Role) -> Result<Part, FailoverError> {
     let place = Place::Here(config.program.clone());
     Ok(namespace.enter_here(|| place.start(role))??)
 }
 
-fn service(config: &FailoverConfig, agent: &Path, duty: Duty, part: ServicePart) -> Role {
+pub(super) fn service(config: &FailoverConfig, agent: &Path, duty: Duty, part: ServicePart) -> Role {
     Role::Web(serve(config, agent, duty, part))
 }
 
@@ -252,7 +273,7 @@ fn links(agent: &Path) -> PathBuf {
 }
 
 /// The part that talks to clients, on the node of this agent.
-fn front(config: &FailoverConfig, agent: &Path) -> ServicePart {
+pub(super) fn front(config: &FailoverConfig, agent: &Path) -> ServicePart {
     match config.service {
         ServiceKind::Web => ServicePart::Whole,
         ServiceKind::Pair => ServicePart::Front { worker: links(agent) },
@@ -260,7 +281,7 @@ fn front(config: &FailoverConfig, agent: &Path) -> ServicePart {
 }
 
 /// A service that is ready.
-fn begun(mut part: Part) -> Result<Part, FailoverError> {
+pub(super) fn begun(mut part: Part) -> Result<Part, FailoverError> {
     match part.expect(PATIENCE)? {
         WebReport::Ready => Ok(part),
         other => Err(FailoverError::Unexpected(format!("the service began with {other:?}"))),

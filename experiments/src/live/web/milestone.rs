@@ -21,6 +21,8 @@ pub enum Milestone {
     Offering,
     /// They were offered, and nobody has answered.
     Offered,
+    /// Whoever they were offered to has said that it serves them, and nothing is left to be done with them.
+    Served,
 }
 
 impl Milestone {
@@ -34,6 +36,7 @@ impl Milestone {
             Milestone::Fenced => "fenced",
             Milestone::Offering => "offering",
             Milestone::Offered => "offered",
+            Milestone::Served => "served",
         }
     }
 }

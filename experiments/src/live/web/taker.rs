@@ -8,8 +8,10 @@ use std::sync::mpsc;
 
 use backdoor_core::Nanos;
 use backdoor_core::channels::mirror::Limits;
+use backdoor_core::detector::Detector;
 use backdoor_core::hook_table::Purpose;
-use backdoor_core::monitor::MonitorConfig;
+use backdoor_core::monitor::{Monitor, MonitorConfig};
+use backdoor_core::progress_box::{EntityRecord, FailureLevel};
 use backdoor_core::recovery::SessionToRecover;
 use backdoor_core::recovery::policy::Remedy;
 use backdoor_core::takeover::{Outcome, PartyId, TakeoverConfig};
@@ -27,7 +29,7 @@ use super::rescued::{Ending, Marks};
 use super::supervisor::{self, Restarted};
 use super::targets::{Heard, Target};
 use crate::live::detector::DetectorKind;
-use crate::live::notice::What;
+use crate::live::notice::{Entity, What};
 use crate::live::reach::NodeAddress;
 use crate::live::watch::{Watch, WatchConfig};
 
@@ -167,7 +169,9 @@ pub fn play(settings: &Taker, mut tell: impl FnMut(TakerReport) -> std::io::Resu
                     agent_lives = false;
                     tell(TakerReport::AgentGone)?;
                 }
-                What::Suspected { .. } => tell(TakerReport::Suspected { at_ns: notice.at_ns })?,
+                What::Suspected { entity, .. } if is_served(&entity, watch.monitor().map(|(_, monitor)| monitor)) => {
+                    tell(TakerReport::Suspected { at_ns: notice.at_ns })?;
+                }
                 What::Failure { cause: diagnosed, sessions, .. } if sessions > 0 => cause = Some((diagnosed, sessions)),
                 _ => {}
             }
@@ -240,14 +244,25 @@ pub fn play(settings: &Taker, mut tell: impl FnMut(TakerReport) -> std::io::Resu
         Some(Remedy::Takeover) => rescue::rescue(plan, &sessions, &mut transport, &mut around, &heard),
         _ => Vec::new(),
     };
+    let moved = || endings.iter().filter(|ending| matches!(ending.outcome, Some(Outcome::Moved { .. })));
+    if moved().next().is_some() {
+        around.reached(Milestone::Served);
+    }
     for ending in &endings {
         (around.tell)(report(ending))?;
     }
     (around.tell)(TakerReport::Afterwards { actions: to_do.afterwards })?;
     (around.tell)(TakerReport::Done)?;
-    let moved = endings.iter().filter(|ending| matches!(ending.outcome, Some(Outcome::Moved { .. })));
-    moved.for_each(|ending| around.agent.let_go(ending.session.record.session));
+    moved().for_each(|ending| around.agent.let_go(ending.session.record.session));
     Ok(())
+}
+
+/// Whether an entity is the service or one of its sessions: neither the operating system, nor whoever keeps its counters.
+fn is_served<D: Detector>(entity: &Entity, monitor: Option<&Monitor<D>>) -> bool {
+    let is_os = |record: &EntityRecord| record.level == FailureLevel::Os;
+    let keeps = |record: &EntityRecord| is_os(record) && record.process == entity.process;
+    entity.level != FailureLevel::Os.name()
+        && !monitor.is_some_and(|monitor| monitor.entities().any(|of_node| keeps(of_node.record)))
 }
 
 /// Has the service started again in place of `process`.

@@ -58,10 +58,9 @@ pub(super) struct Marks {
 /// A session that is taken over.
 pub(super) struct Rescued {
     pub(super) session: SessionToRecover,
-    /// Which target it was offered to.
-    target: usize,
     takeover: Takeover,
-    reinstatement: Option<Reinstatement>,
+    /// Of each target that it was offered to: one that was passed over, because it is slow, does not know that.
+    reinstatements: BTreeMap<usize, Reinstatement>,
     /// The READ that is under way, and one that is to follow.
     looking: Option<Look>,
     next_look: Option<Look>,
@@ -80,7 +79,7 @@ impl Rescued {
     }
 
     fn is_done(&self) -> bool {
-        let serving = self.reinstatement.as_ref().is_some_and(|reinstatement| reinstatement.stage() == Stage::Serving);
+        let serving = self.reinstatements.values().any(|reinstatement| reinstatement.stage() == Stage::Serving);
         self.takeover.outcome().is_some() && (!serving || self.marks.served.is_some())
     }
 }
@@ -89,8 +88,17 @@ impl Rescued {
 #[derive(Clone, Copy, Debug)]
 enum Delivery {
     Fenced,
-    Offer(Offer),
-    Answer(Epoch, Answer),
+    /// To this target.
+    Offer {
+        target: usize,
+        offer: Offer,
+    },
+    /// Of the target that was offered it.
+    Answer {
+        target: usize,
+        epoch: Epoch,
+        answer: Answer,
+    },
 }
 
 /// Where the node's State Boxes and claim words are.
@@ -158,16 +166,14 @@ impl Rescue {
         let rescued = sessions.into_iter().zip(orders).map(|(session, order)| {
             let number = session.record.session;
             let takeover = Takeover::new(options.takeover, party(TAKER), number, order, Epoch(0));
-            let (marks, target) = (Marks::default(), 0);
             Rescued {
                 session,
-                target,
                 takeover,
-                reinstatement: None,
+                reinstatements: BTreeMap::new(),
                 looking: None,
                 next_look: None,
                 state: None,
-                marks,
+                marks: Marks::default(),
             }
         });
         let mut rescue = Rescue {
@@ -217,7 +223,7 @@ impl Rescue {
             }
             for target in 0..self.targets.len() {
                 while let Some((at, done)) = self.targets[target].next_done(now) {
-                    self.target_has_worked(done, at);
+                    self.target_has_worked(done, at, target);
                     busy = true;
                 }
             }
@@ -284,11 +290,11 @@ impl Rescue {
                     self.deliveries.insert((now + delay, self.sent), (at, Delivery::Fenced));
                 }
                 Action::Offer { to, offer } => {
-                    rescued.target = to.number().saturating_sub(TARGETS) as usize;
+                    let target = to.number().saturating_sub(TARGETS) as usize;
                     let bytes = rescued.state.map_or(0, |(_, bytes)| bytes);
                     let arrives = self.offers.send(now, HEAD_WORDS + bytes.div_ceil(8));
                     self.sent += 1;
-                    self.deliveries.insert((arrives, self.sent), (at, Delivery::Offer(offer)));
+                    self.deliveries.insert((arrives, self.sent), (at, Delivery::Offer { target, offer }));
                 }
                 Action::End(_) => {}
             }
@@ -301,21 +307,22 @@ impl Rescue {
                 self.rescued[at].marks.fenced.get_or_insert(now);
                 self.tell(now, at, Input::Fenced);
             }
-            Delivery::Answer(epoch, answer) => {
-                self.tell(now, at, Input::Answered { by: target_party(self.rescued[at].target), epoch, answer });
+            Delivery::Answer { target, epoch, answer } => {
+                self.tell(now, at, Input::Answered { by: target_party(target), epoch, answer });
             }
-            Delivery::Offer(offer) => {
-                let rescued = &mut self.rescued[at];
+            Delivery::Offer { target, offer } => {
                 let mut actions = Vec::new();
-                match &mut rescued.reinstatement {
+                match self.rescued[at].reinstatements.get_mut(&target) {
                     Some(under_way) if under_way.offer() == offer => {
                         under_way.handle(now, TargetInput::OfferedAgain, &mut actions);
                     }
-                    reinstatement => reinstatement
-                        .insert(Reinstatement::new(self.options.takeover, target_party(rescued.target), offer))
-                        .start(&mut actions),
+                    _ => {
+                        let mut new = Reinstatement::new(self.options.takeover, target_party(target), offer);
+                        new.start(&mut actions);
+                        self.rescued[at].reinstatements.insert(target, new);
+                    }
                 }
-                self.perform_at_target(now, at, actions);
+                self.perform_at_target(now, at, target, actions);
             }
         }
     }
@@ -351,18 +358,20 @@ impl Rescue {
     }
 
     fn target_swapped(&mut self, now: Nanos, (at, swap, result): Swapped) {
-        self.tell_target(now, at, TargetInput::Swapped { swap, result });
+        // A swap names its target, and no other heeds what came of it.
+        let asked: Vec<usize> = self.rescued[at].reinstatements.keys().copied().collect();
+        asked.into_iter().for_each(|target| self.tell_target(now, at, target, TargetInput::Swapped { swap, result }));
     }
 
-    fn tell_target(&mut self, now: Nanos, at: usize, input: TargetInput) {
+    fn tell_target(&mut self, now: Nanos, at: usize, target: usize, input: TargetInput) {
         let mut actions = Vec::new();
-        if let Some(reinstatement) = &mut self.rescued[at].reinstatement {
+        if let Some(reinstatement) = self.rescued[at].reinstatements.get_mut(&target) {
             reinstatement.handle(now, input, &mut actions);
         }
-        self.perform_at_target(now, at, actions);
+        self.perform_at_target(now, at, target, actions);
     }
 
-    fn perform_at_target(&mut self, now: Nanos, at: usize, actions: Vec<TargetAction>) {
+    fn perform_at_target(&mut self, now: Nanos, at: usize, target: usize, actions: Vec<TargetAction>) {
         self.deadline = None;
         let rescued = &mut self.rescued[at];
         for action in actions {
@@ -370,7 +379,7 @@ impl Rescue {
                 TargetAction::Prepare => {
                     let bytes = rescued.state.map_or(0, |(_, bytes)| bytes);
                     let work = self.options.reinstatement(bytes);
-                    if let Some(target) = self.targets.get_mut(rescued.target) {
+                    if let Some(target) = self.targets.get_mut(target) {
                         target.work(now, at, work);
                     }
                 }
@@ -380,26 +389,29 @@ impl Rescue {
                     let (work, streams) = &self.service;
                     let mut stream = streams.indexed("service after recovery", rescued.session.record.session);
                     let work = work.sample(&mut stream);
-                    if let Some(target) = self.targets.get_mut(rescued.target) {
+                    if let Some(target) = self.targets.get_mut(target) {
                         target.work(now, at, work);
                     }
                 }
                 TargetAction::Answer(answer) => {
-                    let epoch = rescued.reinstatement.as_ref().map_or(Epoch(0), |it| it.offer().epoch);
+                    let epoch = rescued.reinstatements.get(&target).map_or(Epoch(0), |it| it.offer().epoch);
                     let arrives = self.offers.answer(now, HEAD_WORDS);
                     self.sent += 1;
-                    self.deliveries.insert((arrives, self.sent), (at, Delivery::Answer(epoch, answer)));
+                    self.deliveries.insert((arrives, self.sent), (at, Delivery::Answer { target, epoch, answer }));
                 }
                 TargetAction::Discard => {}
             }
         }
     }
 
-    fn target_has_worked(&mut self, now: Nanos, at: usize) {
-        match self.rescued[at].reinstatement.as_ref().map(Reinstatement::stage) {
+    fn target_has_worked(&mut self, now: Nanos, at: usize, target: usize) {
+        let rescued = &mut self.rescued[at];
+        match rescued.reinstatements.get(&target).map(Reinstatement::stage) {
             Some(Stage::Preparing) => {
-                self.rescued[at].marks.prepared = Some(now);
-                self.tell_target(now, at, TargetInput::Prepared);
+                if rescued.marks.restored.is_none() {
+                    rescued.marks.prepared = Some(now);
+                }
+                self.tell_target(now, at, target, TargetInput::Prepared);
             }
             Some(Stage::Serving) => self.rescued[at].marks.served = Some(now),
             Some(Stage::Taking | Stage::Discarded) | None => {}
@@ -412,17 +424,17 @@ impl Rescue {
             if due(self.rescued[at].takeover.deadline()) {
                 self.tell(now, at, Input::Tick);
             }
-            if due(self.rescued[at].reinstatement.as_ref().and_then(Reinstatement::deadline)) {
-                self.tell_target(now, at, TargetInput::Tick);
-            }
+            let late = self.rescued[at].reinstatements.iter().filter(|(_, it)| due(it.deadline()));
+            let late: Vec<usize> = late.map(|(target, _)| *target).collect();
+            late.into_iter().for_each(|target| self.tell_target(now, at, target, TargetInput::Tick));
         }
     }
 
     fn next_deadline(&mut self) -> Option<Nanos> {
         let rescued = &self.rescued;
         *self.deadline.get_or_insert_with(|| {
-            let target = |rescued: &Rescued| rescued.reinstatement.as_ref().and_then(Reinstatement::deadline);
-            rescued.iter().flat_map(|rescued| [rescued.takeover.deadline(), target(rescued)]).flatten().min()
+            let targets = |rescued: &Rescued| rescued.reinstatements.values().filter_map(Reinstatement::deadline).min();
+            rescued.iter().flat_map(|rescued| [rescued.takeover.deadline(), targets(rescued)]).flatten().min()
         })
     }
 }
@@ -430,4 +442,120 @@ impl Rescue {
 /// What a READ shows; the simulated service has no channels whose states could contradict each other.
 fn seen(state: Result<SessionState<'_>, StateError>) -> Result<Seen, BoxError> {
     Seen::of(&state?, |_| Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use backdoor_core::detector::DeadlineDetector;
+    use backdoor_core::monitor::Monitor;
+    use backdoor_core::progress_box::{EntityRecord, FailureLevel, Slot};
+    use backdoor_core::takeover::{Claim, Offering, Step, Swap};
+    use backdoor_core::transport::RegionKey;
+
+    use super::*;
+    use crate::cluster::Scenario;
+    use crate::cluster::world::World;
+    use crate::streams::StreamKey;
+
+    const SEEN: Seen = Seen { session: 7, incarnation: 1, unclaimed: 0, sequence: 3 };
+    const EPOCH: Epoch = Epoch(1);
+
+    /// One session, its state extracted and about to be offered to the first of two targets. Nothing arrives by itself.
+    fn offering() -> Rescue {
+        let (scenario, streams) =
+            (Scenario::default(), Streams::new(StreamKey { seed: 1, experiment: "rescue", point: "", replication: 0 }));
+        let monitor = |hook_table| Monitor::by_deadline(scenario.monitor, hook_table);
+        let world: World<DeadlineDetector> = World::new(&scenario, &streams, monitor).unwrap();
+        let path = |name| RandomPath::new(scenario.network_delay, scenario.network_loss, streams.stream(name));
+        let connect =
+            |name| SimChannel::connect(&world.nodes[0].memory.nic, path(name), scenario.nic.clone()).ok().unwrap();
+        let options = RecoveryOptions::default();
+        let target = || Target::new(options.target_cpu, 0).unwrap();
+        let slice = RemoteSlice { key: RegionKey(0), offset: 0, words: 0 };
+        let surroundings = Surroundings {
+            hooks: Hooks { states: slice, claims: slice },
+            channels: ["reads", "taker", "targets"].map(connect),
+            offers: Wire::new(path("offers"), scenario.nic.clone()),
+            targets: vec![target(), target()],
+            service_work: scenario.workload.service_work,
+        };
+        let mut record = EntityRecord::new("client", FailureLevel::Session, Nanos(1));
+        record.session = SEEN.session;
+        let session = SessionToRecover { slot: Slot(0), record };
+        let mut rescue = Rescue::new(Nanos::ZERO, &options, vec![session], surroundings, &streams);
+        let me = party(TAKER);
+        let [claimed, fencing] =
+            [Claim::Claimed { by: me, epoch: EPOCH }, Claim::Fencing { by: me, epoch: EPOCH }].map(|it| it.word(0));
+        let read = |rescue: &mut Rescue| {
+            let look = rescue.rescued[0].looking.take().unwrap();
+            rescue.tell(Nanos::ZERO, 0, Input::BoxRead { look, result: Ok(SEEN) });
+        };
+        let swapped = |rescue: &mut Rescue, expected, new| {
+            let swap = Swap { expected, new };
+            rescue.tell(Nanos::ZERO, 0, Input::Swapped { swap, result: Ok(expected) });
+        };
+        read(&mut rescue);
+        swapped(&mut rescue, 0, claimed);
+        read(&mut rescue);
+        swapped(&mut rescue, claimed, fencing);
+        rescue.tell(Nanos::ZERO, 0, Input::Fenced);
+        read(&mut rescue);
+        rescue
+    }
+
+    fn stage(rescue: &Rescue) -> (usize, Offering) {
+        match rescue.rescued[0].takeover.step() {
+            Step::Offering { target, stage } => (target, stage),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The target that is asked does not answer in time, and the claim word says that it has not taken the session.
+    fn pass_over(rescue: &mut Rescue) -> Nanos {
+        let now = rescue.rescued[0].takeover.deadline().unwrap();
+        rescue.tell(now, 0, Input::Tick);
+        let word = Claim::Fencing { by: party(TAKER), epoch: EPOCH }.word(0);
+        rescue.tell(now, 0, Input::Swapped { swap: Swap { expected: word, new: word }, result: Ok(word) });
+        now
+    }
+
+    #[test]
+    fn the_answer_of_a_target_that_was_passed_over_is_its_own() {
+        let mut rescue = offering();
+        let (first, asked) = stage(&rescue);
+        assert_eq!((first, asked), (0, Offering::Asked));
+        let now = pass_over(&mut rescue);
+        assert_eq!(stage(&rescue), (1, Offering::Asked));
+        let (earlier, present) = (target_at(&rescue, 0), target_at(&rescue, 1));
+        let declined = |target| Delivery::Answer { target, epoch: EPOCH, answer: Answer::Declined };
+        rescue.deliver(now, 0, declined(earlier));
+        assert_eq!(stage(&rescue), (1, Offering::Asked), "that one was given up before");
+        rescue.deliver(now, 0, declined(present));
+        assert_eq!(stage(&rescue), (1, Offering::Checking));
+    }
+
+    /// Which of the targets was asked `nth`, by what is under way to it.
+    fn target_at(rescue: &Rescue, nth: usize) -> usize {
+        let offers = rescue.deliveries.values().filter_map(|(_, delivery)| match delivery {
+            Delivery::Offer { target, .. } => Some(*target),
+            Delivery::Fenced | Delivery::Answer { .. } => None,
+        });
+        offers.collect::<Vec<_>>()[nth]
+    }
+
+    #[test]
+    fn a_target_that_was_passed_over_and_the_next_one_each_get_ready() {
+        let mut rescue = offering();
+        let now = pass_over(&mut rescue);
+        let deliveries: Vec<_> = std::mem::take(&mut rescue.deliveries).into_values().collect();
+        for (at, delivery) in deliveries {
+            if matches!(delivery, Delivery::Offer { .. }) {
+                rescue.deliver(now, at, delivery);
+            }
+        }
+        let reinstatements = &rescue.rescued[0].reinstatements;
+        assert_eq!(reinstatements.keys().copied().collect::<Vec<_>>(), [0, 1]);
+        assert!(reinstatements.values().all(|it| it.stage() == Stage::Preparing));
+        assert!(rescue.targets.iter().all(|target| target.next_event().is_some()), "both are at work");
+    }
 }
