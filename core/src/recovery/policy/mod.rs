@@ -40,7 +40,7 @@ mod spread;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-pub use spread::{Room, spread};
+pub use spread::{Group, Room, spread, spread_groups};
 
 use crate::Nanos;
 use crate::progress_box::{FailureLevel, Slot};
