@@ -117,9 +117,8 @@ fn place(groups: &[Group], members: &[usize], mut targets: Vec<Taken>, orders: &
     for group in members {
         let sessions = groups[*group].sessions.max(1);
         // The first of equals.
-        let best = (0..targets.len()).reduce(|best, other| {
-            if targets[other].suits_better(&targets[best], sessions) { other } else { best }
-        });
+        let best = (0..targets.len())
+            .reduce(|best, other| if targets[other].suits_better(&targets[best], sessions) { other } else { best });
         let Some(best) = best else { return };
         targets[best].taken = targets[best].with(sessions);
         placed[best].push(*group);

@@ -67,6 +67,11 @@ pub(super) struct Arguments {
     /// Monitors that watch, each by itself; each takes over what it suspects, and the claim words decide.
     #[arg(long, default_value_t = 1, value_name = "N")]
     takers: u32,
+    /// Nodes that stand by: B, C, and so on. The service has as many addresses, from 10.0.0.10 on; the client 'many' connects to
+    /// them by turns, others to the first. All sessions of an address go on at the same node, spread so that each has about as
+    /// many; those of a node that can't take them go to another one.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    heirs: u32,
     /// What else goes wrong, as ACCIDENT@STEP; several, separated by commas, together. Accidents: kill-taker, kill-agent,
     /// stop-agent, kill-supervisor, kill-heir, restart-heir, stop-heir, heir-dies-taking, fill-heir, cut-heir, stranger, connect. Steps of the
     /// first taker: watching (right before the failure), decided, claimed, fencing, fenced, offering, offered.
@@ -157,6 +162,7 @@ impl Arguments {
                         elsewhere: elsewhere.clone(),
                         remedy: self.remedy,
                         takers: self.takers,
+                        heirs: self.heirs,
                         disturbances: self.disturb.clone(),
                         ..default
                     });

@@ -15,7 +15,7 @@ use backdoor_host::net::NetworkNamespace;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::world::SERVICE;
+use super::world::{SERVICE, service_address};
 use crate::live::parts::Role;
 use crate::live::two_locks::lock;
 use crate::live::web::content;
@@ -63,6 +63,8 @@ pub(super) struct Errand {
     pub(super) bytes: u64,
     /// Connections at once.
     pub(super) connections: u64,
+    /// Addresses of the service, by turns; who has one connection uses the first.
+    pub(super) addresses: u32,
     pub(super) seed: u64,
 }
 
@@ -173,7 +175,8 @@ impl Client {
         let errand = self.errand;
         for _ in 0..connections {
             let (seen, number) = (Arc::clone(&self.seen), self.streams.len() as u64);
-            let stream = namespace.enter(|| TcpStream::connect(SERVICE)).map_err(|error| error.to_string())?;
+            let address = service_address((number % u64::from(errand.addresses)) as u32);
+            let stream = namespace.enter(|| TcpStream::connect(address)).map_err(|error| error.to_string())?;
             let stream = stream.map_err(|error| format!("can't connect: {error}"))?;
             self.streams.push(stream.try_clone().map_err(|error| error.to_string())?);
             self.spawn(move || {

@@ -19,7 +19,7 @@ pub enum Accident {
     StopAgent,
     /// Whoever could start the service again on node A is killed.
     KillSupervisor,
-    /// The heir's process is killed.
+    /// The heir's process is killed. Of several, here and below, node B's is meant.
     KillHeir,
     /// The heir's process is killed, and started anew.
     RestartHeir,

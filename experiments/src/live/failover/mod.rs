@@ -18,6 +18,17 @@
 //!
 //! Of many sessions, a phase ends with the last of them. All processes read one monotonic clock.
 //!
+//! # Several heirs
+//! With `heirs` above 1, nodes B, C and so on stand by, and the service has as many addresses: for a client finds an address at
+//! one node at a time. [`ClientKind::Many`] connects to them by turns. All sessions of an address go on at the same node; which
+//! one decides core's [`spread_groups`](backdoor_core::recovery::policy::spread_groups), by how many sessions the addresses have.
+//! One that is dead or says no is passed over at once, one that does not answer after a second (the takeover's
+//! [`offer_timeout`](backdoor_core::takeover::TakeoverConfig::offer_timeout)); others are not kept waiting by it. Two nodes never
+//! have the same address: each asks on the link before it takes the first session of an address, and declines if another one
+//! has it or asks, too. So when a node has taken some sessions of an address and has no room for the others, these are not carried
+//! on; and an address without any session goes to no node. What goes wrong with an heir, goes wrong with node B. `moved_to`
+//! counts sessions by node; in `trouble` nodes are parties of the takeover, of which B is number 2, and C, D and E are 5 to 7.
+//!
 //! # A service of two processes
 //! In a pair, a front talks to clients, and a worker counts their requests, over a link between the two. A session then has
 //! a State Box in each, and the heirs are two processes, too: both State Boxes are carried on, whichever process failed,
@@ -40,6 +51,7 @@
 
 mod client;
 mod disturbance;
+mod heirs;
 mod network;
 mod one_run;
 mod report;
@@ -71,6 +83,8 @@ use crate::interrupt::Interrupt;
 pub const MAX_SESSIONS: u64 = 2000;
 /// Most takers at once.
 pub const MAX_TAKERS: u32 = 2;
+/// Most nodes that stand by.
+pub const MAX_HEIRS: u32 = 4;
 /// Clients that [`Accident::Connect`] brings.
 const LATE_CONNECTIONS: u64 = 5;
 
@@ -216,6 +230,8 @@ pub struct FailoverConfig {
     pub remedy: Choice,
     /// Who watches node A, and takes its sessions over, each by itself.
     pub takers: u32,
+    /// Nodes that stand by, and addresses of the service.
+    pub heirs: u32,
     /// What else goes wrong.
     pub disturbances: Vec<Disturbance>,
 }
@@ -251,6 +267,7 @@ impl FailoverConfig {
             elsewhere: None,
             remedy: Choice::default(),
             takers: 1,
+            heirs: 1,
             disturbances: Vec::new(),
         }
     }
@@ -313,6 +330,15 @@ impl FailoverConfig {
         }
         if !(1..=MAX_TAKERS).contains(&self.takers) {
             return error(format!("{} takers: must be from 1 to {MAX_TAKERS}", self.takers));
+        }
+        if !(1..=MAX_HEIRS).contains(&self.heirs) {
+            return error(format!("{} heirs: must be from 1 to {MAX_HEIRS}", self.heirs));
+        }
+        if self.heirs > 1 && self.elsewhere.is_some() {
+            return error("several heirs: node A must be on this machine".into());
+        }
+        if self.heirs > 1 && self.service == ServiceKind::Pair {
+            return error("several heirs: of a service of one process only, and not of a pair".into());
         }
         let restarts = self.remedy != Choice::Takeover;
         if restarts && self.elsewhere.is_some() {

@@ -10,6 +10,7 @@ use rand::{Rng, RngExt};
 
 use super::client::{Client, Errand};
 use super::disturbance::{Accident, Disturbance};
+use super::heirs::Heir;
 use super::report::FailoverRow;
 use super::story::Story;
 use super::world::World;
@@ -56,6 +57,7 @@ pub(super) fn one_run(config: &FailoverConfig, number: u32, streams: &Streams) -
         kind: config.client,
         bytes: config.bytes,
         connections: config.sessions(),
+        addresses: config.heirs,
         seed: streams.stream("content").next_u64(),
     };
     let client = Client::start(&config.program, errand, &world.network.client).map_err(FailoverError::Client)?;
@@ -264,9 +266,15 @@ impl Run<'_> {
         row.client_connections = after.opened - before.opened;
         row.bytes = client.seen.bytes();
         row.outage_ms = client.seen.longest_silence(clock::now()).map(Nanos::as_millis_f64);
-        if world.standing_by.state()?.is_none_or(|state| "ZX".contains(state)) {
-            story.trouble("the process that stood by at node B has ended".into());
+        for heir in &world.heirs {
+            if heir.standing_by.state()?.is_none_or(|state| "ZX".contains(state)) {
+                story.trouble(format!("the process that stood by at node {} has ended", heir.name));
+            }
         }
+        row.heirs = config.heirs;
+        let moved = |heir: &Heir| heir.targets().iter().map(|(party, _)| story.moved_to(*party)).sum::<u64>();
+        let moved: Vec<String> = world.heirs.iter().map(|heir| format!("{}:{}", heir.name, moved(heir))).collect();
+        row.moved_to = moved.join(" ");
         let seen = Arc::clone(&client.seen);
         let verdict = if client.is_done() { client.verdict() } else { Err("the client did not finish".into()) };
         row.sha256_ok = verdict == Ok(true);

@@ -28,7 +28,7 @@ pub struct FailoverRow {
     pub fence_ms: Option<f64>,
     /// From there until the last State Box was read, in ms.
     pub extract_ms: Option<f64>,
-    /// From there until the last connection spoke at node B, in ms; of a restart, from the decision until the service's new
+    /// From there until the last connection spoke at its new node, in ms; of a restart, from the decision until the service's new
     /// process at node A had taken up the last one.
     pub reinstate_ms: Option<f64>,
     /// From the decision to the first new byte at the client, in ms.
@@ -44,7 +44,7 @@ pub struct FailoverRow {
     pub client_connections: u64,
     /// Sessions.
     pub sessions: u64,
-    /// Of those: carried on at node B.
+    /// Of those: carried on at another node.
     pub moved: u64,
     /// What was diagnosed.
     pub cause: String,
@@ -68,6 +68,12 @@ pub struct FailoverRow {
     pub service: Cow<'static, str>,
     /// Which of a pair's processes failed.
     pub process: Cow<'static, str>,
+    /// Nodes that stood by.
+    #[serde(default)]
+    pub heirs: u32,
+    /// How many sessions were carried on at each of them, such as `B:100 C:100`.
+    #[serde(default)]
+    pub moved_to: String,
 }
 
 impl FailoverRow {
@@ -99,7 +105,10 @@ impl FailoverReport {
                 ServiceKind::Web => String::new(),
                 ServiceKind::Pair => format!(" of a pair's {}", config.victim.name()),
             },
-            if config.mirror { ", with a mirror" } else { "" },
+            match config.heirs {
+                1 => String::new(),
+                heirs => format!(", {heirs} nodes stand by"),
+            } + if config.mirror { ", with a mirror" } else { "" },
             match config.remedy {
                 Choice::Takeover => "",
                 Choice::Restart => ", restarted in place",
@@ -130,6 +139,10 @@ impl FailoverReport {
             };
             // Writing to a String can't fail.
             let _ = writeln!(text, "  {name:<18}{:.2} ms in the median{interval}", median.value);
+        }
+        if config.heirs > 1 {
+            let moved = self.rows.iter().map(|row| row.moved_to.as_str()).collect::<Vec<_>>();
+            let _ = writeln!(text, "  {:<18}{}", "sessions moved", moved.join(", "));
         }
         let mut troubles: Vec<&str> =
             self.rows.iter().map(|row| row.trouble.as_str()).filter(|t| !t.is_empty()).collect();

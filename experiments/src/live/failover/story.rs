@@ -95,6 +95,11 @@ impl Story {
         self.sessions.values().filter(|told| told.moved.is_some()).count() as u64
     }
 
+    /// Those that were moved to this party.
+    pub(super) fn moved_to(&self, party: u32) -> u64 {
+        self.sessions.values().filter(|told| told.moved.is_some_and(|(to, _)| to == party)).count() as u64
+    }
+
     /// Fills in what the takers know, of a failure at `failed_at`.
     pub(super) fn tell(
         mut self,

@@ -1,5 +1,7 @@
 //! One session that a taker carries on, and what came of it.
 
+use std::net::SocketAddrV4;
+
 use backdoor_core::recovery::SessionToRecover;
 use backdoor_core::takeover::{Answer, Epoch, Input, Outcome, PartyId, Step, Takeover};
 use backdoor_host::tcp::Queues;
@@ -26,9 +28,14 @@ pub(super) struct Rescued {
     pub(super) payload: Vec<u8>,
     /// Whether it has a connection to a client, as far as is known.
     pub(super) has_client: bool,
+    /// Where that client finds it.
+    pub(super) address: Option<SocketAddrV4>,
+    /// Whether it was decided to whom it is offered first.
+    pub(super) is_aimed: bool,
     pub(super) queues: Option<Queues>,
     pub(super) marks: Marks,
-    pub(super) why: Option<String>,
+    /// Why it is not carried on, in the words of each that could not, the last one last; none for who fenced.
+    why: Vec<(Option<PartyId>, String)>,
     pub(super) trouble: Option<String>,
     /// Who was offered it, and has not answered.
     pub(super) asked: Option<PartyId>,
@@ -43,9 +50,11 @@ impl Rescued {
             takeover,
             payload: Vec::new(),
             has_client: true,
+            address: None,
+            is_aimed: false,
             queues: None,
             marks: Marks::default(),
-            why: None,
+            why: Vec::new(),
             trouble: None,
             asked: None,
             input_known: None,
@@ -85,7 +94,10 @@ impl Rescued {
         self.asked = None;
         // Whoever serves it has the last word: a refusal that comes later is that of an offer made twice.
         if self.input_known.is_none() {
-            self.why = why;
+            if serving {
+                self.why.clear();
+            }
+            self.failed(Some(by), why);
         }
         if serving {
             self.marks.served_ns = served_ns;
@@ -93,6 +105,12 @@ impl Rescued {
         }
         let answer = if serving { Answer::Serving } else { Answer::Declined };
         Some(Input::Answered { by, epoch, answer })
+    }
+
+    /// Somebody could not do its part, and says why, or no more; `None` for who fences.
+    pub(super) fn failed(&mut self, who: Option<PartyId>, why: Option<String>) {
+        self.why.retain(|(before, _)| *before != who);
+        self.why.extend(why.map(|why| (who, why)));
     }
 
     /// What is to be told of it at the end.
@@ -103,6 +121,7 @@ impl Rescued {
         let by_ours = matches!(outcome, Some(Outcome::Moved { epoch, .. }) if epoch == takeover.epoch());
         let unheard = by_ours && marks.extracted_ns > 0 && input_known.is_none();
         let unheard = unheard.then(|| "it has not said that it serves".to_owned());
+        let why = why.into_iter().map(|(_, why)| why).reduce(|all, why| format!("{all}; {why}"));
         let why = [why, trouble, unheard].into_iter().flatten().reduce(|all, why| format!("{all}; {why}"));
         Ending { session, outcome, marks, why, state_bytes: payload.len() as u64, input_known }
     }
@@ -117,7 +136,7 @@ pub struct Ending {
     pub outcome: Option<Outcome>,
     /// When it got how far.
     pub marks: Marks,
-    /// What the last target to decline it said, or what else went wrong.
+    /// What the targets that declined it said, the last one last, or what else went wrong.
     pub why: Option<String>,
     /// Bytes of its State Box's payload, as they were extracted.
     pub state_bytes: u64,

@@ -41,15 +41,15 @@ pub struct Taker {
     pub node: NodeAddress,
     /// Its number among the parties.
     pub party: u32,
-    /// Where sessions are offered: numbers and sockets, in the order in which they are asked.
+    /// Where sessions are offered: numbers and sockets.
     pub targets: Vec<(u32, PathBuf)>,
     /// The port that leads to the watched node, in this process's network namespace.
     pub port: String,
     /// The socket of the watched node's agent, if it can be asked for what its sockets hold.
     pub agent: Option<PathBuf>,
-    /// The link to the clients, in this process's network namespace, and the service's address, if what passes there is to
+    /// The link to the clients, in this process's network namespace, and the service's addresses, if what passes there is to
     /// tell what the node's sockets held when its agent can't.
-    pub mirror: Option<(String, SocketAddrV4)>,
+    pub mirror: Option<(String, Vec<SocketAddrV4>)>,
     /// What it does about a failure.
     pub remedy: Choice,
     /// Where whoever can start the service again on its node is asked, if there is one.
@@ -144,8 +144,11 @@ pub fn play(settings: &Taker, mut tell: impl FnMut(TakerReport) -> std::io::Resu
     }
     let here = NetworkNamespace::current()?;
     let links = Links::of(&here)?;
-    let open = |(link, service): &(String, SocketAddrV4)| Mirror::open(&here, link, *service, Limits::default());
-    let mirror = settings.mirror.as_ref().map(open).transpose()?;
+    let mut mirrors = Vec::new();
+    for (link, service) in settings.mirror.iter().flat_map(|(link, of)| of.iter().map(move |service| (link, *service)))
+    {
+        mirrors.push(Mirror::open(&here, link, service, Limits::default())?);
+    }
     let node = settings.node.to_attach()?;
     // A channel of its own, for the monitor's may have a READ under way; to the memory of the same agent.
     let mut channel = None;
@@ -226,7 +229,7 @@ pub fn play(settings: &Taker, mut tell: impl FnMut(TakerReport) -> std::io::Resu
         links,
         port: settings.port.clone(),
         agent: Agent::new(settings.agent.clone()),
-        mirror,
+        mirrors,
         targets,
         halts_at: settings.halts_at,
         orders: &orders,
