@@ -87,3 +87,53 @@ fn what_cannot_be_restarted_is_refused_with_a_sentence() {
         assert!(!output.status.success() && stderr.contains(why), "{stderr}");
     }
 }
+
+/// Clients that were told by a reset, and connected again, all of them; everything that they were answered then was right.
+#[track_caller]
+fn begins_anew(arguments: &[&str]) -> Vec<FailoverRow> {
+    let rows = rows(arguments);
+    for row in &rows {
+        assert!(row.sha256_ok && !row.is_good(), "{row:?}");
+        assert_eq!((&*row.remedy, row.moved, row.readopted, row.lost), ("reboot", 0, 0, row.sessions), "{row:?}");
+        assert!(row.client_resets >= row.lost && row.client_connections >= row.sessions + row.lost, "{row:?}");
+        assert!(row.reinstate_ms.is_some() && row.first_byte_ms.is_some() && row.outage_ms.is_some(), "{row:?}");
+    }
+    rows
+}
+
+#[test]
+fn a_rebooted_node_knows_nobody_and_its_clients_begin_anew() {
+    let reboot = ["--remedy", "reboot", "--runs", "1", "--failure"];
+    begins_anew(&[&REQUESTS[..], &reboot, &["sigstop,sigkill,deadlock,session-stuck,wrong"]].concat());
+    let many = ["--client", "many", "--sessions", "20", "--size", "100kB"];
+    begins_anew(&[&many[..], &reboot, &["sigstop", "--takers", "2"]].concat());
+    begins_anew(&[&many[..], &reboot, &["sigkill", "--heirs", "2"]].concat());
+    begins_anew(&[&REQUESTS[..], &reboot, &["sigkill", "--service", "pair", "--process", "both"]].concat());
+    for row in begins_anew(&[&REQUESTS[..], &reboot, &["sigstop", "--boot-time", "700ms"]].concat()) {
+        assert!(row.reinstate_ms.is_some_and(|took| took > 700.0), "{row:?}");
+    }
+}
+
+#[test]
+fn the_policy_reboots_when_nothing_else_can_be_had() {
+    let policy = ["--remedy", "policy", "--runs", "1", "--failure", "sigstop", "--disturb"];
+    // Nobody can start the service again, and nobody stands by.
+    begins_anew(&[&REQUESTS[..], &policy, &["kill-supervisor", "--heirs", "0"]].concat());
+    // Whoever stood by has died, and so it can't take anything any more.
+    begins_anew(&[&REQUESTS[..], &policy, &["kill-supervisor,kill-heir", "--limit", "8s"]].concat());
+    // It may be late only, and is not to serve beside a rebooted node.
+    for row in rows(&[&REQUESTS[..], &policy, &["kill-supervisor,stop-heir", "--limit", "6s"]].concat()) {
+        assert_eq!((&*row.remedy, row.lost, row.client_resets), ("", 0, 0), "{row:?}");
+    }
+}
+
+#[test]
+fn a_reboot_of_which_nobody_would_be_told_is_refused_with_a_sentence() {
+    let refused: [(&[&str], &str); 4] = [
+        (&["--remedy", "reboot"], "connect again"),
+        (&["--remedy", "reboot", "--client", "requests", "--failure", "cut"], "does not mend the link"),
+        (&["--remedy", "reboot", "--client", "requests", "--boot-time", "1m"], "shorter than the limit"),
+        (&["--remedy", "policy", "--heirs", "0", "--disturb", "kill-heir"], "where there is none"),
+    ];
+    Place::new().assert_refused(&["live", "failover"], refused);
+}

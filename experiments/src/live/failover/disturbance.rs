@@ -37,6 +37,21 @@ pub enum Accident {
     Connect,
 }
 
+impl Accident {
+    /// Whether it happens to an heir, or in its stead.
+    pub(super) const fn is_an_heirs(self) -> bool {
+        matches!(
+            self,
+            Accident::KillHeir
+                | Accident::RestartHeir
+                | Accident::StopHeir
+                | Accident::HeirDiesTaking
+                | Accident::FillHeir
+                | Accident::CutHeir
+        )
+    }
+}
+
 /// An accident, and the moment of it: before the first taker takes this step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Disturbance {

@@ -4,11 +4,11 @@
 //! processes that are in it. With node A on another machine, this one is the switch, and node B too: a bridge joins the
 //! link that leads there with the client, which is a namespace still.
 //!
-//! The service has an address for each node that stands by, and node A has all of them at first.
+//! The service has an address for each node that stands by, one at least, and node A has all of them at first.
 
 use std::net::Ipv4Addr;
 
-use backdoor_host::net::{Links, NetError, NetworkNamespace};
+use backdoor_host::net::{Announcer, Links, NetError, NetworkNamespace};
 
 use super::world::{SERVICE, service_address};
 
@@ -53,19 +53,17 @@ pub(super) struct Standby {
 }
 
 impl Network {
-    /// Makes one within this machine, with so many nodes that stand by.
-    pub(super) fn within(heirs: u32) -> Result<Self, NetError> {
+    /// Makes one within this machine, with so many nodes that stand by, and so many addresses of the service.
+    pub(super) fn within(heirs: u32, addresses: u32) -> Result<Self, NetError> {
         let switch = NetworkNamespace::new()?;
-        let (client, node) = (NetworkNamespace::new()?, NetworkNamespace::new()?);
+        let client = NetworkNamespace::new()?;
         let mut links = Links::of(&switch)?;
         links.add_bridge(BRIDGE)?;
         links.set_up(BRIDGE)?;
         join(&mut links, BRIDGE, CLIENTS_PORT, &client, CLIENT)?;
-        join(&mut links, BRIDGE, PORT_A, &node, NODE_A)?;
-        let mut at_node = Links::of(&node)?;
+        let node = node_a(&mut links, addresses)?;
         let mut standing_by = Vec::new();
         for heir in 0..heirs {
-            at_node.add_address(LINK, *service_address(heir).ip(), 32)?;
             let namespace = NetworkNamespace::new()?;
             let address = Ipv4Addr::from_bits(NODE_B.to_bits() + heir);
             join(&mut links, BRIDGE, &format!("node-{}", char::from(b'b' + heir as u8)), &namespace, address)?;
@@ -92,6 +90,21 @@ impl Network {
         join(links, BRIDGE_HERE, CLIENT_HERE, &network.client, CLIENT)?;
         links.attach(link, BRIDGE_HERE)?;
         Ok(network)
+    }
+
+    /// Node A's power fails: nobody hears any more of it, whatever ends there.
+    pub(super) fn power_off(&mut self) -> Result<(), NetError> {
+        self.links.delete(PORT_A)
+    }
+
+    /// Node A is there anew, as a kernel that knows of no connection, and has its addresses, as it tells its neighbours. The
+    /// switch's port is open, if it was fenced before.
+    pub(super) fn power_on(&mut self, addresses: u32) -> Result<(), NetError> {
+        let node = node_a(&mut self.links, addresses)?;
+        let announcer = Announcer::open(&node, LINK)?;
+        (0..addresses).try_for_each(|number| announcer.announce(*service_address(number).ip()))?;
+        self.node = Some(node);
+        Ok(())
     }
 
     /// Takes node B's link down.
@@ -125,6 +138,15 @@ impl Drop for Network {
             let _ = self.links.set_up(&self.port);
         }
     }
+}
+
+/// Node A, with all of the service's addresses.
+fn node_a(links: &mut Links, addresses: u32) -> Result<NetworkNamespace, NetError> {
+    let node = NetworkNamespace::new()?;
+    join(links, BRIDGE, PORT_A, &node, NODE_A)?;
+    let mut at_node = Links::of(&node)?;
+    (0..addresses).try_for_each(|number| at_node.add_address(LINK, *service_address(number).ip(), 32))?;
+    Ok(node)
 }
 
 /// Gives `namespace` a link with this address, whose other end is a port of the bridge.

@@ -57,7 +57,8 @@ pub(super) fn one_run(config: &FailoverConfig, number: u32, streams: &Streams) -
         kind: config.client,
         bytes: config.bytes,
         connections: config.sessions(),
-        addresses: config.heirs,
+        addresses: config.addresses(),
+        connects_again: config.client.connects_again() && config.remedy.reboots(),
         seed: streams.stream("content").next_u64(),
     };
     let client = Client::start(&config.program, errand, &world.network.client).map_err(FailoverError::Client)?;
@@ -179,6 +180,14 @@ impl Run<'_> {
                     self.disturb(at)?;
                 }
                 self.let_go_on(taker)?;
+            }
+            Ok(Some(TakerReport::Reboot)) => {
+                // Two takers may ask for one.
+                if !self.story.has_rebooted() {
+                    let up = self.world.reboot()?;
+                    self.story.rebooted(up);
+                }
+                self.world.takers[taker].send(&TakerOrder::GoOn)?;
             }
             Ok(Some(report)) => self.story.add(report),
             Err(error @ PartError::Ended { .. }) => {

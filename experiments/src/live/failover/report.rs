@@ -53,7 +53,8 @@ pub struct FailoverRow {
     /// Whether every session went on with all input that node A's kernel had acknowledged; none if no session is known to
     /// have gone on.
     pub input_known: Option<bool>,
-    /// What the sessions go on by: `takeover`, `restart`, or both one after the other.
+    /// What was done: `takeover` and `restart` if sessions go on by it, `reboot` if node A started anew; or several, one after
+    /// the other.
     pub remedy: Cow<'static, str>,
     /// Sessions that go on at node A.
     pub readopted: u64,
@@ -74,6 +75,9 @@ pub struct FailoverRow {
     /// How many sessions were carried on at each of them, such as `B:100 C:100`.
     #[serde(default)]
     pub moved_to: String,
+    /// Sessions that ended with node A's reboot, and whose clients connected again.
+    #[serde(default)]
+    pub lost: u64,
 }
 
 impl FailoverRow {
@@ -112,6 +116,7 @@ impl FailoverReport {
             match config.remedy {
                 Choice::Takeover => "",
                 Choice::Restart => ", restarted in place",
+                Choice::Reboot => ", rebooted",
                 Choice::Policy => ", by policy",
             },
             config.bytes,
@@ -143,6 +148,11 @@ impl FailoverReport {
         if config.heirs > 1 {
             let moved = self.rows.iter().map(|row| row.moved_to.as_str()).collect::<Vec<_>>();
             let _ = writeln!(text, "  {:<18}{}", "sessions moved", moved.join(", "));
+        }
+        let (lost, resets) =
+            self.rows.iter().fold((0, 0), |(lost, resets), row| (lost + row.lost, resets + row.client_resets));
+        if lost + resets > 0 {
+            let _ = writeln!(text, "  {:<18}{lost} sessions, by {resets} resets at the client", "lost");
         }
         let mut troubles: Vec<&str> =
             self.rows.iter().map(|row| row.trouble.as_str()).filter(|t| !t.is_empty()).collect();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use backdoor_core::Nanos;
 use backdoor_core::state_box::words_needed;
+use backdoor_host::clock;
 use backdoor_host::net::NetworkNamespace;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -85,35 +86,25 @@ impl World {
         allow_files(OWN_FILES + FILES_A_CONNECTION * config.most_sessions())?;
         let here = Place::Here(config.program.clone());
         let (network, node_a) = match &config.elsewhere {
-            None => (Network::within(config.heirs)?, here),
+            None => (Network::within(config.heirs, config.addresses())?, here),
             Some(Elsewhere { stage, through, .. }) => {
                 let stage = StageConnection::open(*stage).map_err(PartError::from)?;
                 (Network::around(through)?, Place::Stage(Rc::new(stage)))
             }
         };
-        // A pair keeps two of each session.
-        let all = config.most_sessions() as usize * if config.service == ServiceKind::Pair { 2 } else { 1 };
-        let agent_role = |room: usize, offer| Role::Agent {
-            capacity: 64 + 2 * all,
-            // The connection's state comes to the application's.
-            state_words: room * words_needed(2 * config.box_bytes()),
-            os_deadline: Span(config.deadline.max(Nanos::from_millis(100))),
-            queues: all + 1,
-            retain: Span(Nanos::from_secs(60)),
-            offer,
-        };
+        let all = most_boxes(config);
         let start_a = |role: Role| match &network.node {
             Some(namespace) => start(config, namespace, role),
             None => Ok(node_a.start(role)?),
         };
         // Any of them may have to carry on all sessions; the first has room for half of its own if it is to be full.
         let is_full = |heir: usize| heir == 0 && config.is_disturbed_by(Accident::FillHeir);
-        let room = |heir| if is_full(heir) { all.div_ceil(2 * config.heirs as usize) } else { all + 1 };
+        let room = |heir| if is_full(heir) { all.div_ceil(2 * config.addresses() as usize) } else { all + 1 };
         let offer = |to: &Elsewhere| Offer { listen: to.stage.ip(), card: to.card.clone() };
-        let mut agent_a = start_a(agent_role(all + 1, config.elsewhere.as_ref().map(offer)))?;
+        let mut agent_a = start_a(agent_role(config, all + 1, config.elsewhere.as_ref().map(offer)))?;
         let mut agents_of_heirs = Vec::new();
         for (heir, standby) in network.heirs.iter().enumerate() {
-            agents_of_heirs.push(start(config, &standby.namespace, agent_role(room(heir), None))?);
+            agents_of_heirs.push(start(config, &standby.namespace, agent_role(config, room(heir), None))?);
         }
         let ready_a: Ready = agent_a.expect(PATIENCE)?;
         let mut sockets_of_heirs = Vec::new();
@@ -200,6 +191,33 @@ impl World {
         Ok(())
     }
 
+    /// Node A starts anew: all that was there has ended, without a word to anybody, and its memory is another one. Answers when
+    /// its service was there again.
+    pub(super) fn reboot(&mut self) -> Result<Nanos, FailoverError> {
+        self.network.power_off()?;
+        let parts = [self.supervisor.as_ref(), self.worker.as_ref(), Some(&self.serving), self.agents.first()];
+        for part in parts.into_iter().flatten() {
+            match part.signal(PartSignal::Kill) {
+                // It was killed before.
+                Ok(_) | Err(PartError::Ended { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.supervisor = None;
+        std::thread::sleep(Duration::from_nanos(self.config.boot_time.0));
+        self.network.power_on(self.config.addresses())?;
+        let (config, node) = (&self.config, self.network.node.as_ref());
+        let node = node.ok_or_else(|| FailoverError::Unexpected("the node is on another machine".into()))?;
+        let mut agent = start(config, node, agent_role(config, most_boxes(config) + 1, None))?;
+        let socket = PathBuf::from(agent.expect::<Ready>(PATIENCE)?.socket);
+        self._directories.0.extend(socket.parent().map(Path::to_owned));
+        let serve = |part| begun(start(config, node, service(config, &socket, Duty::Serve, part))?);
+        let worker = self.worker.as_ref().map(|_| serve(ServicePart::Worker { links: links(&socket) })).transpose()?;
+        (self.serving, self.worker) = (serve(front(config, &socket))?, worker);
+        self.agents[0] = agent;
+        Ok(clock::now())
+    }
+
     /// Cuts node A's link.
     pub(super) fn cut(&mut self) -> Result<(), FailoverError> {
         Ok(self.network.cut()?)
@@ -218,6 +236,25 @@ impl World {
     /// How far node A's clock is ahead of this machine's.
     pub(super) fn clock(&self) -> Result<ClockOffset, FailoverError> {
         Ok(self.node_a.clock()?)
+    }
+}
+
+/// State Boxes of all sessions; a pair keeps two of each.
+fn most_boxes(config: &FailoverConfig) -> usize {
+    config.most_sessions() as usize * if config.service == ServiceKind::Pair { 2 } else { 1 }
+}
+
+/// An agent that has room for so many of them.
+fn agent_role(config: &FailoverConfig, room: usize, offer: Option<Offer>) -> Role {
+    let all = most_boxes(config);
+    Role::Agent {
+        capacity: 64 + 2 * all,
+        // The connection's state comes to the application's.
+        state_words: room * words_needed(2 * config.box_bytes()),
+        os_deadline: Span(config.deadline.max(Nanos::from_millis(100))),
+        queues: all + 1,
+        retain: Span(Nanos::from_secs(60)),
+        offer,
     }
 }
 
@@ -241,7 +278,7 @@ fn serve(config: &FailoverConfig, agent: &Path, duty: Duty, part: ServicePart) -
         deadline_ns: config.deadline.0,
         state_bytes: config.box_bytes(),
         ballast: config.state_size,
-        addresses: (0..config.heirs).map(service_address).collect(),
+        addresses: (0..config.addresses()).map(service_address).collect(),
         duty,
         service: part,
     }
@@ -308,9 +345,12 @@ fn start_taker(
         targets: targets.to_vec(),
         port: network.port.clone(),
         agent: asks_agent.then(|| reach.agent_a.clone()),
-        mirror: config.mirror.then(|| (network.clients_port.into(), (0..config.heirs).map(service_address).collect())),
+        mirror: config
+            .mirror
+            .then(|| (network.clients_port.into(), (0..config.addresses()).map(service_address).collect())),
         remedy: config.remedy,
-        supervisor: (asks_agent && config.remedy != Choice::Takeover).then(|| reach.supervisor()),
+        supervisor: (asks_agent && config.remedy.restarts()).then(|| reach.supervisor()),
+        can_reboot: config.can_reboot(),
         poll_ns: config.poll.0,
         detector: config.detector,
         // So that it can tell what hindered it before the run is given up.

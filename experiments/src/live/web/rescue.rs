@@ -217,6 +217,7 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
     /// It won't answer any more. Whether it took anything, the claim words tell.
     fn target_gone(&mut self, by: PartyId) {
         for at in 0..self.rescued.len() {
+            self.rescued[at].is_gone(by);
             if self.rescued[at].asked == Some(by) {
                 self.decline(at, by, format!("node {by} closed the connection"));
             }

@@ -39,6 +39,8 @@ pub(super) struct Rescued {
     pub(super) trouble: Option<String>,
     /// Who was offered it, and has not answered.
     pub(super) asked: Option<PartyId>,
+    /// Everybody of whom that is so, asked last or not: each may take it yet.
+    unanswered: Vec<PartyId>,
     /// Whether it goes on with all its input, by whoever said that it serves it.
     input_known: Option<bool>,
 }
@@ -57,6 +59,7 @@ impl Rescued {
             why: Vec::new(),
             trouble: None,
             asked: None,
+            unanswered: Vec::new(),
             input_known: None,
         }
     }
@@ -88,6 +91,9 @@ impl Rescued {
     pub(super) fn answered(&mut self, by: PartyId, answer: AnswerHead) -> Option<Input> {
         let AnswerHead { epoch, serving, why, input_known, served_ns, .. } = answer;
         let epoch = Epoch(epoch);
+        if let Some(answered) = self.unanswered.iter().position(|asked| *asked == by) {
+            self.unanswered.remove(answered);
+        }
         if epoch != self.takeover.epoch() {
             return None;
         }
@@ -107,6 +113,23 @@ impl Rescued {
         Some(Input::Answered { by, epoch, answer })
     }
 
+    /// It was offered to this target.
+    pub(super) fn offered(&mut self, to: PartyId) {
+        self.asked = Some(to);
+        self.unanswered.push(to);
+    }
+
+    /// This target answers nothing any more.
+    pub(super) fn is_gone(&mut self, target: PartyId) {
+        self.unanswered.retain(|asked| *asked != target);
+    }
+
+    /// Whether somebody may take it yet.
+    fn is_in_doubt(&self) -> bool {
+        let is_ours = matches!(self.takeover.step(), Step::Offering { .. } | Step::Over(_));
+        !is_ours || !self.unanswered.is_empty()
+    }
+
     /// Somebody could not do its part, and says why, or no more; `None` for who fences.
     pub(super) fn failed(&mut self, who: Option<PartyId>, why: Option<String>) {
         self.why.retain(|(before, _)| *before != who);
@@ -115,6 +138,7 @@ impl Rescued {
 
     /// What is to be told of it at the end.
     pub(super) fn ending(self) -> Ending {
+        let in_doubt = self.is_in_doubt();
         let Rescued { session, takeover, marks, why, trouble, payload, input_known, .. } = self;
         let outcome = takeover.outcome();
         // By an offer of ours, and not by another taker's.
@@ -123,7 +147,7 @@ impl Rescued {
         let unheard = unheard.then(|| "it has not said that it serves".to_owned());
         let why = why.into_iter().map(|(_, why)| why).reduce(|all, why| format!("{all}; {why}"));
         let why = [why, trouble, unheard].into_iter().flatten().reduce(|all, why| format!("{all}; {why}"));
-        Ending { session, outcome, marks, why, state_bytes: payload.len() as u64, input_known }
+        Ending { session, outcome, marks, why, state_bytes: payload.len() as u64, input_known, in_doubt }
     }
 }
 
@@ -142,4 +166,6 @@ pub struct Ending {
     pub state_bytes: u64,
     /// Whether all input is there that the old owner's kernel had acknowledged; `None` if nobody has said that it serves.
     pub input_known: Option<bool>,
+    /// Whether somebody may take it yet: who was offered it and has not answered, or another taker's target.
+    pub in_doubt: bool,
 }

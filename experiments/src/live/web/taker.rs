@@ -54,6 +54,8 @@ pub struct Taker {
     pub remedy: Choice,
     /// Where whoever can start the service again on its node is asked, if there is one.
     pub supervisor: Option<PathBuf>,
+    /// Whether whoever started it can start the node anew: see [`TakerReport::Reboot`].
+    pub can_reboot: bool,
     /// Time between polls, in ns.
     pub poll_ns: u64,
     /// What to judge by.
@@ -98,6 +100,8 @@ pub enum TakerReport {
     },
     /// What came of having the service started again on its node.
     Restarted(Restarted),
+    /// The node is to start anew. It waits to be told to go on when that is done.
+    Reboot,
     /// What is to be done at the node besides.
     Afterwards {
         /// For people.
@@ -207,21 +211,20 @@ pub fn play(settings: &Taker, mut tell: impl FnMut(TakerReport) -> std::io::Resu
     let decided = clock::now();
     let records: Vec<_> = sessions.iter().map(|session| session.record).collect();
     let parties: Vec<PartyId> = targets.iter().map(Target::party).collect();
-    let to_do = remedy::to_do(
-        settings.remedy,
-        &Known {
-            cause: &cause,
-            affected: affected as u64,
-            sessions: &records,
-            can_restart: settings.supervisor.is_some() && agent_lives,
-            targets: &parties,
-        },
-    );
-    tell(TakerReport::Decided { at_ns: decided.0, cause, sessions: sessions.len() as u64 })?;
+    let mut known = Known {
+        cause: &cause,
+        affected: affected as u64,
+        sessions: &records,
+        can_restart: settings.supervisor.is_some() && agent_lives,
+        targets: &parties,
+        can_reboot: settings.can_reboot,
+    };
+    let mut to_do = remedy::to_do(settings.remedy, &known);
+    tell(TakerReport::Decided { at_ns: decided.0, cause: cause.clone(), sessions: sessions.len() as u64 })?;
     let plan = Plan {
         config: TakeoverConfig::default(),
         me,
-        targets: parties,
+        targets: parties.clone(),
         memory,
         until: decided + Nanos(settings.limit_ns),
     };
@@ -236,18 +239,39 @@ pub fn play(settings: &Taker, mut tell: impl FnMut(TakerReport) -> std::io::Resu
         tell: &mut tell,
     };
     around.reached(Milestone::Decided);
-    let mut remedies = to_do.remedies.into_iter();
-    let mut next = remedies.next();
-    if next == Some(Remedy::RestartInPlace) {
-        let process = records.first().map_or(0, |record| record.process);
-        let restarted = restarted(settings.supervisor.as_deref(), process);
-        next = if restarted.helped() { None } else { remedies.next() };
-        (around.tell)(TakerReport::Restarted(restarted))?;
+    let mut endings = Vec::new();
+    while let Some(remedy) = to_do.remedies.first() {
+        match remedy {
+            Remedy::RestartInPlace => {
+                let process = records.first().map_or(0, |record| record.process);
+                let restarted = restarted(settings.supervisor.as_deref(), process);
+                let helped = restarted.helped();
+                (around.tell)(TakerReport::Restarted(restarted))?;
+                if helped {
+                    break;
+                }
+                known.can_restart = false;
+            }
+            Remedy::Takeover => {
+                endings = rescue::rescue(plan.clone(), &sessions, &mut transport, &mut around, &heard);
+                let moved = |ending: &Ending| matches!(ending.outcome, Some(Outcome::Moved { .. }));
+                // What a session may be served by yet, the node's new start must not serve beside it.
+                if endings.iter().any(|ending| moved(ending) || ending.in_doubt) {
+                    break;
+                }
+                known.targets = &[];
+            }
+            Remedy::Reboot => {
+                (around.tell)(TakerReport::Reboot)?;
+                while orders.recv().is_ok_and(|order| order != TakerOrder::GoOn) {}
+                break;
+            }
+        }
+        if settings.remedy != Choice::Policy {
+            break;
+        }
+        to_do = remedy::to_do(settings.remedy, &known);
     }
-    let endings = match next {
-        Some(Remedy::Takeover) => rescue::rescue(plan, &sessions, &mut transport, &mut around, &heard),
-        _ => Vec::new(),
-    };
     let at_ns = clock::now().0;
     for ending in &endings {
         (around.tell)(report(ending))?;
@@ -278,7 +302,7 @@ fn orders() -> mpsc::Receiver<TakerOrder> {
 }
 
 fn report(ending: &Ending) -> TakerReport {
-    let Ending { session, outcome, marks, why, state_bytes, input_known } = ending;
+    let Ending { session, outcome, marks, why, state_bytes, input_known, .. } = ending;
     let outcome_text = match outcome {
         Some(Outcome::Moved { to, .. }) => format!("moved to {to}"),
         Some(Outcome::GivenBack) => "given back".into(),

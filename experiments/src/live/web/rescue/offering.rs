@@ -58,7 +58,7 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
         for ((members, to), made) in members.into_iter().zip(targets).zip(made) {
             for at in members {
                 match &made {
-                    Ok(()) => self.rescued[at].asked = Some(to),
+                    Ok(()) => self.rescued[at].offered(to),
                     Err(why) => self.decline(at, to, format!("node {to}: {why}")),
                 }
             }
