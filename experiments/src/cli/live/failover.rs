@@ -61,8 +61,8 @@ pub(super) struct Arguments {
     #[arg(long, value_enum, default_value_t = DetectorKind::default())]
     detector: DetectorKind,
     /// What is done about the failure: sessions go on at node B (takeover), or in a new process of the service on node A over
-    /// the connections that its agent has kept (restart), or node A starts anew and its clients are told by a reset, and connect
-    /// again (reboot: the clients 'requests' and 'many'), or whatever is expected to cost least (policy). After a takeover the
+    /// the connections that its agent has kept (restart), or node A starts anew and its clients are told that their sessions have
+    /// ended, and connect again (reboot; of the clients, 'requests' and 'many' can), or whatever is expected to cost least (policy). After a takeover the
     /// switch's port to node A stays closed: that node is excluded.
     #[arg(long, value_enum, default_value_t = Choice::default())]
     remedy: Choice,

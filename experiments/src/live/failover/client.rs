@@ -56,7 +56,7 @@ impl ClientKind {
 }
 
 impl ClientKind {
-    /// Whether it can connect again when it hears that its session has ended; and hears of it, because it sends something.
+    /// Whether it can connect again when it hears that its session has ended.
     pub const fn connects_again(self) -> bool {
         matches!(self, ClientKind::Requests | ClientKind::Many)
     }

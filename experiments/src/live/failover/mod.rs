@@ -39,14 +39,13 @@
 //! if it has not ended, and starts another, which re-adopts the sessions over their own sockets. `reinstate_ms` is then the
 //! time from the decision until it has taken up the last one.
 //!
-//! With the remedy `reboot` node A starts anew: its power fails, so that nobody hears a word of what ends there; after `boot_time`
-//! there is another kernel at its address (a namespace of its own) that knows of no connection, with an agent and a service that
-//! know of no session. A client's next segment is answered by a reset, and the client connects again, at once and again and again.
-//! `lost` counts the sessions that ended so, `client_resets` and `client_connections` what the client's kernel saw of it, and
+//! With the remedy `reboot` node A starts anew: its processes are ended, which its kernel tells the clients by a reset, or by the
+//! end of the connection where nothing was left unread; after `boot_time` there is another kernel at its addresses (a namespace of
+//! its own) that knows of no connection, with an agent and a service that know of no session. Clients connect again, at once and
+//! again and again. `lost` counts the sessions that ended so, `client_resets` and `client_connections` what the client's kernel saw of it, and
 //! `reinstate_ms` is the time from the decision until the service listens again. As all that a takeover is compared with, it is
 //! at its best: here it takes as long as processes take to start, and `boot_time` besides, which is none unless it is given.
 //! Its clients' sessions begin anew, so counts begin at 1 again; `sha256_ok` says that over each connection every byte was right.
-//! Who only waits for bytes is told nothing, which is why there must be a client that sends.
 //!
 //! With `policy`, core's policy decides by expected cost, and again when what it decided did not help: after a restart that
 //! could not be, sessions are taken over, and if nobody can take them and nobody may take them yet, the node is rebooted. The
@@ -379,9 +378,7 @@ impl FailoverConfig {
             return error("a reboot: it does not mend the link of a node that is cut off".into());
         }
         if self.remedy == Choice::Reboot && !self.client.connects_again() {
-            return error(
-                "a reboot: of it are told only the clients 'requests' and 'many', which send and connect again".into(),
-            );
+            return error("a reboot: only the clients 'requests' and 'many' connect again".into());
         }
         if self.boot_time >= self.limit {
             return error(format!("a boot of {}: must be shorter than the limit", self.boot_time));

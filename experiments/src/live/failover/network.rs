@@ -7,7 +7,10 @@
 //! The service has an address for each node that stands by, one at least, and node A has all of them at first.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
+use backdoor_core::Nanos;
+use backdoor_host::clock;
 use backdoor_host::net::{Announcer, Links, NetError, NetworkNamespace};
 
 use super::world::{SERVICE, service_address};
@@ -22,6 +25,8 @@ const PREFIX: u8 = 24;
 const LINK: &str = "eth0";
 /// The switch's ports.
 const PORT_A: &str = "node-a";
+/// How long a port may take to carry frames.
+const CARRIES_WITHIN: Nanos = Nanos::from_millis(500);
 const CLIENTS_PORT: &str = "client";
 const BRIDGE: &str = "bridge";
 /// The bridge and the client's port, where others have links, too.
@@ -92,13 +97,22 @@ impl Network {
         Ok(network)
     }
 
-    /// Node A's power fails: nobody hears any more of it, whatever ends there.
+    /// Opens the switch's port to node A, should it have been fenced, and waits a moment for it to carry frames.
+    pub(super) fn open(&mut self) -> Result<(), NetError> {
+        self.links.set_up(&self.port)?;
+        let until = clock::now() + CARRIES_WITHIN;
+        while !self.links.is_running(&self.port)? && clock::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// Node A's kernel is gone, with its link.
     pub(super) fn power_off(&mut self) -> Result<(), NetError> {
         self.links.delete(PORT_A)
     }
 
-    /// Node A is there anew, as a kernel that knows of no connection, and has its addresses, as it tells its neighbours. The
-    /// switch's port is open, if it was fenced before.
+    /// Node A is there anew, as a kernel that knows of no connection, and has its addresses, as it tells its neighbours.
     pub(super) fn power_on(&mut self, addresses: u32) -> Result<(), NetError> {
         let node = node_a(&mut self.links, addresses)?;
         let announcer = Announcer::open(&node, LINK)?;

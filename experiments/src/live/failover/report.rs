@@ -40,7 +40,7 @@ pub struct FailoverRow {
     pub sha256_ok: bool,
     /// Resets that the client's kernel counted.
     pub client_resets: u64,
-    /// Connections that the client's kernel opened.
+    /// Connections that the client's kernel opened, or tried to: who connects again tries until somebody is there.
     pub client_connections: u64,
     /// Sessions.
     pub sessions: u64,
@@ -152,7 +152,7 @@ impl FailoverReport {
         let (lost, resets) =
             self.rows.iter().fold((0, 0), |(lost, resets), row| (lost + row.lost, resets + row.client_resets));
         if lost + resets > 0 {
-            let _ = writeln!(text, "  {:<18}{lost} sessions, by {resets} resets at the client", "lost");
+            let _ = writeln!(text, "  {:<18}{lost} sessions; the client counted {resets} resets", "lost");
         }
         let mut troubles: Vec<&str> =
             self.rows.iter().map(|row| row.trouble.as_str()).filter(|t| !t.is_empty()).collect();

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use backdoor_core::Nanos;
 use backdoor_core::state_box::words_needed;
-use backdoor_host::clock;
 use backdoor_host::net::NetworkNamespace;
+use backdoor_host::{clock, process};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::disturbance::Accident;
@@ -191,19 +191,19 @@ impl World {
         Ok(())
     }
 
-    /// Node A starts anew: all that was there has ended, without a word to anybody, and its memory is another one. Answers when
-    /// its service was there again.
+    /// Node A starts anew: all that was there is ended, which its kernel tells the clients; and what comes after it has another
+    /// kernel and another memory. Answers when its service was there again.
     pub(super) fn reboot(&mut self) -> Result<Nanos, FailoverError> {
-        self.network.power_off()?;
+        // An owner that was fenced has nobody after it, or there would be no reboot.
+        self.network.open()?;
         let parts = [self.supervisor.as_ref(), self.worker.as_ref(), Some(&self.serving), self.agents.first()];
         for part in parts.into_iter().flatten() {
-            match part.signal(PartSignal::Kill) {
-                // It was killed before.
-                Ok(_) | Err(PartError::Ended { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
+            // All of its threads have ended then, and the last one has closed its connections.
+            let ended = process::end(part.id(), Nanos(PATIENCE.as_nanos() as u64));
+            ended.map_err(|error| FailoverError::Unexpected(format!("node A is not rebooted: {error}")))?;
         }
         self.supervisor = None;
+        self.network.power_off()?;
         std::thread::sleep(Duration::from_nanos(self.config.boot_time.0));
         self.network.power_on(self.config.addresses())?;
         let (config, node) = (&self.config, self.network.node.as_ref());
