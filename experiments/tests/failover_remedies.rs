@@ -132,7 +132,7 @@ fn a_reboot_after_which_nobody_would_be_there_is_refused_with_a_sentence() {
     let refused: [(&[&str], &str); 4] = [
         (&["--remedy", "reboot"], "connect again"),
         (&["--remedy", "reboot", "--client", "requests", "--failure", "cut"], "does not mend the link"),
-        (&["--remedy", "reboot", "--client", "requests", "--boot-time", "1m"], "shorter than the limit"),
+        (&["--remedy", "reboot", "--client", "requests", "--boot-time", "1min"], "shorter than the limit"),
         (&["--remedy", "policy", "--heirs", "0", "--disturb", "kill-heir"], "where there is none"),
     ];
     Place::new().assert_refused(&["live", "failover"], refused);

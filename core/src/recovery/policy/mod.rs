@@ -334,7 +334,7 @@ impl Policy {
         let loops = situation.restarts >= self.most_restarts;
         match (situation.level, first) {
             // It is back already, or about to be.
-            (_, Some(Remedy::RestartInPlace)) => Vec::new(),
+            (_, Some(Remedy::RestartInPlace | Remedy::Reboot)) => Vec::new(),
             (_, _) if situation.reach == Reach::Nothing => vec![exclude],
             (FailureLevel::Os, _) => vec![NodeAction::RebootNode, exclude],
             (_, _) if loops => vec![NodeAction::RebootNode, exclude],

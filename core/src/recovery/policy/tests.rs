@@ -127,6 +127,8 @@ fn what_comes_after_depends_on_what_failed() {
     let system = Situation { level: FailureLevel::Os, reach: Reach::Memory, exclusions: 2, ..base.clone() };
     let exclusion = NodeAction::ExcludeNode(Nanos(4 * policy.exclusion.0));
     assert_eq!(after(system), [NodeAction::RebootNode, exclusion]);
+    let alone = Situation { reach: Reach::Memory, can_reboot: true, targets: &[], ..base.clone() };
+    assert_eq!((remedies(&policy.decide(&alone)), after(alone)), (vec![Remedy::Reboot], vec![]), "that does it");
     let gone = Situation { reach: Reach::Nothing, exclusions: 60, ..base };
     assert_eq!(after(gone), [NodeAction::ExcludeNode(policy.longest_exclusion)]);
     assert_eq!(policy.exclusion(u32::MAX), policy.longest_exclusion);

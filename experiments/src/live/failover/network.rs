@@ -97,14 +97,18 @@ impl Network {
         Ok(network)
     }
 
-    /// Opens the switch's port to node A, should it have been fenced, and waits a moment for it to carry frames.
-    pub(super) fn open(&mut self) -> Result<(), NetError> {
+    /// Opens the switch's port to node A, should it have been fenced, and waits a moment for it to carry frames. Answers whether
+    /// it was closed.
+    pub(super) fn open(&mut self) -> Result<bool, NetError> {
+        if self.links.is_up(&self.port)? {
+            return Ok(false);
+        }
         self.links.set_up(&self.port)?;
         let until = clock::now() + CARRIES_WITHIN;
         while !self.links.is_running(&self.port)? && clock::now() < until {
             std::thread::sleep(Duration::from_millis(1));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Node A's kernel is gone, with its link.

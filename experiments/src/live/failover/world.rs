@@ -28,6 +28,8 @@ use crate::live::web::taker::{Taker, TakerReport};
 
 /// How long a part may take for what takes milliseconds on a machine that has time.
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a kernel that was cut off may take for its last words: it has to ask first where the clients are.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 /// Where clients find the service, on whichever node it is: the first of its addresses.
 pub(super) const SERVICE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 10), 80);
 /// Numbers of the takers among the parties of a takeover.
@@ -195,12 +197,15 @@ impl World {
     /// kernel and another memory. Answers when its service was there again.
     pub(super) fn reboot(&mut self) -> Result<Nanos, FailoverError> {
         // An owner that was fenced has nobody after it, or there would be no reboot.
-        self.network.open()?;
+        let was_fenced = self.network.open()?;
         let parts = [self.supervisor.as_ref(), self.worker.as_ref(), Some(&self.serving), self.agents.first()];
         for part in parts.into_iter().flatten() {
             // All of its threads have ended then, and the last one has closed its connections.
             let ended = process::end(part.id(), Nanos(PATIENCE.as_nanos() as u64));
             ended.map_err(|error| FailoverError::Unexpected(format!("node A is not rebooted: {error}")))?;
+        }
+        if was_fenced {
+            std::thread::sleep(LAST_WORDS);
         }
         self.supervisor = None;
         self.network.power_off()?;
