@@ -44,11 +44,13 @@ pub(super) struct StandBy {
     old_owner: OldOwner,
     shared: Arc<Shared>,
     takers: AtomicUsize,
-    /// What was said of sessions that are this node's, and where their clients are: by the old owner's agent and the session's
-    /// number.
-    served: Mutex<HashMap<(u64, u64), (AnswerHead, Option<SocketAddrV4>)>>,
+    /// Sessions that are this node's, by the old owner's agent and the session's number.
+    served: Mutex<HashMap<(u64, u64), Served>>,
     dies_after_taking: bool,
 }
+
+/// What was said of a session that is this node's, and where its client is.
+type Served = (AnswerHead, Option<SocketAddrV4>);
 
 /// A session that is ready to be served here, and silent.
 enum Prepared {
