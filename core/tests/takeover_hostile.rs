@@ -331,3 +331,29 @@ fn a_target_that_cannot_says_so_and_the_next_is_asked() {
     }
     assert_eq!(asked, [party(2), party(3), party(2)]);
 }
+
+#[test]
+fn whom_it_is_aimed_at_is_asked_next_and_nobody_else_is_believed() {
+    let (mut takeover, mut actions) = drive(|step| matches!(step, Step::Offering { .. }));
+    let Some(Action::Offer { to, offer }) = actions.pop() else { panic!("{actions:?}") };
+    assert_eq!(to, party(2));
+    takeover.aim(Nanos(5), [], &mut actions);
+    assert_eq!(actions, []);
+    takeover.aim(Nanos(5), [party(4), party(5)], &mut actions);
+    assert_eq!(actions, [Action::Offer { to: party(4), offer }]);
+    assert_eq!(takeover.deadline(), Some(Nanos(5) + TakeoverConfig::default().offer_timeout));
+    // It is not asked any more; whoever serves is asked about all the same.
+    let answered = |by, answer| Input::Answered { by, epoch: offer.epoch, answer };
+    let (takeover, asked) = told(takeover, &[answered(party(2), Answer::Declined)]);
+    assert_eq!(asked, []);
+    let (takeover, asked) = told(takeover, &[answered(party(4), Answer::Declined)]);
+    let [Action::Swap(swap)] = asked[..] else { panic!("{asked:?}") };
+    let (mut takeover, asked) = told(takeover, &[Input::Swapped { swap, result: Ok(swap.expected) }]);
+    assert_eq!(asked, [Action::Offer { to: party(5), offer }]);
+    // One that is aimed elsewhere while it looks at the claim word looks first.
+    takeover.handle(takeover.deadline().unwrap(), Input::Tick, &mut actions);
+    let before = takeover.step();
+    actions.clear();
+    takeover.aim(Nanos(9), [party(6)], &mut actions);
+    assert_eq!((takeover.step(), actions), (before, vec![]));
+}

@@ -74,3 +74,56 @@ fn what_cannot_be_restarted_is_refused_with_a_sentence() {
         (&["--remedy", "restart", "--service", "pair"], "not of a pair"),
     ]);
 }
+
+/// Clients that were told that their sessions have ended, and connected again, all of them; everything that they were answered then was right.
+#[track_caller]
+fn begins_anew(arguments: &[&str]) -> Vec<FailoverRow> {
+    let rows = if is_root() { failovers(DEADLINE, arguments) } else { Vec::new() };
+    for row in &rows {
+        assert!(row.sha256_ok && !row.is_good(), "{row:?}");
+        assert_eq!((&*row.remedy, row.moved, row.readopted, row.lost), ("reboot", 0, 0, row.sessions), "{row:?}");
+        assert!(row.client_connections >= row.sessions + row.lost, "{row:?}");
+        assert!(row.reinstate_ms.is_some() && row.first_byte_ms.is_some() && row.outage_ms.is_some(), "{row:?}");
+    }
+    rows
+}
+
+#[test]
+fn a_rebooted_node_knows_nobody_and_its_clients_begin_anew() {
+    let reboot = ["--remedy", "reboot", "--runs", "1", "--failure"];
+    begins_anew(&[&REQUESTS[..], &reboot, &["sigstop,sigkill,deadlock,session-stuck,wrong"]].concat());
+    let many = ["--client", "many", "--sessions", "20", "--size", "100kB"];
+    begins_anew(&[&many[..], &reboot, &["sigstop", "--takers", "2"]].concat());
+    begins_anew(&[&many[..], &reboot, &["sigkill", "--heirs", "2"]].concat());
+    begins_anew(&[&REQUESTS[..], &reboot, &["sigkill", "--service", "pair", "--process", "both"]].concat());
+    for row in begins_anew(&[&REQUESTS[..], &reboot, &["sigstop", "--boot-time", "700ms"]].concat()) {
+        assert!(row.reinstate_ms.is_some_and(|took| took > 700.0), "{row:?}");
+    }
+}
+
+#[test]
+fn the_policy_reboots_when_nothing_else_can_be_had() {
+    let policy = ["--remedy", "policy", "--runs", "1", "--failure", "sigstop", "--disturb"];
+    // Nobody can start the service again, and nobody stands by.
+    begins_anew(&[&REQUESTS[..], &policy, &["kill-supervisor", "--heirs", "0"]].concat());
+    // Whoever stood by has died, and so it can't take anything any more.
+    begins_anew(&[&REQUESTS[..], &policy, &["kill-supervisor,kill-heir", "--limit", "8s"]].concat());
+    if !is_root() {
+        return;
+    }
+    // It may be late only, and is not to serve beside a rebooted node.
+    for row in failovers(DEADLINE, &[&REQUESTS[..], &policy, &["kill-supervisor,stop-heir", "--limit", "6s"]].concat())
+    {
+        assert_eq!((&*row.remedy, row.lost, row.client_resets), ("", 0, 0), "{row:?}");
+    }
+}
+
+#[test]
+fn a_reboot_after_which_nobody_would_be_there_is_refused_with_a_sentence() {
+    assert_refused([
+        (&["--remedy", "reboot"][..], "connect again"),
+        (&["--remedy", "reboot", "--client", "requests", "--failure", "cut"], "does not mend the link"),
+        (&["--remedy", "reboot", "--client", "requests", "--boot-time", "1min"], "shorter than the limit"),
+        (&["--remedy", "policy", "--heirs", "0", "--disturb", "kill-heir"], "where there is none"),
+    ]);
+}

@@ -134,6 +134,21 @@ impl Takeover {
         self.enter(now, step, actions);
     }
 
+    /// Names other targets, for who is to be asked may depend on what only the State Box tells. An offer whose answer is
+    /// awaited, or that was about to be repeated, is made to the first of them. Without any, all stays as it was.
+    ///
+    /// Whoever was offered the session before may still take it, and the claim word tells.
+    pub fn aim(&mut self, now: Nanos, targets: impl Into<Arc<[PartyId]>>, actions: &mut Vec<Action>) {
+        let targets = targets.into();
+        if targets.is_empty() {
+            return;
+        }
+        self.targets = targets;
+        if let Step::Offering { stage: Offering::Asked | Offering::Resting, .. } = self.step {
+            self.enter(now, Step::Offering { target: 0, stage: Offering::Asked }, actions);
+        }
+    }
+
     /// Takes in what happened.
     pub fn handle(&mut self, now: Nanos, input: Input, actions: &mut Vec<Action>) {
         match input {

@@ -25,7 +25,9 @@ use backdoor_sim::metrics::cost::sweep_cost;
 use backdoor_transports::shm::{ReadOnlyWords, SealedMemory, SharedWords, ShmTransport};
 use measure::{Table, compare, compare_prepared};
 
-const GROUPS: [(&str, fn(&mut Table)); 7] = [
+type Group = (&'static str, fn(&mut Table));
+
+const GROUPS: [Group; 7] = [
     ("counter", progress_counter),
     ("poll", poll),
     ("commit", state_box),

@@ -29,7 +29,7 @@ pub(super) struct Arguments {
 #[derive(Debug, clap::Subcommand)]
 enum Experiment {
     Detect(Box<Detect>),
-    Failover(failover::Arguments),
+    Failover(Box<failover::Arguments>),
     Overhead(overhead::Arguments),
     Record(Box<record::Arguments>),
     Stage(stage::Arguments),

@@ -128,6 +128,11 @@ impl Mirror {
         Ok(Queues { acknowledged, sent, received, ended, unread, unacknowledged: Vec::new() })
     }
 
+    /// The service whose connections it follows.
+    pub fn service(&self) -> SocketAddrV4 {
+        self.service
+    }
+
     /// What it has seen so far.
     pub fn counts(&self) -> Counts {
         lock(&self.shared).counts

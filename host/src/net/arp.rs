@@ -41,6 +41,13 @@ pub(super) fn sender(frame: &[u8; FRAME_BYTES]) -> Option<(Ipv4Addr, HardwareAdd
     is_arp.then_some((address.into(), HardwareAddress(hardware.try_into().ok()?)))
 }
 
+/// Who asks for which address to have it, if the frame is a [`probe`].
+pub(super) fn prober(frame: &[u8; FRAME_BYTES]) -> Option<(Ipv4Addr, HardwareAddress)> {
+    let (_, hardware) = sender(frame).filter(|(address, _)| address.is_unspecified())?;
+    let asked: [u8; 4] = frame.get(38..42)?.try_into().ok()?;
+    (frame[20..22] == REQUEST.to_be_bytes()).then_some((asked.into(), hardware))
+}
+
 /// Broadcast: `address` is at `hardware`; about `asked`.
 fn frame(
     operation: u16,
@@ -105,11 +112,11 @@ mod tests {
     fn who_says_where_it_is_is_read_back_and_a_probe_says_nothing() {
         let (address, hardware) = (Ipv4Addr::new(10, 77, 0, 100), HardwareAddress([2, 1, 1, 1, 1, 1]));
         for said in announcements(address, hardware) {
-            assert_eq!(sender(&said), Some((address, hardware)));
+            assert_eq!((sender(&said), prober(&said)), (Some((address, hardware)), None));
         }
         let probe = probe(address, hardware);
         assert_eq!(sender(&probe), Some((Ipv4Addr::UNSPECIFIED, hardware)));
-        assert_eq!(probe[38..42], [10, 77, 0, 100]);
-        assert_eq!(sender(&[0; FRAME_BYTES]), None);
+        assert_eq!(prober(&probe), Some((address, hardware)));
+        assert_eq!((sender(&[0; FRAME_BYTES]), prober(&[0; FRAME_BYTES])), (None, None));
     }
 }

@@ -1,4 +1,4 @@
-//! Whether anybody on a link has an address.
+//! Whether anybody on a link has an address, or is about to.
 
 use std::net::Ipv4Addr;
 
@@ -40,10 +40,15 @@ impl Prober {
         asked.map_err(|cause| NetError::new(format_args!("ask who has {address} on link {link}"), cause))
     }
 
-    /// Who has said since then that it has `address`; never this link itself. Waits for nobody.
+    /// Who has said since then that it has `address`, or has asked for it likewise, to have it; never this link itself. Waits
+    /// for nobody.
+    ///
+    /// So of two that ask, then take the address, and then look here, one at most finds nobody: the other's question came
+    /// before it looked, or was answered by its kernel.
     pub fn answer(&self, address: Ipv4Addr) -> Option<HardwareAddress> {
         let heard = std::iter::from_fn(|| self.hear()).take(MOST_FRAMES);
-        let mut others = heard.filter_map(|frame| arp::sender(&frame)).filter(|(_, at)| *at != self.socket.hardware);
+        let wants = |frame: [u8; arp::FRAME_BYTES]| arp::prober(&frame).or_else(|| arp::sender(&frame));
+        let mut others = heard.filter_map(wants).filter(|(_, at)| *at != self.socket.hardware);
         others.find(|(who, _)| *who == address).map(|(_, at)| at)
     }
 

@@ -40,7 +40,7 @@ mod spread;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-pub use spread::{Room, spread};
+pub use spread::{Group, Room, spread, spread_groups};
 
 use crate::Nanos;
 use crate::progress_box::{FailureLevel, Slot};
@@ -334,7 +334,7 @@ impl Policy {
         let loops = situation.restarts >= self.most_restarts;
         match (situation.level, first) {
             // It is back already, or about to be.
-            (_, Some(Remedy::RestartInPlace)) => Vec::new(),
+            (_, Some(Remedy::RestartInPlace | Remedy::Reboot)) => Vec::new(),
             (_, _) if situation.reach == Reach::Nothing => vec![exclude],
             (FailureLevel::Os, _) => vec![NodeAction::RebootNode, exclude],
             (_, _) if loops => vec![NodeAction::RebootNode, exclude],

@@ -1,8 +1,11 @@
-//! Sessions of one node, spread over several healthy ones.
+//! Sessions of one node, spread over several healthy ones: one by one, or in groups that stay together.
 //!
 //! Each target is offered as many as its share of all free room, to within one session (the method of largest remainders,
 //! Hamilton 1792), so nobody is asked for more than it has room for while another has room left. Same input, same answer: takers that
 //! decide by themselves offer a session to the same target first.
+//!
+//! Whatever can be at one node only keeps sessions together: a service address is found by clients at one node at a time, so
+//! all sessions with that address go there. [`spread_groups`] spreads such groups.
 
 use crate::takeover::PartyId;
 
@@ -47,6 +50,85 @@ pub fn spread(sessions: &[u64], targets: &[Room]) -> Vec<Vec<PartyId>> {
         orders[at] = first.into_iter().chain(others).map(|target| targets[target].party).collect();
     }
     orders
+}
+
+/// Sessions that go on at one node together, or not at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Group {
+    /// Which; another one for each group.
+    pub key: u64,
+    /// Sessions in it. One without any counts as if it had one, for new clients will come.
+    pub sessions: u64,
+}
+
+/// For each of `groups`, in any order: which targets it is offered to, the first one first. Answers come in the order of
+/// `groups`.
+///
+/// The largest group comes first, and goes to the target that it leaves with the least part of its room taken; of those that
+/// have room for all of it, as long as there are any, and otherwise to the one with most room left (Graham's rule, SIAM
+/// J. Appl. Math. 17, 1969, for targets that differ). So with equal targets that have room enough, the fullest has at most
+/// one group more than the emptiest, be it the largest one.
+///
+/// The same decides where the groups of a target go that takes none: over the others, each of which has its own already. That
+/// holds for one that fails; when several do, nobody is left out, but it is not as even. Of equals the one that comes first in
+/// `targets` does.
+pub fn spread_groups(groups: &[Group], targets: &[Room]) -> Vec<Vec<PartyId>> {
+    let mut largest_first: Vec<usize> = (0..groups.len()).collect();
+    largest_first.sort_by_key(|at| (std::cmp::Reverse(groups[*at].sessions), groups[*at].key, *at));
+    let mut orders = vec![Vec::with_capacity(targets.len()); groups.len()];
+    let targets = targets.iter().map(|room| Taken { room: *room, taken: 0 }).collect();
+    place(groups, &largest_first, targets, &mut orders);
+    orders
+}
+
+/// A target, and how many sessions it would have.
+#[derive(Clone, Copy)]
+struct Taken {
+    room: Room,
+    taken: u64,
+}
+
+impl Taken {
+    fn with(&self, more: u64) -> u64 {
+        self.taken.saturating_add(more)
+    }
+
+    /// Whether it suits `sessions` more better than `other` does.
+    fn suits_better(&self, other: &Taken, sessions: u64) -> bool {
+        let fits = |target: &Taken| target.with(sessions) <= target.room.free;
+        match (fits(self), fits(other)) {
+            // Neither is without room: a group has one session at least.
+            (true, true) => {
+                let part = |of: &Taken, to: &Taken| u128::from(of.with(sessions)) * u128::from(to.room.free);
+                part(self, other) < part(other, self)
+            }
+            (false, false) => {
+                let left = |target: &Taken| i128::from(target.room.free) - i128::from(target.taken);
+                left(self) > left(other)
+            }
+            (fits, _) => fits,
+        }
+    }
+}
+
+/// Places the groups `members` over `targets`, then those of each target that may fail over the others.
+fn place(groups: &[Group], members: &[usize], mut targets: Vec<Taken>, orders: &mut [Vec<PartyId>]) {
+    let mut placed = vec![Vec::new(); targets.len()];
+    for group in members {
+        let sessions = groups[*group].sessions.max(1);
+        // The first of equals.
+        let best = (0..targets.len())
+            .reduce(|best, other| if targets[other].suits_better(&targets[best], sessions) { other } else { best });
+        let Some(best) = best else { return };
+        targets[best].taken = targets[best].with(sessions);
+        placed[best].push(*group);
+        orders[*group].push(targets[best].room.party);
+    }
+    for (failed, members) in placed.iter().enumerate().filter(|(_, members)| !members.is_empty()) {
+        let mut others = targets.clone();
+        others.remove(failed);
+        place(groups, members, others, orders);
+    }
 }
 
 /// How many of `sessions` each target gets: no more than it has room for.

@@ -127,6 +127,8 @@ fn what_comes_after_depends_on_what_failed() {
     let system = Situation { level: FailureLevel::Os, reach: Reach::Memory, exclusions: 2, ..base.clone() };
     let exclusion = NodeAction::ExcludeNode(Nanos(4 * policy.exclusion.0));
     assert_eq!(after(system), [NodeAction::RebootNode, exclusion]);
+    let alone = Situation { reach: Reach::Memory, can_reboot: true, targets: &[], ..base.clone() };
+    assert_eq!((remedies(&policy.decide(&alone)), after(alone)), (vec![Remedy::Reboot], vec![]), "that does it");
     let gone = Situation { reach: Reach::Nothing, exclusions: 60, ..base };
     assert_eq!(after(gone), [NodeAction::ExcludeNode(policy.longest_exclusion)]);
     assert_eq!(policy.exclusion(u32::MAX), policy.longest_exclusion);
@@ -302,4 +304,85 @@ proptest! {
         let after: BTreeMap<u64, Vec<PartyId>> = sessions.iter().copied().zip(spread(&sessions, &targets)).collect();
         prop_assert_eq!(before, after);
     }
+
+    #[test]
+    fn groups_stay_together_and_are_spread_evenly_whoever_fails(
+        sizes in proptest::collection::vec(0u64..50, 0..12), targets in 1usize..5, rotation in 0usize..12,
+    ) {
+        let groups = groups(&sizes);
+        let all: u64 = groups.iter().map(size).sum();
+        let targets = rooms(&vec![all.max(1); targets]);
+        let orders = spread_groups(&groups, &targets);
+        for failed in std::iter::once(None).chain(targets.iter().map(Some)) {
+            let left = targets.iter().filter(|target| Some(*target) != failed).map(|target| target.party);
+            let left: Vec<PartyId> = left.collect();
+            let loads = loads(&groups, &orders, &left);
+            let of = |party: &PartyId| loads.get(party).copied().unwrap_or(0);
+            let (least, most) = (left.iter().map(of).min(), left.iter().map(of).max());
+            let largest = groups.iter().map(size).max();
+            prop_assert!(most.unwrap_or(0) - least.unwrap_or(0) <= largest.unwrap_or(0), "{left:?}: {loads:?}");
+        }
+        let mut rotated = groups.clone();
+        let by = rotation % groups.len().max(1);
+        rotated.rotate_left(by);
+        let mut expected = orders;
+        expected.rotate_left(by);
+        prop_assert_eq!(spread_groups(&rotated, &targets), expected, "whatever order they were found in");
+    }
+
+    #[test]
+    fn no_group_goes_where_there_is_no_room_while_another_has(
+        sizes in proptest::collection::vec(1u64..50, 0..12), free in proptest::collection::vec(0u64..120, 0..5),
+    ) {
+        let (groups, targets) = (groups(&sizes), rooms(&free));
+        let orders = spread_groups(&groups, &targets);
+        for order in &orders {
+            let mut parties = order.clone();
+            parties.sort();
+            parties.dedup();
+            prop_assert_eq!((parties.len(), order.len()), (targets.len(), targets.len()), "each is asked once");
+        }
+        let everybody: Vec<PartyId> = targets.iter().map(|target| target.party).collect();
+        let loads = loads(&groups, &orders, &everybody);
+        let load = |party| loads.get(&party).copied().unwrap_or(0);
+        for full in targets.iter().filter(|target| load(target.party) > target.free) {
+            let mine = groups.iter().zip(&orders).filter(|(_, order)| order[0] == full.party);
+            let largest = mine.map(|(group, _)| group.sessions).max().unwrap();
+            // What came last did not fit anywhere, and nobody has less by now.
+            let others = targets.iter().filter(|other| other.party != full.party);
+            prop_assert!(others.clone().all(|other| load(other.party) + largest > other.free), "{loads:?}");
+        }
+    }
+}
+
+fn groups(sizes: &[u64]) -> Vec<Group> {
+    sizes.iter().enumerate().map(|(at, sessions)| Group { key: at as u64, sessions: *sessions }).collect()
+}
+
+fn size(group: &Group) -> u64 {
+    group.sessions.max(1)
+}
+
+/// Sessions of each target if only those `left` take any.
+fn loads(groups: &[Group], orders: &[Vec<PartyId>], left: &[PartyId]) -> BTreeMap<PartyId, u64> {
+    let mut loads = BTreeMap::new();
+    for (group, order) in groups.iter().zip(orders) {
+        if let Some(party) = order.iter().find(|party| left.contains(party)) {
+            *loads.entry(*party).or_default() += size(group);
+        }
+    }
+    loads
+}
+
+#[test]
+fn groups_of_a_target_that_fails_go_to_several_others() {
+    // The two that share a target do not share the next.
+    let orders = spread_groups(&groups(&[4, 3, 3, 2]), &rooms(&[100; 3]));
+    let orders: Vec<Vec<u32>> = orders.iter().map(|order| order.iter().map(|party| party.number()).collect()).collect();
+    assert_eq!(orders, [[0, 2, 1], [1, 2, 0], [2, 0, 1], [1, 0, 2]]);
+    // Twice the room, twice the sessions.
+    let orders = spread_groups(&groups(&[5; 3]), &rooms(&[20, 10]));
+    let first: Vec<u32> = orders.iter().map(|order| order[0].number()).collect();
+    assert_eq!(first, [0, 0, 1]);
+    assert!(spread_groups(&groups(&[1, 2]), &[]).iter().all(Vec::is_empty));
 }

@@ -65,12 +65,22 @@ pub(super) struct Arguments {
     #[arg(long, value_enum, default_value_t = DetectorKind::default())]
     detector: DetectorKind,
     /// What is done about the failure: sessions go on at node B (takeover), or in a new process of the service on node A over
-    /// the connections that its agent has kept (restart), or whatever is expected to cost least (policy).
+    /// the connections that its agent has kept (restart), or node A starts anew and its clients are told that their sessions have
+    /// ended, and connect again (reboot; of the clients, 'requests' and 'many' can), or whatever is expected to cost least (policy). After a takeover the
+    /// switch's port to node A stays closed: that node is excluded.
     #[arg(long, value_enum, default_value_t = Choice::default())]
     remedy: Choice,
     /// Monitors that watch, each by itself; each takes over what it suspects, and the claim words decide.
     #[arg(long, default_value_t = 1, value_name = "N")]
     takers: u32,
+    /// For how long node A is off when it is rebooted, beside what its processes take to start; a machine takes a minute or so.
+    #[arg(long, default_value = "0s", value_name = "DURATION")]
+    boot_time: Nanos,
+    /// Nodes that stand by: B, C, and so on; none, if nothing is to be taken over. The service has as many addresses, from 10.0.0.10 on; the client 'many' connects to
+    /// them by turns, others to the first. All sessions of an address go on at the same node, spread so that each has about as
+    /// many; those of a node that can't take them go to another one.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    heirs: u32,
     /// What else goes wrong, as ACCIDENT@STEP; several, separated by commas, together. Accidents: kill-taker, kill-agent,
     /// stop-agent, kill-supervisor, kill-heir, restart-heir, stop-heir, heir-dies-taking, fill-heir, cut-heir, stranger, connect. Steps of the
     /// first taker: watching (right before the failure), decided, claimed, fencing, fenced, offering, offered, served.
@@ -162,6 +172,8 @@ impl Arguments {
                         elsewhere: elsewhere.clone(),
                         remedy: self.remedy,
                         takers: self.takers,
+                        heirs: self.heirs,
+                        boot_time: self.boot_time,
                         disturbances: self.disturb.clone(),
                         ..default
                     });

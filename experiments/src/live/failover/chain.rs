@@ -10,7 +10,7 @@ use backdoor_core::Nanos;
 use backdoor_host::clock;
 
 use super::network::Network;
-use super::world::{PATIENCE, Reach, SERVICE, World, agent, begun, boxes, front, service, start};
+use super::world::{PATIENCE, SERVICE, World, agent_role, begun, boxes, front, service, start};
 use super::{FailoverConfig, FailoverError, FailoverFailure};
 use crate::live::parts::{Part, PartSignal, Ready, Role};
 use crate::live::reach::NodeAddress;
@@ -31,17 +31,17 @@ pub(super) struct Third {
 }
 
 impl Third {
-    /// Adds it to the network, to stand by for node B's sessions.
-    pub(super) fn start(config: &FailoverConfig, network: &mut Network, reach: &Reach) -> Result<Self, FailoverError> {
+    /// Adds it to the network, to stand by for the sessions of node B, whose agent has this socket.
+    pub(super) fn start(config: &FailoverConfig, network: &mut Network, agent_b: &Path) -> Result<Self, FailoverError> {
         network.add_third()?;
         let namespace = network.third.as_ref().ok_or_else(|| FailoverError::Unexpected("there is no node C".into()))?;
-        let mut agent_part = start(config, namespace, agent(config, boxes(config) + 1, None))?;
+        let mut agent_part = start(config, namespace, agent_role(config, boxes(config) + 1, None))?;
         let ready: Ready = agent_part.expect(PATIENCE)?;
         let socket = PathBuf::from(ready.socket);
         let duty = Duty::StandBy {
             party: TARGET,
             offers: offers(&socket),
-            old_owner: NodeAddress::Local(reach.agent_b.clone()),
+            old_owner: NodeAddress::Local(agent_b.to_owned()),
             link: Network::THIRDS_LINK.into(),
             dies_after_taking: false,
         };
@@ -63,17 +63,20 @@ fn offers(agent: &Path) -> PathBuf {
 impl World {
     /// Begins to watch node B, for node C.
     pub(super) fn watch_heir(&self, failure: FailoverFailure) -> Result<Part, FailoverError> {
-        let World { config, network, reached, third, .. } = self;
-        let third = third.as_ref().ok_or_else(|| FailoverError::Unexpected("there is no node C".into()))?;
+        let World { config, network, heirs, third, .. } = self;
+        let missing = |which| FailoverError::Unexpected(format!("there is no node {which}"));
+        let third = third.as_ref().ok_or_else(|| missing('C'))?;
+        let agent_b = heirs.first().ok_or_else(|| missing('B'))?.agent();
         let taker = Taker {
-            node: NodeAddress::Local(reached.agent_b.clone()),
+            node: NodeAddress::Local(agent_b.to_owned()),
             party: TAKER,
             targets: vec![(TARGET, offers(&third.agent))],
             port: Network::HEIRS_PORT.into(),
-            agent: failure.leaves_the_agent_in_reach().then(|| reached.agent_b.clone()),
-            mirror: config.mirror.then(|| (network.clients_port.into(), SERVICE)),
+            agent: failure.leaves_the_agent_in_reach().then(|| agent_b.to_owned()),
+            mirror: config.mirror.then(|| (network.clients_port.into(), vec![SERVICE])),
             remedy: Choice::Takeover,
             supervisor: None,
+            can_reboot: false,
             poll_ns: config.poll.0,
             detector: config.detector,
             limit_ns: config.limit.0 / 4 * 3,
@@ -92,7 +95,7 @@ impl World {
         failure: FailoverFailure,
         taker: &mut Part,
     ) -> Result<Result<Nanos, WebOrder>, FailoverError> {
-        let signal = |world: &World, signal| world.standing_by.signal(signal).map(|(_, at)| at);
+        let signal = |world: &World, signal| world.heirs[0].standing_by.signal(signal).map(|(_, at)| at);
         Ok(Ok(match failure {
             FailoverFailure::Sigstop | FailoverFailure::Zombie => signal(self, PartSignal::Stop)?,
             FailoverFailure::Sigkill => signal(self, PartSignal::Kill)?,

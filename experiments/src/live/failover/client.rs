@@ -1,7 +1,6 @@
 //! Ordinary clients, and what they notice of a failover: when bytes came, and whether they were right.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,7 +14,8 @@ use backdoor_host::net::NetworkNamespace;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::world::SERVICE;
+use super::line::{Line, Lines};
+use super::world::{SERVICE, service_address};
 use crate::live::parts::Role;
 use crate::live::two_locks::lock;
 use crate::live::web::content;
@@ -55,6 +55,13 @@ impl ClientKind {
     }
 }
 
+impl ClientKind {
+    /// Whether it can connect again when it hears that its session has ended.
+    pub const fn connects_again(self) -> bool {
+        matches!(self, ClientKind::Requests | ClientKind::Many)
+    }
+}
+
 /// What a client is to do.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Errand {
@@ -63,6 +70,10 @@ pub(super) struct Errand {
     pub(super) bytes: u64,
     /// Connections at once.
     pub(super) connections: u64,
+    /// Addresses of the service, by turns; who has one connection uses the first.
+    pub(super) addresses: u32,
+    /// Whether it connects again when a connection has ended.
+    pub(super) connects_again: bool,
     pub(super) seed: u64,
 }
 
@@ -101,6 +112,8 @@ pub(super) struct Seen {
     begun: AtomicU64,
     /// Whether any byte was another one than it should have been.
     wrong: AtomicBool,
+    /// Connections that ended before all was done, after which another one was made.
+    lost: AtomicU64,
 }
 
 impl Seen {
@@ -118,6 +131,11 @@ impl Seen {
     /// Connections over which anything has moved.
     pub(super) fn begun(&self) -> u64 {
         self.begun.load(Ordering::Acquire)
+    }
+
+    /// Sessions that ended before all was done, and others were begun in their place.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Acquire)
     }
 
     /// Bytes moved so far.
@@ -149,15 +167,17 @@ pub(super) struct Client {
     errand: Errand,
     work: Vec<JoinHandle<Result<bool, String>>>,
     curl: Option<Arc<Mutex<Child>>>,
-    streams: Vec<TcpStream>,
+    lines: Arc<Lines>,
+    /// Connections that were begun with.
+    connections: u64,
 }
 
 impl Client {
     /// Sends it off, in its namespace. `program` is the `backdoor` binary.
     pub(super) fn start(program: &Path, errand: Errand, namespace: &NetworkNamespace) -> Result<Self, String> {
         let seen = Arc::default();
-        let mut client =
-            Client { seen, program: program.to_owned(), errand, work: Vec::new(), curl: None, streams: Vec::new() };
+        let (program, lines) = (program.to_owned(), Arc::default());
+        let mut client = Client { seen, program, errand, work: Vec::new(), curl: None, lines, connections: 0 };
         match errand.kind {
             ClientKind::Curl => client.download(namespace)?,
             ClientKind::CurlUpload => client.upload(namespace)?,
@@ -172,15 +192,15 @@ impl Client {
     pub(super) fn connect(&mut self, connections: u64, namespace: &NetworkNamespace) -> Result<(), String> {
         let errand = self.errand;
         for _ in 0..connections {
-            let (seen, number) = (Arc::clone(&self.seen), self.streams.len() as u64);
-            let stream = namespace.enter(|| TcpStream::connect(SERVICE)).map_err(|error| error.to_string())?;
-            let stream = stream.map_err(|error| format!("can't connect: {error}"))?;
-            self.streams.push(stream.try_clone().map_err(|error| error.to_string())?);
+            let (seen, number) = (Arc::clone(&self.seen), self.connections);
+            self.connections += 1;
+            let address = service_address((number % u64::from(errand.addresses)) as u32);
+            let line = Line::connect(address, namespace, &self.lines, errand.connects_again)?;
             self.spawn(move || {
                 let flow = seen.flow();
                 let result = match errand.kind {
-                    ClientKind::KeepAlive => browse(stream, errand, &seen, &flow),
-                    _ => count(stream, errand, number, &seen, &flow),
+                    ClientKind::KeepAlive => browse(line, errand, &seen, &flow),
+                    _ => count(line, errand, number, &seen, &flow),
                 };
                 flow.is_over.store(true, Ordering::Release);
                 result
@@ -302,9 +322,7 @@ impl Drop for Client {
         if let Some(curl) = &self.curl {
             let _ = lock(curl).kill();
         }
-        for stream in &self.streams {
-            let _ = stream.shutdown(std::net::Shutdown::Both);
-        }
+        self.lines.end();
         for thread in self.work.drain(..) {
             let _ = thread.join();
         }
@@ -352,6 +370,8 @@ fn answer(from: &mut impl BufRead, seen: &Seen, flow: &Flow) -> Result<(u64, Vec
     let mut line = String::new();
     let mut head = from.read_line(&mut line).map_err(error)?;
     if line != "HTTP/1.1 200 OK\r\n" {
+        // Without a line it was closed.
+        seen.wrong.fetch_or(!line.is_empty(), Ordering::AcqRel);
         return Err(format!("the service answered {line:?}"));
     }
     let mut length = None;
@@ -378,15 +398,8 @@ fn answer(from: &mut impl BufRead, seen: &Seen, flow: &Flow) -> Result<(u64, Vec
     Ok((head as u64, body))
 }
 
-fn patient(stream: &TcpStream) -> Result<(), String> {
-    let set = stream.set_read_timeout(Some(Duration::from_secs(120))).and_then(|()| stream.set_nodelay(true));
-    set.map_err(|error| error.to_string())
-}
-
-/// Every request must be acted upon exactly once: the answers are 1, 2, 3, ….
-fn count(mut stream: TcpStream, errand: Errand, number: u64, seen: &Seen, flow: &Flow) -> Result<bool, String> {
-    patient(&stream)?;
-    let mut from = BufReader::new(stream.try_clone().map_err(|error| error.to_string())?);
+/// Every request must be acted upon exactly once: the answers are 1, 2, 3, …, over each connection anew.
+fn count(mut line: Line, errand: Errand, number: u64, seen: &Seen, flow: &Flow) -> Result<bool, String> {
     let think = Duration::from_micros(match errand.kind {
         ClientKind::Many => errand.connections * 1_000_000 / REQUESTS_PER_S,
         _ => 0,
@@ -396,12 +409,19 @@ fn count(mut stream: TcpStream, errand: Errand, number: u64, seen: &Seen, flow: 
     let place = number % errand.connections;
     std::thread::sleep(think.mul_f64(place as f64 / errand.connections as f64));
     while moved < errand.bytes / errand.connections {
-        seen.begun.fetch_add(u64::from(request == 1), Ordering::Release);
+        seen.begun.fetch_add(u64::from(request == 1 && line.is_first()), Ordering::Release);
         request += 1;
-        stream
-            .write_all(b"POST /count HTTP/1.1\r\nHost: service\r\nContent-Length: 0\r\n\r\n")
-            .map_err(|error| format!("the connection broke: {error}"))?;
-        let (head, body) = answer(&mut from, seen, flow)?;
+        let asked = line.ask(b"POST /count HTTP/1.1\r\nHost: service\r\nContent-Length: 0\r\n\r\n");
+        let (head, body) = match asked.and_then(|from| answer(from, seen, flow)) {
+            Ok(answer) => answer,
+            Err(why) => {
+                line.again(why)?;
+                // Nobody knows any more what came before.
+                request = 0;
+                seen.lost.fetch_add(1, Ordering::Release);
+                continue;
+            }
+        };
         moved += head + body.len() as u64;
         if body != format!("{request}\n").as_bytes() {
             seen.wrong.store(true, Ordering::Release);
@@ -414,18 +434,14 @@ fn count(mut stream: TcpStream, errand: Errand, number: u64, seen: &Seen, flow: 
 }
 
 /// One object after the other.
-fn browse(mut stream: TcpStream, errand: Errand, seen: &Seen, flow: &Flow) -> Result<bool, String> {
-    patient(&stream)?;
-    let mut from = BufReader::new(stream.try_clone().map_err(|error| error.to_string())?);
+fn browse(mut line: Line, errand: Errand, seen: &Seen, flow: &Flow) -> Result<bool, String> {
     let (mut moved, mut object) = (0, 0);
     let mut right = true;
     while moved < errand.bytes {
         seen.begun.fetch_add(u64::from(object == 1), Ordering::Release);
         let (bytes, seed) = (OBJECTS[object % OBJECTS.len()], errand.seed.wrapping_add(object as u64));
-        stream
-            .write_all(format!("GET /bytes/{bytes}?seed={seed} HTTP/1.1\r\nHost: service\r\n\r\n").as_bytes())
-            .map_err(|error| format!("the connection broke: {error}"))?;
-        let (_, body) = answer(&mut from, seen, flow)?;
+        let request = format!("GET /bytes/{bytes}?seed={seed} HTTP/1.1\r\nHost: service\r\n\r\n");
+        let (_, body) = answer(line.ask(request.as_bytes())?, seen, flow)?;
         let mut expected = vec![0; bytes as usize];
         content::fill(seed, 0, &mut expected);
         right &= body == expected;

@@ -20,7 +20,7 @@ pub enum Accident {
     StopAgent,
     /// Whoever could start the service again on node A is killed.
     KillSupervisor,
-    /// The heir's process is killed.
+    /// The heir's process is killed. Of several, here and below, node B's is meant.
     KillHeir,
     /// The heir's process is killed, and started anew.
     RestartHeir,
@@ -42,6 +42,19 @@ impl Accident {
     /// Whether it is so from the start on, or has a moment of its own, whatever a taker does.
     const fn waits_for_no_step(self) -> bool {
         matches!(self, Accident::FillHeir | Accident::HeirDiesTaking)
+    }
+
+    /// Whether it happens to an heir, or in its stead.
+    pub(super) const fn is_an_heirs(self) -> bool {
+        matches!(
+            self,
+            Accident::KillHeir
+                | Accident::RestartHeir
+                | Accident::StopHeir
+                | Accident::HeirDiesTaking
+                | Accident::FillHeir
+                | Accident::CutHeir
+        )
     }
 }
 

@@ -18,6 +18,17 @@
 //!
 //! Of many sessions, a phase ends with the last of them. All processes read one monotonic clock.
 //!
+//! # Several heirs
+//! With `heirs` above 1, nodes B, C and so on stand by, and the service has as many addresses: for a client finds an address at
+//! one node at a time. [`ClientKind::Many`] connects to them by turns. All sessions of an address go on at the same node; which
+//! one decides core's [`spread_groups`](backdoor_core::recovery::policy::spread_groups), by how many sessions the addresses have.
+//! One that is dead or says no is passed over at once, one that does not answer after a second (the takeover's
+//! [`offer_timeout`](backdoor_core::takeover::TakeoverConfig::offer_timeout)); others are not kept waiting by it. Two nodes never
+//! have the same address: each asks on the link before it takes the first session of an address, and declines if another one
+//! has it or asks, too. So when a node has taken some sessions of an address and has no room for the others, these are not carried
+//! on; and an address without any session goes to no node. What goes wrong with an heir, goes wrong with node B. `moved_to`
+//! counts sessions by node; in `trouble` nodes are parties of the takeover, of which B is number 2, and C, D and E are 5 to 7.
+//!
 //! # A service of two processes
 //! In a pair, a front talks to clients, and a worker counts their requests, over a link between the two. A session then has
 //! a State Box in each, and the heirs are two processes, too: both State Boxes are carried on, whichever process failed,
@@ -31,10 +42,21 @@
 //! # Other remedies
 //! With the remedy `restart` nobody claims sessions and nothing is cut off: a supervisor on node A ends the service's process,
 //! if it has not ended, and starts another, which re-adopts the sessions over their own sockets. `reinstate_ms` is then the
-//! time from the decision until it has taken up the last one. With `policy`, core's policy decides by expected cost, and
-//! sessions are taken over if a restart did not help; the column `remedy` says by what they go on. What the policy asks for
-//! besides (to start the application again, to reboot, to exclude the node) is told and not done: a namespace can't be
-//! rebooted. A node that was cut off stays so, which is all that exclusion asks.
+//! time from the decision until it has taken up the last one.
+//!
+//! With the remedy `reboot` node A starts anew: its processes are ended, which its kernel tells the clients by a reset, or by the
+//! end of the connection where nothing was left unread; after `boot_time` there is another kernel at its addresses (a namespace of
+//! its own) that knows of no connection, with an agent and a service that know of no session. Clients connect again, at once and
+//! again and again. `lost` counts the sessions that ended so, `client_resets` and `client_connections` what the client's kernel saw of it, and
+//! `reinstate_ms` is the time from the decision until the service listens again. As all that a takeover is compared with, it is
+//! at its best: here it takes as long as processes take to start, and `boot_time` besides, which is none unless it is given.
+//! Its clients' sessions begin anew, so counts begin at 1 again; `sha256_ok` says that over each connection every byte was right.
+//!
+//! With `policy`, core's policy decides by expected cost, and again when what it decided did not help: after a restart that
+//! could not be, sessions are taken over, and if nobody can take them and nobody may take them yet, the node is rebooted. The
+//! column `remedy` says what was done. What the policy asks for besides, when sessions are at another node (to start the application
+//! again, to reboot), is told in `afterwards` and not done. Exclusion is done: the switch's port to node A, closed by the fence,
+//! stays closed to the end of the run, and only a reboot opens it.
 //!
 //! # What can't be carried on
 //! A connection that the node's kernel has accepted and its service has not is no session yet: node B's kernel resets it,
@@ -48,6 +70,8 @@
 mod chain;
 mod client;
 mod disturbance;
+mod heirs;
+mod line;
 mod network;
 mod one_run;
 mod report;
@@ -79,6 +103,8 @@ use crate::interrupt::Interrupt;
 pub const MAX_SESSIONS: u64 = 2000;
 /// Most takers at once.
 pub const MAX_TAKERS: u32 = 2;
+/// Most nodes that stand by.
+pub const MAX_HEIRS: u32 = 4;
 /// Clients that [`Accident::Connect`] brings.
 const LATE_CONNECTIONS: u64 = 5;
 
@@ -226,6 +252,10 @@ pub struct FailoverConfig {
     pub remedy: Choice,
     /// Who watches node A, and takes its sessions over, each by itself.
     pub takers: u32,
+    /// Nodes that stand by; the service has as many addresses, one at least.
+    pub heirs: u32,
+    /// For how long node A is off when it is rebooted, beside what its processes take to start.
+    pub boot_time: Nanos,
     /// What else goes wrong.
     pub disturbances: Vec<Disturbance>,
 }
@@ -262,6 +292,8 @@ impl FailoverConfig {
             elsewhere: None,
             remedy: Choice::default(),
             takers: 1,
+            heirs: 1,
+            boot_time: Nanos::ZERO,
             disturbances: Vec::new(),
         }
     }
@@ -282,6 +314,16 @@ impl FailoverConfig {
 
     fn sessions(&self) -> u64 {
         if self.client == ClientKind::Many { self.connections } else { 1 }
+    }
+
+    /// Addresses of the service.
+    fn addresses(&self) -> u32 {
+        self.heirs.max(1)
+    }
+
+    /// Whether node A can be started anew so that clients reach it: not its link.
+    fn can_reboot(&self) -> bool {
+        self.elsewhere.is_none() && self.failure.leaves_the_agent_in_reach()
     }
 
     fn box_bytes(&self) -> usize {
@@ -325,18 +367,42 @@ impl FailoverConfig {
         if !(1..=MAX_TAKERS).contains(&self.takers) {
             return error(format!("{} takers: must be from 1 to {MAX_TAKERS}", self.takers));
         }
-        let restarts = self.remedy != Choice::Takeover;
-        if restarts && self.elsewhere.is_some() {
-            return error("a restart in place: node A must be on this machine".into());
+        if self.heirs > MAX_HEIRS {
+            return error(format!("{} heirs: must be from 0 to {MAX_HEIRS}", self.heirs));
         }
-        if restarts && self.service == ServiceKind::Pair {
+        if self.heirs == 0 && (self.remedy == Choice::Takeover || self.elsewhere.is_some()) {
+            return error("no heirs: for a takeover there must be one".into());
+        }
+        if self.heirs == 0 && self.disturbances.iter().any(|disturbance| disturbance.accident.is_an_heirs()) {
+            return error("disturbances: nothing can happen to an heir where there is none".into());
+        }
+        if self.heirs > 1 && self.elsewhere.is_some() {
+            return error("several heirs: node A must be on this machine".into());
+        }
+        if self.heirs > 1 && self.service == ServiceKind::Pair {
+            return error("several heirs: of a service of one process only, and not of a pair".into());
+        }
+        if self.remedy != Choice::Takeover && self.elsewhere.is_some() {
+            return error("another remedy than a takeover: node A must be on this machine".into());
+        }
+        if self.remedy == Choice::Reboot && !self.can_reboot() {
+            return error("a reboot: it does not mend the link of a node that is cut off".into());
+        }
+        if self.remedy == Choice::Reboot && !self.client.connects_again() {
+            return error("a reboot: only the clients 'requests' and 'many' connect again".into());
+        }
+        if self.boot_time >= self.limit {
+            return error(format!("a boot of {}: must be shorter than the limit", self.boot_time));
+        }
+        if self.remedy.restarts() && self.service == ServiceKind::Pair {
             return error("a restart in place: of one process only, and not of a pair".into());
         }
         if self.remedy == Choice::Restart && !self.failure.leaves_the_agent_in_reach() {
             return error("a restart in place: nobody at a node that is cut off can be asked for it".into());
         }
-        if self.then.is_some() && (restarts || self.elsewhere.is_some() || self.service == ServiceKind::Pair) {
-            return error("a second failure: of a node on this machine, whose one process has taken over".into());
+        let takes_over = self.remedy == Choice::Takeover && self.heirs == 1;
+        if self.then.is_some() && (!takes_over || self.elsewhere.is_some() || self.service == ServiceKind::Pair) {
+            return error("a second failure: of a node on this machine, whose one process has taken all over".into());
         }
         if self.then == Some(FailoverFailure::Zombie) {
             return error("a second failure: a process that is to go on again is node A's".into());

@@ -10,6 +10,7 @@ use rand::{Rng, RngExt};
 
 use super::client::{Client, Errand};
 use super::disturbance::{Accident, Disturbance};
+use super::heirs::Heir;
 use super::report::FailoverRow;
 use super::story::Story;
 use super::world::World;
@@ -58,6 +59,8 @@ pub(super) fn one_run(config: &FailoverConfig, number: u32, streams: &Streams) -
         kind: config.client,
         bytes: config.bytes,
         connections: config.sessions(),
+        addresses: config.addresses(),
+        connects_again: config.client.connects_again() && config.remedy.reboots(),
         seed: streams.stream("content").next_u64(),
     };
     let client = Client::start(&config.program, errand, &world.network.client).map_err(FailoverError::Client)?;
@@ -188,8 +191,9 @@ impl Run<'_> {
                 Ok(at) => Some(at),
                 Err(order) => {
                     let give_up = clock::now() + config.limit;
-                    self.world.standing_by.send(&order)?;
-                    failed(&mut self.world.standing_by, &self.client, give_up)?
+                    let standing_by = &mut self.world.heirs[0].standing_by;
+                    standing_by.send(&order)?;
+                    failed(standing_by, &self.client, give_up)?
                 }
             },
             false => None,
@@ -203,7 +207,7 @@ impl Run<'_> {
         while clock::now() < give_up {
             match taker.receive(LOOK_EVERY) {
                 Ok(None) => {}
-                Ok(Some(TakerReport::Done { .. })) => break,
+                Ok(Some(TakerReport::Done)) => break,
                 Ok(Some(report)) => again.add(report),
                 Err(error @ PartError::Ended { .. }) => {
                     again.trouble(error.to_string());
@@ -226,6 +230,14 @@ impl Run<'_> {
                     self.disturb(at)?;
                 }
                 self.let_go_on(taker)?;
+            }
+            Ok(Some(TakerReport::Reboot)) => {
+                // Two takers may ask for one.
+                if !self.story.has_rebooted() {
+                    let up = self.world.reboot()?;
+                    self.story.rebooted(up);
+                }
+                self.world.takers[taker].send(&TakerOrder::GoOn)?;
             }
             Ok(Some(report)) => self.story.add(report),
             Err(error @ PartError::Ended { .. }) => {
@@ -315,14 +327,21 @@ impl Run<'_> {
         row.bytes = client.seen.bytes();
         row.outage_ms = client.seen.longest_silence(clock::now()).map(Nanos::as_millis_f64);
         let has_ended = |part: &Part| part.state().map(|state| state.is_none_or(|state| "ZX".contains(state)));
-        if config.then != Some(FailoverFailure::Sigkill) && has_ended(&world.standing_by)? {
-            story.trouble("the process that stood by at node B has ended".into());
+        for heir in &world.heirs {
+            // Unless that was its failure.
+            if config.then != Some(FailoverFailure::Sigkill) && has_ended(&heir.standing_by)? {
+                story.trouble(format!("the process that stood by at node {} has ended", heir.name));
+            }
         }
         if let Some(third) = &world.third
             && has_ended(&third.heir)?
         {
             story.trouble("the process that stood by at node C has ended".into());
         }
+        row.heirs = config.heirs;
+        let moved = |heir: &Heir| heir.targets().iter().map(|(party, _)| story.moved_to(*party)).sum::<u64>();
+        let moved: Vec<String> = world.heirs.iter().map(|heir| format!("{}:{}", heir.name, moved(heir))).collect();
+        row.moved_to = moved.join(" ");
         let seen = Arc::clone(&client.seen);
         let verdict = if client.is_done() { client.verdict() } else { Err("the client did not finish".into()) };
         row.sha256_ok = verdict == Ok(true);

@@ -28,7 +28,7 @@ pub struct FailoverRow {
     pub fence_ms: Option<f64>,
     /// From there until the last State Box was read, in ms.
     pub extract_ms: Option<f64>,
-    /// From there until the last connection spoke at node B, in ms; of a restart, from the decision until the service's new
+    /// From there until the last connection spoke at its new node, in ms; of a restart, from the decision until the service's new
     /// process at node A had taken up the last one.
     pub reinstate_ms: Option<f64>,
     /// From the decision to the first new byte at the client, in ms.
@@ -40,11 +40,11 @@ pub struct FailoverRow {
     pub sha256_ok: bool,
     /// Resets that the client's kernel counted.
     pub client_resets: u64,
-    /// Connections that the client's kernel opened.
+    /// Connections that the client's kernel opened, or tried to: who connects again tries until somebody is there.
     pub client_connections: u64,
     /// Sessions.
     pub sessions: u64,
-    /// Of those: carried on at node B.
+    /// Of those: carried on at another node.
     pub moved: u64,
     /// What was diagnosed.
     pub cause: String,
@@ -53,7 +53,8 @@ pub struct FailoverRow {
     /// Whether every session went on with all input that the kernel of the node before had acknowledged; none if no session is known to
     /// have gone on.
     pub input_known: Option<bool>,
-    /// What the sessions go on by: `takeover`, `restart`, or both one after the other.
+    /// What was done: `takeover` and `restart` if sessions go on by it, `reboot` if node A started anew; or several, one after
+    /// the other.
     pub remedy: Cow<'static, str>,
     /// Sessions that go on at node A.
     pub readopted: u64,
@@ -80,6 +81,15 @@ pub struct FailoverRow {
     /// From the second taker's decision to the first new byte at the client, in ms.
     #[serde(default)]
     pub then_first_byte_ms: Option<f64>,
+    /// Nodes that stood by.
+    #[serde(default)]
+    pub heirs: u32,
+    /// How many sessions were carried on at each of them, such as `B:100 C:100`.
+    #[serde(default)]
+    pub moved_to: String,
+    /// Sessions that ended with node A's reboot, and whose clients connected again.
+    #[serde(default)]
+    pub lost: u64,
 }
 
 impl FailoverRow {
@@ -123,10 +133,14 @@ impl FailoverReport {
                 ServiceKind::Pair => format!(" of a pair's {}", config.victim.name()),
             },
             config.then.map(|then| format!(", then {}", then.name())).unwrap_or_default(),
-            if config.mirror { ", with a mirror" } else { "" },
+            match config.heirs {
+                1 => String::new(),
+                heirs => format!(", {heirs} nodes stand by"),
+            } + if config.mirror { ", with a mirror" } else { "" },
             match config.remedy {
                 Choice::Takeover => "",
                 Choice::Restart => ", restarted in place",
+                Choice::Reboot => ", rebooted",
                 Choice::Policy => ", by policy",
             },
             config.bytes,
@@ -156,6 +170,15 @@ impl FailoverReport {
             };
             // Writing to a String can't fail.
             let _ = writeln!(text, "  {name:<18}{:.2} ms in the median{interval}", median.value);
+        }
+        if config.heirs > 1 {
+            let moved = self.rows.iter().map(|row| row.moved_to.as_str()).collect::<Vec<_>>();
+            let _ = writeln!(text, "  {:<18}{}", "sessions moved", moved.join(", "));
+        }
+        let (lost, resets) =
+            self.rows.iter().fold((0, 0), |(lost, resets), row| (lost + row.lost, resets + row.client_resets));
+        if lost + resets > 0 {
+            let _ = writeln!(text, "  {:<18}{lost} sessions; the client counted {resets} resets", "lost");
         }
         let mut troubles: Vec<&str> =
             self.rows.iter().map(|row| row.trouble.as_str()).filter(|t| !t.is_empty()).collect();

@@ -31,6 +31,8 @@ pub(super) struct Story {
     decided: Option<Nanos>,
     cause: String,
     restarted: Option<Restarted>,
+    /// When node A's service was there again.
+    rebooted: Option<Nanos>,
     afterwards: Vec<String>,
     sessions: BTreeMap<u64, Told>,
     troubles: Vec<String>,
@@ -81,7 +83,7 @@ impl Story {
                 }
             }
             TakerReport::AgentGone => self.troubles.push("a taker found its node's agent gone".into()),
-            TakerReport::Ready | TakerReport::Halted { .. } | TakerReport::Done => {}
+            TakerReport::Ready | TakerReport::Reboot | TakerReport::Halted { .. } | TakerReport::Done => {}
         }
     }
 
@@ -90,9 +92,24 @@ impl Story {
         self.troubles.push(what);
     }
 
+    /// Node A has started anew, and serves since then.
+    pub(super) fn rebooted(&mut self, at: Nanos) {
+        self.rebooted = Some(at);
+    }
+
+    /// Whether it has.
+    pub(super) fn has_rebooted(&self) -> bool {
+        self.rebooted.is_some()
+    }
+
     /// Sessions that were moved.
     pub(super) fn moved(&self) -> u64 {
         self.sessions.values().filter(|told| told.moved.is_some()).count() as u64
+    }
+
+    /// Those that were moved to this party.
+    pub(super) fn moved_to(&self, party: u32) -> u64 {
+        self.sessions.values().filter(|told| told.moved.is_some_and(|(to, _)| to == party)).count() as u64
     }
 
     /// Fills in what the takers know, of a failure at `failed_at`.
@@ -106,13 +123,10 @@ impl Story {
         row.moved = self.moved();
         let restarted = self.restarted.take().filter(|restarted| restarted.readopted > 0);
         row.readopted = restarted.as_ref().map_or(0, |restarted| restarted.readopted);
-        row.remedy = match (row.readopted > 0, row.moved > 0) {
-            (true, true) => "restart, takeover",
-            (true, false) => "restart",
-            (false, true) => "takeover",
-            (false, false) => "",
-        }
-        .into();
+        row.lost = seen.lost();
+        let done = [(row.readopted > 0, "restart"), (row.moved > 0, "takeover"), (self.has_rebooted(), "reboot")];
+        let done: Vec<&str> = done.into_iter().filter_map(|(is_done, name)| is_done.then_some(name)).collect();
+        row.remedy = done.join(", ").into();
         row.afterwards = self.afterwards.join("; ");
         row.state_bytes = self.sessions.values().map(|told| told.state_bytes).sum();
         row.input_known = self.sessions.values().filter_map(|told| told.input_known).reduce(|all, one| all && one);
@@ -141,6 +155,9 @@ impl Story {
             if let (Some(restarted), 0) = (&restarted, row.moved) {
                 row.reinstate_ms = phase(decided.0, restarted.readopted_ns);
                 spoke = Some(restarted.readopted_ns);
+            }
+            if let (Some(rebooted), 0) = (self.rebooted, row.moved) {
+                (row.reinstate_ms, spoke) = (phase(decided.0, rebooted.0), Some(rebooted.0));
             }
             row.first_byte_ms = spoke.and_then(|at| seen.first_after(Nanos(at))).map(|at| ms(decided, at));
         }

@@ -1,4 +1,4 @@
-//! Who is in an experiment's network: the agents, the service, its heir, the takers.
+//! Who is in an experiment's network: the agents, the service, its heirs, the takers.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
@@ -8,10 +8,12 @@ use std::time::Duration;
 use backdoor_core::Nanos;
 use backdoor_core::state_box::words_needed;
 use backdoor_host::net::NetworkNamespace;
+use backdoor_host::{clock, process};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::chain::Third;
 use super::disturbance::Accident;
+use super::heirs::Heir;
 use super::network::Network;
 use super::{Elsewhere, FailoverConfig, FailoverError, MAX_TAKERS, ServiceKind, Victim};
 use crate::config::Span;
@@ -27,13 +29,12 @@ use crate::live::web::taker::{Taker, TakerReport};
 
 /// How long a part may take for what takes milliseconds on a machine that has time.
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
-/// Where clients find the service, on whichever node it is.
+/// How long a kernel that was cut off may take for its last words: it has to ask first where the clients are.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+/// Where clients find the service, on whichever node it is: the first of its addresses.
 pub(super) const SERVICE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 10), 80);
-/// Numbers of the parties of a takeover: the node that stands by, and the takers.
-const TARGET: u32 = 2;
+/// Numbers of the takers among the parties of a takeover.
 const TAKERS: [u32; MAX_TAKERS as usize] = [1, 3];
-/// The heir of a pair's worker.
-const WORKER_TARGET: u32 = 4;
 /// Files that a process may have open beside those of connections.
 const OWN_FILES: u64 = 512;
 /// Files for each connection, in the process that has most.
@@ -49,33 +50,28 @@ pub(super) struct World {
     supervisor: Option<Part>,
     /// Its worker, if it has one.
     worker: Option<Part>,
-    /// The service on node B.
-    pub(super) standing_by: Part,
-    /// Its worker.
-    _worker_heir: Option<Part>,
-    /// Of node A and of node B.
-    agents: [Part; 2],
+    /// The nodes that stand by.
+    pub(super) heirs: Vec<Heir>,
+    /// Of node A, and of those.
+    agents: Vec<Part>,
     stranger: Option<NetworkNamespace>,
     /// Stands by for node B's sessions.
     pub(super) third: Option<Third>,
     /// Where node A's processes run.
     node_a: Place,
-    pub(super) reached: Reach,
+    _by_card: Option<Reached>,
     pub(super) network: Network,
     pub(super) config: FailoverConfig,
     /// Last: removed when whoever is in them has ended.
     _directories: Directories,
 }
 
-/// Where the agents are.
-pub(super) struct Reach {
+/// Where node A is.
+struct Reach {
     /// Node A, to its monitors.
     node: NodeAddress,
     /// The socket of node A's agent, for whoever is on that machine.
     agent_a: PathBuf,
-    /// That of node B's.
-    pub(super) agent_b: PathBuf,
-    _by_card: Option<Reached>,
 }
 
 /// The directories of this machine's agents. An agent removes its own, unless it is killed.
@@ -95,67 +91,75 @@ impl World {
         allow_files(OWN_FILES + FILES_A_CONNECTION * config.most_sessions())?;
         let here = Place::Here(config.program.clone());
         let (mut network, node_a) = match &config.elsewhere {
-            None => (Network::within()?, here),
+            None => (Network::within(config.heirs, config.addresses())?, here),
             Some(Elsewhere { stage, through, .. }) => {
                 let stage = StageConnection::open(*stage).map_err(PartError::from)?;
                 (Network::around(through)?, Place::Stage(Rc::new(stage)))
             }
         };
         let all = boxes(config);
-        let agent_role = |room: usize, offer| agent(config, room, offer);
         let start_a = |role: Role| match &network.node {
             Some(namespace) => start(config, namespace, role),
             None => Ok(node_a.start(role)?),
         };
-        let heirs = if config.is_disturbed_by(Accident::FillHeir) { all.div_ceil(2) } else { all + 1 };
+        // Any of them may have to carry on all sessions; the first has room for half of its own if it is to be full.
+        let is_full = |heir: usize| heir == 0 && config.is_disturbed_by(Accident::FillHeir);
+        let room = |heir| if is_full(heir) { all.div_ceil(2 * config.addresses() as usize) } else { all + 1 };
         let offer = |to: &Elsewhere| Offer { listen: to.stage.ip(), card: to.card.clone() };
-        let mut agent_a = start_a(agent_role(all + 1, config.elsewhere.as_ref().map(offer)))?;
-        let mut agent_b = start(config, &network.heir, agent_role(heirs, None))?;
-        let (ready_a, ready_b): (Ready, Ready) = (agent_a.expect(PATIENCE)?, agent_b.expect(PATIENCE)?);
+        let mut agent_a = start_a(agent_role(config, all + 1, config.elsewhere.as_ref().map(offer)))?;
+        let mut agents_of_heirs = Vec::new();
+        for (heir, standby) in network.heirs.iter().enumerate() {
+            agents_of_heirs.push(start(config, &standby.namespace, agent_role(config, room(heir), None))?);
+        }
+        let ready_a: Ready = agent_a.expect(PATIENCE)?;
+        let mut sockets_of_heirs = Vec::new();
+        for agent in &mut agents_of_heirs {
+            sockets_of_heirs.push(PathBuf::from(agent.expect::<Ready>(PATIENCE)?.socket));
+        }
         let by_card = config.elsewhere.as_ref().map(|Elsewhere { stage, card, retry, .. }| {
             let same_machine = node_a.is_this_machine();
             reach(TransportKind::Verbs, &ready_a, Some(stage.ip()), same_machine, (card, *retry))
         });
         let by_card = by_card.transpose().map_err(FailoverError::Config)?;
-        let [agent_a_socket, agent_b_socket] = [ready_a.socket, ready_b.socket].map(PathBuf::from);
-        let here = [network.node.as_ref().map(|_| &agent_a_socket), Some(&agent_b_socket)];
-        let directories = here.into_iter().flatten().filter_map(|socket| socket.parent()).map(Path::to_owned);
+        let agent_a_socket = PathBuf::from(ready_a.socket);
+        let here = network.node.iter().map(|_| &agent_a_socket).chain(&sockets_of_heirs);
+        let directories = here.filter_map(|socket| socket.parent()).map(Path::to_owned);
         let mut directories = Directories(directories.collect());
         let node = by_card.as_ref().map(|to| to.address.clone());
-        let reached = Reach {
-            node: node.unwrap_or_else(|| NodeAddress::Local(agent_a_socket.clone())),
-            agent_a: agent_a_socket,
-            agent_b: agent_b_socket,
-            _by_card: by_card,
-        };
+        let reached =
+            Reach { node: node.unwrap_or_else(|| NodeAddress::Local(agent_a_socket.clone())), agent_a: agent_a_socket };
         let serve = |part| begun(start_a(service(config, &reached.agent_a, Duty::Serve, part))?);
         let is_pair = config.service == ServiceKind::Pair;
         let worker = is_pair.then(|| serve(ServicePart::Worker { links: links(&reached.agent_a) })).transpose()?;
         let serving = serve(front(config, &reached.agent_a))?;
-        let worker_heir = is_pair.then(|| start_worker_heir(config, &network, &reached)).transpose()?;
         let supervisor = match (config.remedy, &network.node) {
             (Choice::Restart | Choice::Policy, Some(node)) => {
                 Some(start_supervisor(config, node, &reached, serving.id())?)
             }
             _ => None,
         };
-        let standing_by = start_heir(config, &network, &reached)?;
-        let third = config.then.map(|_| Third::start(config, &mut network, &reached)).transpose()?;
+        let places = network.heirs.iter().zip(&sockets_of_heirs).enumerate();
+        let heirs = places.map(|(heir, (place, agent))| Heir::start(config, heir, place, agent, &reached.node));
+        let heirs: Vec<Heir> = heirs.collect::<Result<_, _>>()?;
+        let third = match (config.then, heirs.first()) {
+            (Some(_), Some(heir)) => Some(Third::start(config, &mut network, heir.agent())?),
+            _ => None,
+        };
         directories.0.extend(third.as_ref().and_then(|third| third.directory().map(Path::to_owned)));
+        let targets: Vec<_> = heirs.iter().flat_map(Heir::targets).collect();
         let numbers = TAKERS.iter().take(config.takers as usize);
-        let takers = numbers.map(|number| start_taker(config, &network, &reached, *number));
+        let takers = numbers.map(|number| start_taker(config, &network, &reached, &targets, *number));
         Ok(World {
             takers: takers.collect::<Result<_, _>>()?,
             serving,
             supervisor,
             worker,
-            standing_by,
-            _worker_heir: worker_heir,
-            agents: [agent_a, agent_b],
+            heirs,
+            agents: std::iter::once(agent_a).chain(agents_of_heirs).collect(),
             stranger: None,
             third,
             node_a,
-            reached,
+            _by_card: by_card,
             network,
             config: config.clone(),
             _directories: directories,
@@ -188,12 +192,9 @@ impl World {
             Accident::KillSupervisor => {
                 self.supervisor.as_ref().map_or(Ok(()), |supervisor| signal(supervisor, PartSignal::Kill))?;
             }
-            Accident::KillHeir => signal(&self.standing_by, PartSignal::Kill)?,
-            Accident::StopHeir => signal(&self.standing_by, PartSignal::Stop)?,
-            Accident::RestartHeir => {
-                signal(&self.standing_by, PartSignal::Kill)?;
-                self.standing_by = start_heir(&self.config, &self.network, &self.reached)?;
-            }
+            Accident::KillHeir => signal(&self.heirs[0].standing_by, PartSignal::Kill)?,
+            Accident::StopHeir => signal(&self.heirs[0].standing_by, PartSignal::Stop)?,
+            Accident::RestartHeir => self.heirs[0].start_anew(&self.config, &self.network.heirs[0])?,
             Accident::CutHeir => self.network.cut_heir()?,
             Accident::Stranger => self.stranger = Some(self.network.stranger()?),
             Accident::Connect | Accident::FillHeir | Accident::HeirDiesTaking => {}
@@ -204,6 +205,36 @@ impl World {
     /// Whether node A's agent has ended.
     pub(super) fn agent_has_ended(&self) -> Result<bool, FailoverError> {
         Ok(self.agents[0].state()?.is_none_or(|state| "ZX".contains(state)))
+    }
+
+    /// Node A starts anew: all that was there is ended, which its kernel tells the clients; and what comes after it has another
+    /// kernel and another memory. Answers when its service was there again.
+    pub(super) fn reboot(&mut self) -> Result<Nanos, FailoverError> {
+        // An owner that was fenced has nobody after it, or there would be no reboot.
+        let was_fenced = self.network.open()?;
+        let parts = [self.supervisor.as_ref(), self.worker.as_ref(), Some(&self.serving), self.agents.first()];
+        for part in parts.into_iter().flatten() {
+            // All of its threads have ended then, and the last one has closed its connections.
+            let ended = process::end(part.id(), Nanos(PATIENCE.as_nanos() as u64));
+            ended.map_err(|error| FailoverError::Unexpected(format!("node A is not rebooted: {error}")))?;
+        }
+        if was_fenced {
+            std::thread::sleep(LAST_WORDS);
+        }
+        self.supervisor = None;
+        self.network.power_off()?;
+        std::thread::sleep(Duration::from_nanos(self.config.boot_time.0));
+        self.network.power_on(self.config.addresses())?;
+        let (config, node) = (&self.config, self.network.node.as_ref());
+        let node = node.ok_or_else(|| FailoverError::Unexpected("the node is on another machine".into()))?;
+        let mut agent = start(config, node, agent_role(config, boxes(config) + 1, None))?;
+        let socket = PathBuf::from(agent.expect::<Ready>(PATIENCE)?.socket);
+        self._directories.0.extend(socket.parent().map(Path::to_owned));
+        let serve = |part| begun(start(config, node, service(config, &socket, Duty::Serve, part))?);
+        let worker = self.worker.as_ref().map(|_| serve(ServicePart::Worker { links: links(&socket) })).transpose()?;
+        (self.serving, self.worker) = (serve(front(config, &socket))?, worker);
+        self.agents[0] = agent;
+        Ok(clock::now())
     }
 
     /// Cuts node A's link.
@@ -232,8 +263,8 @@ pub(super) fn boxes(config: &FailoverConfig) -> usize {
     config.most_sessions() as usize * if config.service == ServiceKind::Pair { 2 } else { 1 }
 }
 
-/// A node's agent, with room for so many State Boxes.
-pub(super) fn agent(config: &FailoverConfig, room: usize, offer: Option<Offer>) -> Role {
+/// An agent that has room for so many of them.
+pub(super) fn agent_role(config: &FailoverConfig, room: usize, offer: Option<Offer>) -> Role {
     let all = boxes(config);
     Role::Agent {
         capacity: 64 + 2 * all,
@@ -244,6 +275,11 @@ pub(super) fn agent(config: &FailoverConfig, room: usize, offer: Option<Offer>) 
         retain: Span(Nanos::from_secs(60)),
         offer,
     }
+}
+
+/// The service's address number `number`, from 0.
+pub(super) const fn service_address(number: u32) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::from_bits(SERVICE.ip().to_bits() + number), SERVICE.port())
 }
 
 pub(super) fn start(config: &FailoverConfig, namespace: &NetworkNamespace, role: Role) -> Result<Part, FailoverError> {
@@ -261,14 +297,14 @@ fn serve(config: &FailoverConfig, agent: &Path, duty: Duty, part: ServicePart) -
         deadline_ns: config.deadline.0,
         state_bytes: config.box_bytes(),
         ballast: config.state_size,
-        address: SERVICE,
+        addresses: (0..config.addresses()).map(service_address).collect(),
         duty,
         service: part,
     }
 }
 
 /// Where the worker of a node listens: beside its agent's socket.
-fn links(agent: &Path) -> PathBuf {
+pub(super) fn links(agent: &Path) -> PathBuf {
     agent.with_file_name("links")
 }
 
@@ -289,19 +325,9 @@ pub(super) fn begun(mut part: Part) -> Result<Part, FailoverError> {
 }
 
 impl Reach {
-    /// Where node B takes offers: beside its agent's socket, whose directory goes when the agent ends.
-    fn offers(&self) -> PathBuf {
-        self.agent_b.with_file_name("offers")
-    }
-
     /// Where node A's supervisor is asked.
     fn supervisor(&self) -> PathBuf {
         self.agent_a.with_file_name("supervisor")
-    }
-
-    /// Where its worker does.
-    fn worker_offers(&self) -> PathBuf {
-        self.agent_b.with_file_name("worker-offers")
     }
 }
 
@@ -319,49 +345,31 @@ fn start_supervisor(
     }
 }
 
-fn start_heir(config: &FailoverConfig, network: &Network, reach: &Reach) -> Result<Part, FailoverError> {
-    let duty = Duty::StandBy {
-        party: TARGET,
-        offers: reach.offers(),
-        old_owner: reach.node.clone(),
-        link: network.heir_link.clone(),
-        dies_after_taking: config.is_disturbed_by(Accident::HeirDiesTaking),
-    };
-    begun(start(config, &network.heir, service(config, &reach.agent_b, duty, front(config, &reach.agent_b)))?)
-}
-
-fn start_worker_heir(config: &FailoverConfig, network: &Network, reach: &Reach) -> Result<Part, FailoverError> {
-    let duty = Duty::StandBy {
-        party: WORKER_TARGET,
-        offers: reach.worker_offers(),
-        old_owner: reach.node.clone(),
-        link: network.heir_link.clone(),
-        dies_after_taking: false,
-    };
-    let part = ServicePart::Worker { links: links(&reach.agent_b) };
-    begun(start(config, &network.heir, service(config, &reach.agent_b, duty, part))?)
-}
-
-fn start_taker(config: &FailoverConfig, network: &Network, reach: &Reach, number: u32) -> Result<Part, FailoverError> {
+fn start_taker(
+    config: &FailoverConfig,
+    network: &Network,
+    reach: &Reach,
+    targets: &[(u32, PathBuf)],
+    number: u32,
+) -> Result<Part, FailoverError> {
     let halts_at = match number == TAKERS[0] {
         true => config.halts_at(),
         // It is to find what the first one leaves.
         false => config.is_disturbed_by(Accident::KillTaker).then_some(Milestone::Decided),
     };
     let asks_agent = config.failure.leaves_the_agent_in_reach() && config.elsewhere.is_none();
-    let mut targets = vec![(TARGET, reach.offers())];
-    if config.service == ServiceKind::Pair {
-        targets.push((WORKER_TARGET, reach.worker_offers()));
-    }
     let role = Role::Taker(Taker {
         node: reach.node.clone(),
         party: number,
-        targets,
+        targets: targets.to_vec(),
         port: network.port.clone(),
         agent: asks_agent.then(|| reach.agent_a.clone()),
-        mirror: config.mirror.then(|| (network.clients_port.into(), SERVICE)),
+        mirror: config
+            .mirror
+            .then(|| (network.clients_port.into(), (0..config.addresses()).map(service_address).collect())),
         remedy: config.remedy,
-        supervisor: (asks_agent && config.remedy != Choice::Takeover).then(|| reach.supervisor()),
+        supervisor: (asks_agent && config.remedy.restarts()).then(|| reach.supervisor()),
+        can_reboot: config.can_reboot(),
         poll_ns: config.poll.0,
         detector: config.detector,
         // So that it can tell what hindered it before the run is given up.

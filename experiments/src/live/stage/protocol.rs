@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::live::parts::{PartSignal, Role};
 
 /// Version of the protocol.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// Longest line, its end included.
 pub const MAX_LINE: usize = 64 << 10;
 /// Longest greeting.

@@ -1,12 +1,12 @@
 //! What surrounds a taker here: a switch whose port can be closed, the node's agent, and targets behind sockets.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use backdoor_core::channels::{Channel, SessionPayload};
-use backdoor_core::takeover::PartyId;
 use backdoor_host::app::Node;
 use backdoor_host::mirror::Mirror;
 use backdoor_host::net::Links;
@@ -15,8 +15,7 @@ use backdoor_host::tcp::Queues;
 use backdoor_host::wire::ConnectionError;
 
 use super::milestone::Milestone;
-use super::offers::Offered;
-use super::rescue::Surroundings;
+use super::rescue::{Batch, Surroundings};
 use super::taker::{TakerOrder, TakerReport};
 use super::targets::Target;
 
@@ -89,8 +88,8 @@ pub(super) struct Around<'a> {
     pub(super) links: Links,
     pub(super) port: String,
     pub(super) agent: Agent,
-    /// What passed between the node and its clients.
-    pub(super) mirror: Option<Mirror>,
+    /// What passed between the node and its clients, for each of its addresses.
+    pub(super) mirrors: Vec<Mirror>,
     pub(super) targets: Vec<Target>,
     pub(super) halts_at: Option<Milestone>,
     pub(super) orders: &'a Receiver<TakerOrder>,
@@ -107,15 +106,33 @@ impl Surroundings for Around<'_> {
     }
 
     fn mirrored(&mut self, payload: &[u8]) -> Result<Option<Queues>, String> {
-        let Some(mirror) = &self.mirror else { return Ok(None) };
         let payload = SessionPayload::decode(payload).map_err(|error| error.to_string())?;
         let Some(Channel::Tcp(state)) = payload.channel(CLIENT) else { return Ok(None) };
+        let looks = |mirror: &&Mirror| mirror.service() == state.birth.local;
+        let Some(mirror) = self.mirrors.iter().find(looks) else { return Ok(None) };
         mirror.queues(&state).map(Some).map_err(|error| error.to_string())
     }
 
-    fn offer(&mut self, to: PartyId, batch: &[Offered<'_>]) -> Result<(), String> {
-        let target = self.targets.iter_mut().find(|target| target.party() == to).ok_or("there is no such target")?;
-        target.offer(batch).map_err(|error| error.to_string())
+    fn offer(&mut self, batches: &[Batch<'_>]) -> Vec<Result<(), String>> {
+        let offer = |target: Option<&mut Target>, batch: &Batch<'_>| {
+            target.ok_or("there is no such target")?.offer(&batch.offered).map_err(|error| error.to_string())
+        };
+        if let [batch] = batches {
+            return vec![offer(self.targets.iter_mut().find(|target| target.party() == batch.to), batch)];
+        }
+        // Each by a thread of its own: one that takes no bytes is waited for.
+        let mut targets: HashMap<_, _> = self.targets.iter_mut().map(|target| (target.party(), target)).collect();
+        std::thread::scope(|scope| {
+            let offering = batches.iter().map(|batch| {
+                let target = targets.remove(&batch.to);
+                scope.spawn(move || offer(target, batch))
+            });
+            let offering: Vec<_> = offering.collect();
+            offering
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|_| Err("it can't be asked".into())))
+                .collect()
+        })
     }
 
     fn check(&self, payload: &[u8]) -> Result<(), &'static str> {

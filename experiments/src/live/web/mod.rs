@@ -13,12 +13,13 @@
 //! | `readopt` | sessions of a dead process of the same node, gone on with |
 //! | [`supervisor`] | the process that starts the service again on its node |
 //! | `standby` | sessions of another node, carried on here |
-//! | `door` | the service's address at the node that carries on: when it is there, who is told, and who is heard |
+//! | `door`, `doors` | the service's addresses at a node that carries on: when one is there, who is told, and who is heard |
 //! | `old_owner` | the claim words of the node whose sessions may be carried on |
 //! | [`offers`] | what a taker and a node that stands by say to each other |
 //! | [`targets`] | the taker's connections to such nodes |
 //! | [`rescue`] | the taker's doing: core's takeover, for many sessions at once |
 //! | [`rescued`] | one of them, and what came of it |
+//! | `aims` | to which node they go: those of one address together |
 //! | [`taker`] | the process that watches a node and carries its sessions on |
 //! | [`remedy`] | what it does about a failure: takeover, restart, or what a policy finds best |
 //! | `around` | what surrounds it: the switch, the node's agent, the targets |
@@ -26,12 +27,14 @@
 //! | `swaps` | compare-and-swaps, waited for |
 //! | `places` | for so many at once |
 
+mod aims;
 mod around;
 mod asks;
 pub mod ballast;
 pub mod content;
 mod conversation;
 mod door;
+mod doors;
 pub mod milestone;
 pub mod offers;
 mod old_owner;

@@ -48,7 +48,8 @@ pub struct OfferHead {
     /// Offers that follow at once, and belong to this one: sessions of one node, which are to be there all before the first
     /// of them speaks.
     pub more: u32,
-    /// Sessions of that node that are to be carried on, by whichever taker: when as many are here, all are.
+    /// Sessions of that node with the same address that are to be carried on, by whichever taker: when as many are here, all
+    /// are.
     pub all: u64,
     /// Bytes of the State Box's payload; they come first.
     pub payload_bytes: u64,

@@ -15,14 +15,28 @@ pub enum Choice {
     Takeover,
     /// The service is started again on its node, and its sessions go on there.
     Restart,
-    /// Whatever is expected to cost least, and what comes next if that does not help.
+    /// The node starts anew. Its sessions end.
+    Reboot,
+    /// Whatever is expected to cost least, and of the others the same, if that does not help.
     Policy,
+}
+
+impl Choice {
+    /// Whether the node may be started anew.
+    pub const fn reboots(self) -> bool {
+        matches!(self, Choice::Reboot | Choice::Policy)
+    }
+
+    /// Whether the service may be started again on its node.
+    pub const fn restarts(self) -> bool {
+        matches!(self, Choice::Restart | Choice::Policy)
+    }
 }
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ToDo {
-    /// One after the other, until one helps.
+    /// What is planned, the first one first. If that does not help, more is known, and it is decided again.
     pub(super) remedies: Vec<Remedy>,
     /// What is to be done at the node besides, for people. Here it is said, not done; but for a node that is excluded, which
     /// stays cut off.
@@ -30,6 +44,7 @@ pub(super) struct ToDo {
 }
 
 /// What the taker knows of a failure.
+#[derive(Clone, Copy)]
 pub(super) struct Known<'a> {
     /// What was diagnosed, by its name.
     pub(super) cause: &'a str,
@@ -41,6 +56,8 @@ pub(super) struct Known<'a> {
     pub(super) can_restart: bool,
     /// Who may carry sessions on. How much room they have is not known before they are asked, so it counts as enough.
     pub(super) targets: &'a [PartyId],
+    /// Whether somebody can start the node anew.
+    pub(super) can_reboot: bool,
 }
 
 pub(super) fn to_do(choice: Choice, known: &Known<'_>) -> ToDo {
@@ -48,6 +65,7 @@ pub(super) fn to_do(choice: Choice, known: &Known<'_>) -> ToDo {
     match choice {
         Choice::Takeover => return told(Remedy::Takeover),
         Choice::Restart => return told(Remedy::RestartInPlace),
+        Choice::Reboot => return told(Remedy::Reboot),
         Choice::Policy => {}
     }
     let of_node = known.sessions.len() as u64;
@@ -69,7 +87,7 @@ pub(super) fn to_do(choice: Choice, known: &Known<'_>) -> ToDo {
         not_kept: 0,
         stateless: 0,
         targets: &targets,
-        can_reboot: false,
+        can_reboot: known.can_reboot,
         restarts: 0,
         exclusions: 0,
     });
@@ -95,13 +113,25 @@ mod tests {
         let targets = [PartyId::new(2).unwrap()];
         let record = EntityRecord::new("client", FailureLevel::Session, Nanos(1)).within(Slot(4));
         let sessions = [record; 3];
-        to_do(choice, &Known { cause, affected: 3, sessions: &sessions, can_restart, targets: &targets })
+        let known = Known { cause, affected: 3, sessions: &sessions, can_restart, targets: &targets, can_reboot: true };
+        to_do(choice, &known)
     }
 
     #[test]
     fn what_it_was_told_is_what_it_does() {
         assert_eq!(known(true, "application", Choice::Takeover).remedies, [Remedy::Takeover]);
         assert_eq!(known(false, "application", Choice::Restart).remedies, [Remedy::RestartInPlace]);
+        assert_eq!(known(true, "application", Choice::Reboot).remedies, [Remedy::Reboot]);
+    }
+
+    #[test]
+    fn the_policy_reboots_when_nothing_else_can_be_had() {
+        let known = |targets, can_reboot| {
+            let known =
+                Known { cause: "application", affected: 1, sessions: &[], can_restart: false, targets, can_reboot };
+            to_do(Choice::Policy, &known).remedies
+        };
+        assert_eq!((known(&[], true), known(&[], false)), (vec![Remedy::Reboot], vec![]));
     }
 
     #[test]

@@ -13,7 +13,11 @@
 //!
 //! Sessions that were opened between the decision and the fence are found in the directory, which is read again after the
 //! fence: whatever a client was answered by then is there. Nothing is offered before everything of the node that this
-//! taker has in hand can be, for whoever carries on the first one announces the address of all.
+//! taker has in hand can be, for whoever carries on the first session of an address announces that address.
+
+mod offering;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -29,8 +33,9 @@ use backdoor_core::transport::{RemoteSlice, Transport, TransportError};
 use backdoor_host::clock;
 use backdoor_host::tcp::Queues;
 
+use super::aims::{Aims, client_address};
 use super::milestone::Milestone;
-use super::offers::{AnswerHead, OfferHead, Offered};
+use super::offers::{AnswerHead, Offered};
 use super::rescued::{Ending, Rescued};
 use super::swaps::{OnWord, Swaps, mend};
 use super::targets::{FromTarget, Heard};
@@ -52,12 +57,22 @@ pub trait Surroundings {
     fn mirrored(&mut self, _payload: &[u8]) -> Result<Option<Queues>, String> {
         Ok(None)
     }
-    /// Sends offers that belong together to a target; what it answers comes over the channel of what is heard.
-    fn offer(&mut self, to: PartyId, batch: &[Offered<'_>]) -> Result<(), String>;
+    /// Sends offers that belong together to targets, to each its own, and waits for none because of another; what they answer
+    /// comes over the channel of what is heard.
+    fn offer(&mut self, batches: &[Batch<'_>]) -> Vec<Result<(), String>>;
     /// Whether a payload holds channels whose states fit together.
     fn check(&self, payload: &[u8]) -> Result<(), &'static str>;
     /// It is about to take a step. May come again.
     fn reached(&mut self, _: Milestone) {}
+}
+
+/// What is offered to one target at once.
+#[derive(Clone, Debug)]
+pub struct Batch<'a> {
+    /// The target.
+    pub to: PartyId,
+    /// The sessions; at least one.
+    pub offered: Vec<Offered<'a>>,
 }
 
 /// Where the node's memory is.
@@ -80,7 +95,7 @@ pub struct Plan {
     pub config: TakeoverConfig,
     /// The taker.
     pub me: PartyId,
-    /// Whom sessions are offered to, in this order.
+    /// Whom sessions are offered to: those that talk to no client in this order, the others address by address.
     pub targets: Vec<PartyId>,
     /// Where the node's memory is.
     pub memory: Memory,
@@ -106,6 +121,7 @@ pub fn rescue<T: Transport>(
         swaps: Swaps::new(),
         to_do: Vec::new(),
         to_offer: Vec::new(),
+        aims: Aims::default(),
         held: Vec::new(),
         held_until: None,
     };
@@ -124,6 +140,8 @@ struct Rescue<'a, T, S> {
     to_do: Vec<(usize, Action)>,
     /// What can be offered, and waits for the others.
     to_offer: Vec<(usize, PartyId, Offer)>,
+    /// To whom first.
+    aims: Aims,
     /// States to be read as soon as all sessions are claimed, and when that has taken long enough.
     held: Vec<(usize, Look)>,
     held_until: Option<Nanos>,
@@ -199,6 +217,7 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
     /// It won't answer any more. Whether it took anything, the claim words tell.
     fn target_gone(&mut self, by: PartyId) {
         for at in 0..self.rescued.len() {
+            self.rescued[at].is_gone(by);
             if self.rescued[at].asked == Some(by) {
                 self.decline(at, by, format!("node {by} closed the connection"));
             }
@@ -207,7 +226,8 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
 
     fn decline(&mut self, at: usize, by: PartyId, why: String) {
         let rescued = &mut self.rescued[at];
-        (rescued.asked, rescued.why) = (None, Some(why));
+        rescued.asked = None;
+        rescued.failed(Some(by), Some(why));
         let epoch = rescued.takeover.epoch();
         self.tell(at, Input::Answered { by, epoch, answer: Answer::Declined });
     }
@@ -283,7 +303,7 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
                     self.tell(*at, Input::Fenced);
                 }
                 Err(why) => {
-                    rescued.why = Some(why.clone());
+                    rescued.failed(None, Some(why.clone()));
                     self.tell(*at, Input::FenceFailed);
                 }
             }
@@ -329,6 +349,7 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
                 let result = state.map_err(BoxError::from).and_then(|state| {
                     let seen = Seen::of(&state, |payload| surroundings.check(payload))?;
                     rescued[at].has_client = has_client(state.committed.payload);
+                    rescued[at].address = client_address(state.committed.payload);
                     if look.purpose == Purpose::Extract {
                         rescued[at].payload.clear();
                         rescued[at].payload.extend_from_slice(state.committed.payload);
@@ -367,52 +388,6 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
             Err(why) => rescued.trouble = Some(format!("its queues can't be had from the mirror: {why}")),
         }
     }
-
-    /// Offers what can be offered, to each target all at once.
-    fn offer_all(&mut self) {
-        // Whoever has no client is nobody's to wait for with the address.
-        let all = self.rescued.iter().filter(|rescued| rescued.goes_on() && rescued.has_client).count() as u64;
-        let mut left = std::mem::take(&mut self.to_offer);
-        if !left.is_empty() {
-            self.surroundings.reached(Milestone::Offering);
-        }
-        while let Some(&(_, to, _)) = left.first() {
-            let (batch, others) = left.into_iter().partition(|(_, other, _)| *other == to);
-            left = others;
-            self.offer(to, batch, all);
-        }
-    }
-
-    fn offer(&mut self, to: PartyId, batch: Vec<(usize, PartyId, Offer)>, all: u64) {
-        let Memory { agent, claims, .. } = self.plan.memory;
-        let (mut offered, mut members, mut too_large) = (Vec::new(), Vec::new(), Vec::new());
-        for (at, _, offer) in &batch {
-            let rescued = &self.rescued[*at];
-            let record = &rescued.session.record;
-            let claim = record.state_box.map_or(u32::MAX, |location| location.claim);
-            let mut head = OfferHead::new(offer, claims, claim, &record.name.to_string(), record.deadline.0);
-            (head.agent, head.all) = (agent, all);
-            let one = Offered { head, payload: &rescued.payload, queues: rescued.queues.as_ref() };
-            match one.too_large() {
-                Some(why) => too_large.push((*at, why)),
-                None => {
-                    offered.push(one);
-                    members.push(*at);
-                }
-            }
-        }
-        for (more, one) in offered.iter_mut().rev().enumerate() {
-            one.head.more = more as u32;
-        }
-        let made = if offered.is_empty() { Ok(()) } else { self.surroundings.offer(to, &offered) };
-        drop(offered);
-        too_large.into_iter().for_each(|(at, why)| self.decline(at, to, why));
-        match made {
-            Ok(()) => members.into_iter().for_each(|at| self.rescued[at].asked = Some(to)),
-            Err(why) => members.into_iter().for_each(|at| self.decline(at, to, format!("node {to}: {why}"))),
-        }
-        self.surroundings.reached(Milestone::Offered);
-    }
 }
 
 /// Whether a session may talk to a client, and not only to another process.
@@ -421,6 +396,3 @@ fn has_client(payload: &[u8]) -> bool {
     let is_client = |(_, channel)| matches!(channel, Channel::Tcp(_));
     payload.channels().next().is_none() || payload.channels().any(is_client)
 }
-
-#[cfg(test)]
-mod tests;

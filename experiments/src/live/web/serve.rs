@@ -47,8 +47,8 @@ pub struct Serve {
     pub state_bytes: usize,
     /// Bytes that each new session's state carries along for their size alone; `state_bytes` has room for them.
     pub ballast: usize,
-    /// Where its clients find it.
-    pub address: SocketAddrV4,
+    /// Where its clients find it: at one address, or at several whose sessions may go on at different nodes.
+    pub addresses: Vec<SocketAddrV4>,
     /// What it does.
     pub duty: Duty,
     /// Which part of the service it is.
@@ -133,8 +133,8 @@ pub enum WebReport {
 /// What the threads share.
 pub(super) struct Shared {
     pub(super) app: App,
-    /// Where new clients come; an heir has it from its first session on.
-    listener: Mutex<Option<TcpListener>>,
+    /// Where new clients come; an heir has one from an address's first session on.
+    listeners: Mutex<Vec<TcpListener>>,
     /// Where a front's worker listens.
     asked: Option<PathBuf>,
     /// A worker's fronts.
@@ -155,7 +155,7 @@ impl Shared {
     pub(super) fn new(app: App, deadline: Nanos, state_bytes: usize) -> Self {
         Shared {
             app,
-            listener: Mutex::new(None),
+            listeners: Mutex::default(),
             asked: None,
             worker: None,
             deadline,
@@ -179,7 +179,7 @@ impl Shared {
     pub(super) fn take_clients(&self, listener: TcpListener) {
         // One that waits would keep the event loop waiting.
         if listener.set_nonblocking(true).is_ok() {
-            lock(&self.listener).get_or_insert(listener);
+            lock(&self.listeners).push(listener);
         }
     }
 
@@ -229,16 +229,16 @@ pub fn play(settings: &Serve, mut tell: impl FnMut(WebReport) -> io::Result<()>)
     let shared = Arc::new(shared);
     match &settings.duty {
         Duty::Serve if shared.worker.is_some() => {}
-        Duty::Serve => shared.take_clients(TcpListener::bind(settings.address)?),
+        Duty::Serve => listen(&settings.addresses, &shared)?,
         Duty::ServeAgain => {
             // Who comes anew meanwhile waits.
-            shared.take_clients(TcpListener::bind(settings.address)?);
+            listen(&settings.addresses, &shared)?;
             let Readopted { sessions, lost, withheld } = readopt(&shared)?;
             tell(WebReport::Readopted { at_ns: clock::now().0, sessions, lost, withheld })?;
         }
         Duty::StandBy { party, offers, old_owner, link, dies_after_taking } => {
             let party = PartyId::new(*party).ok_or("no number of a party")?;
-            let standby = StandBy::new(party, settings.address, link, old_owner, &shared, *dies_after_taking)?;
+            let standby = StandBy::new(party, &settings.addresses, link, old_owner, &shared, *dies_after_taking)?;
             // Whoever stood by here before has left it.
             let _ = std::fs::remove_file(offers);
             let listener = UnixListener::bind(offers)?;
@@ -270,6 +270,10 @@ pub fn play(settings: &Serve, mut tell: impl FnMut(WebReport) -> io::Result<()>)
     std::process::exit(0);
 }
 
+fn listen(addresses: &[SocketAddrV4], shared: &Shared) -> io::Result<()> {
+    addresses.iter().try_for_each(|address| TcpListener::bind(address).map(|listener| shared.take_clients(listener)))
+}
+
 fn event_loop(shared: &Arc<Shared>) -> Result<(), Box<dyn Error>> {
     clock::use_exact_timers();
     let (mut next, mut complained) = (clock::now(), false);
@@ -287,22 +291,25 @@ fn event_loop(shared: &Arc<Shared>) -> Result<(), Box<dyn Error>> {
                 Err(error) => complain(&mut complained, &*error),
             }
         }
-        let came = lock(&shared.listener).as_ref().map(TcpListener::accept);
-        match came {
-            Some(Ok((stream, peer))) => {
-                if let Err(error) = welcome(stream, shared) {
-                    crate::say::err(&format!("the client at {peer} is not served: {error}"));
+        let came: Vec<_> = lock(&shared.listeners).iter().map(TcpListener::accept).collect();
+        let mut somebody_came = false;
+        for came in came {
+            match came {
+                Ok((stream, peer)) => {
+                    somebody_came = true;
+                    if let Err(error) = welcome(stream, shared) {
+                        crate::say::err(&format!("the client at {peer} is not served: {error}"));
+                    }
                 }
-                shared.app.progress().advance();
-                continue;
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // Too many open files, say: those who are served are not to suffer.
+                Err(error) => complain(&mut complained, &error),
             }
-            // Too many open files, say: those who are served are not to suffer.
-            Some(Err(error)) if error.kind() != io::ErrorKind::WouldBlock => {
-                complain(&mut complained, &error);
-            }
-            Some(Err(_)) | None => {}
         }
         shared.app.progress().advance();
+        if somebody_came {
+            continue;
+        }
         // Ticks that were missed are gone; to make up for them would look like progress that did not happen.
         next = (next + TICK).max(clock::now());
         clock::sleep_until(next);

@@ -1,7 +1,7 @@
 //! The process that stands by on the other node: it gets sessions ready that it is offered, takes those that it can, and
 //! lets them speak. Several takers may make offers at once, of the same sessions, too: the claim word decides.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::error::Error;
 use std::io;
 use std::net::SocketAddrV4;
@@ -13,11 +13,13 @@ use backdoor_core::Nanos;
 use backdoor_core::channels::SessionPayload;
 use backdoor_core::takeover::{Answer, Offer, PartyId, Reinstatement, TakeoverConfig, TargetAction, TargetInput};
 use backdoor_host::clock;
+use backdoor_host::net::NetError;
 use backdoor_host::serve::{SessionConfig, TcpSession};
 use backdoor_host::tcp::Queues;
 
+use super::aims::client_address;
 use super::conversation::{Conversation, Silent};
-use super::door::Door;
+use super::doors::{Doors, Visit};
 use super::offers::{self, AnswerHead, OfferBody, OfferHead, PATIENCE};
 use super::old_owner::OldOwner;
 use super::places::Places;
@@ -38,13 +40,16 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(10);
 /// Carries on what it is offered.
 pub(super) struct StandBy {
     party: PartyId,
-    door: Arc<Door>,
+    doors: Doors,
     old_owner: OldOwner,
     shared: Arc<Shared>,
-    /// What was said of sessions that are this node's: by the old owner's agent and the session's number.
-    served: Mutex<HashMap<(u64, u64), AnswerHead>>,
+    /// Sessions that are this node's, by the old owner's agent and the session's number.
+    served: Mutex<HashMap<(u64, u64), Served>>,
     dies_after_taking: bool,
 }
+
+/// What was said of a session that is this node's, and where its client is.
+type Served = (AnswerHead, Option<SocketAddrV4>);
 
 /// A session that is ready to be served here, and silent.
 enum Prepared {
@@ -61,6 +66,8 @@ struct Taking {
     actions: Vec<TargetAction>,
     /// What was made ready, as long as the address may be in use by somebody else.
     prepared: Option<Prepared>,
+    /// Where its client finds it, if it has one.
+    address: Option<SocketAddrV4>,
     /// It is this node's, and is to speak.
     serves: bool,
     is_over: bool,
@@ -73,14 +80,14 @@ impl Taking {
         let mut actions = Vec::new();
         reinstatement.start(&mut actions);
         let answer = AnswerHead { session: offer.seen.session, epoch: offer.epoch.0, ..AnswerHead::default() };
-        Taking { head, reinstatement, actions, prepared: None, serves: false, is_over: false, answer }
+        Taking { head, reinstatement, actions, prepared: None, address: None, serves: false, is_over: false, answer }
     }
 
-    /// Goes on with what is ready, unless the address is in use by somebody else.
-    fn settle(&mut self, in_use: Option<&str>) {
-        if let Some(why) = in_use {
+    /// Goes on with what is ready, unless its address is in use by somebody else.
+    fn settle(&mut self, in_use: &HashMap<SocketAddrV4, String>) {
+        if let Some(why) = self.address.and_then(|address| in_use.get(&address)) {
             self.prepared = None;
-            self.answer.why.get_or_insert(why.to_owned());
+            self.answer.why.get_or_insert(why.clone());
         }
         self.handle(if self.prepared.is_some() { TargetInput::Prepared } else { TargetInput::CannotPrepare });
     }
@@ -91,10 +98,10 @@ impl Taking {
 }
 
 impl StandBy {
-    /// For sessions of the node `old_owner`, with clients at `address`, behind `link`.
+    /// For sessions of the node `old_owner`, with clients at `addresses`, behind `link`.
     pub(super) fn new(
         party: PartyId,
-        address: SocketAddrV4,
+        addresses: &[SocketAddrV4],
         link: &str,
         old_owner: &NodeAddress,
         shared: &Arc<Shared>,
@@ -103,7 +110,7 @@ impl StandBy {
         let for_clients = Arc::clone(shared);
         Ok(StandBy {
             party,
-            door: Arc::new(Door::new(address, link, move |listener| for_clients.take_clients(listener))?),
+            doors: Doors::new(addresses, link, move |listener| for_clients.take_clients(listener))?,
             old_owner: OldOwner::attach(old_owner)?,
             shared: Arc::clone(shared),
             served: Mutex::default(),
@@ -130,21 +137,19 @@ impl StandBy {
         }
     }
 
-    /// Offers come in batches: all sessions of a node that the taker has. Nobody is told that the address is here before all
-    /// of them are, for a client whose connection isn't there has to send again.
+    /// Offers come in batches: all sessions of a node that the taker has for this one. Nobody is told that an address is here
+    /// before all of them are, for a client whose connection isn't there has to send again.
     fn talk(&self, mut taker: UnixStream) -> io::Result<()> {
         taker.set_write_timeout(Some(PATIENCE))?;
         let mut from = io::BufReader::with_capacity(256 << 10, taker.try_clone()?);
+        let mut visit = self.doors.visit();
         let (mut batch, mut bodies) = (Vec::new(), Vec::new());
         loop {
             // What is prepared is in the way of other takers' offers, so it is not kept for one that is stuck.
             taker.set_read_timeout((!batch.is_empty()).then_some(PATIENCE))?;
             let Some(head) = offers::receive::<OfferHead>(&mut from)? else { return Ok(()) };
             let body = offers::receive_offer(&mut from, &head)?;
-            let (more, all) = (head.more, head.all);
-            if batch.is_empty() && self.has_clients() {
-                self.door.ask();
-            }
+            let more = head.more;
             if let Some(offer) = head.offer() {
                 let mut taking = Taking::new(self.party, head, offer);
                 if let Some(answer) = self.said_before(&taking) {
@@ -155,18 +160,18 @@ impl StandBy {
             }
             if more == 0 || bodies.len() >= PREPARED_AT_ONCE {
                 let from = batch.len() - bodies.len();
-                self.prepare_all(&mut batch[from..], std::mem::take(&mut bodies));
+                self.prepare_all(&mut batch[from..], std::mem::take(&mut bodies), &visit);
             }
             if more > 0 {
                 continue;
             }
-            let in_use = if self.has_clients() { self.door.check().err() } else { None };
-            let in_use = in_use.map(|error| error.to_string());
+            let in_use = visit.obstacles();
             for taking in batch.iter_mut().filter(|taking| !taking.is_over) {
-                taking.settle(in_use.as_deref());
+                taking.settle(&in_use);
                 self.take(taking);
             }
-            self.serve(&mut batch, all);
+            self.serve(&mut batch, &visit);
+            visit = self.doors.visit();
             for taking in batch.drain(..) {
                 offers::send(&mut taker, &taking.answer, &[])?;
             }
@@ -176,23 +181,18 @@ impl StandBy {
     /// The answer to an offer of a session that is this node's already.
     fn said_before(&self, taking: &Taking) -> Option<AnswerHead> {
         let Taking { head, answer, .. } = taking;
-        let said = lock(&self.served).get(&(head.agent, answer.session)).cloned()?;
+        let (said, _) = lock(&self.served).get(&(head.agent, answer.session)).cloned()?;
         (said.epoch == answer.epoch).then_some(said)
-    }
-
-    /// Whether there are clients at the address: a worker has none.
-    fn has_clients(&self) -> bool {
-        self.shared.worker.is_none()
     }
 
     /// Gets sessions ready, unless it is over with them, by as many threads as there are processors: most of the time that
     /// it takes goes to the kernel, and to waiting for the agent.
-    fn prepare_all(&self, batch: &mut [Taking], bodies: Vec<OfferBody>) {
+    fn prepare_all(&self, batch: &mut [Taking], bodies: Vec<OfferBody>, visit: &Visit<'_>) {
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(bodies.len());
         let offered = Mutex::new(batch.iter_mut().zip(bodies).filter(|(taking, _)| !taking.is_over));
         let prepare = || {
             while let Some((taking, body)) = { lock(&offered).next() } {
-                self.prepare(taking, body);
+                self.prepare(taking, body, visit);
             }
         };
         std::thread::scope(|scope| {
@@ -205,12 +205,13 @@ impl StandBy {
     }
 
     /// Gets the session ready; it is silent.
-    fn prepare(&self, taking: &mut Taking, body: OfferBody) {
+    fn prepare(&self, taking: &mut Taking, body: OfferBody, visit: &Visit<'_>) {
         // The first thing that a reinstatement asks for.
         taking.actions.clear();
         let prepared = match body {
             OfferBody::Here(payload, queues) => {
-                self.prepared(&taking.head, &payload, queues.as_ref()).map_err(|error| error.to_string())
+                taking.address = client_address(&payload);
+                self.prepared(taking, &payload, queues.as_ref(), visit).map_err(|error| error.to_string())
             }
             OfferBody::TooLarge(why) => Err(why),
         };
@@ -258,50 +259,61 @@ impl StandBy {
     }
 
     /// Lets those that are this node's speak.
-    fn serve(&self, batch: &mut [Taking], all: u64) {
-        if !batch.iter().any(|taking| taking.serves) {
-            if self.has_clients() {
-                self.door.came(false);
+    fn serve(&self, batch: &mut [Taking], visit: &Visit<'_>) {
+        let here: HashSet<_> = batch.iter().filter(|taking| taking.serves).map(|taking| taking.address).collect();
+        if !here.is_empty() {
+            if self.dies_after_taking {
+                let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
             }
-            return;
+            self.speak(batch, visit.announce(|address| here.contains(&Some(address))));
         }
-        if self.dies_after_taking {
-            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-        }
-        let announced = if self.has_clients() { self.door.announce() } else { Ok(()) };
+        // Of each address: whose sessions they were, and how many there are to be.
+        let expected: HashMap<_, _> =
+            batch.iter().map(|taking| (taking.address, (taking.head.agent, taking.head.all))).collect();
+        let served = lock(&self.served);
+        visit.came(|address| {
+            let of = Some(address);
+            let Some((agent, all)) = expected.get(&of) else { return false };
+            served.iter().filter(|((owner, _), (_, at))| owner == agent && *at == of).count() as u64 >= *all
+        });
+    }
+
+    fn speak(&self, batch: &mut [Taking], announced: Result<(), NetError>) {
         let announced = announced.map_err(|error| error.to_string());
-        let (mut agent, mut speaking) = (0, Vec::new());
+        let mut speaking = Vec::new();
         for taking in batch.iter_mut().filter(|taking| taking.serves) {
             let Some(prepared) = taking.prepared.take() else { continue };
             taking.answer.served_ns = clock::now().0;
-            agent = taking.head.agent;
+            let (agent, at) = (taking.head.agent, taking.address);
             match (prepared, &self.shared.worker) {
-                (Prepared::Client(silent, _), _) => speaking.push((&mut taking.answer, silent.speak())),
+                (Prepared::Client(silent, _), _) => speaking.push((&mut taking.answer, agent, at, silent.speak())),
                 (Prepared::Counting(counting), worker) => {
                     let held = match worker {
                         Some(worker) => worker.hold(*counting).map_err(|error| error.to_string()),
                         None => Err("there is no worker here".into()),
                     };
                     taking.answer.why = held.err();
-                    lock(&self.served).insert((agent, taking.answer.session), taking.answer.clone());
+                    lock(&self.served).insert((agent, taking.answer.session), (taking.answer.clone(), at));
                 }
             }
         }
-        for (answer, spoke) in speaking {
+        for (answer, agent, at, spoke) in speaking {
             let spoke = spoke.recv().map_err(|_| "its thread has ended".to_owned());
             let spoke = spoke.and_then(|spoke| spoke.map_err(|error| error.to_string()));
             // The session is this node's, and lost: nobody else can have it any more. Its client was told.
             answer.why = announced.clone().and(spoke).err();
-            lock(&self.served).insert((agent, answer.session), answer.clone());
+            lock(&self.served).insert((agent, answer.session), (answer.clone(), at));
         }
-        if !self.has_clients() {
-            return;
-        }
-        let here = lock(&self.served).keys().filter(|(of, _)| *of == agent).count() as u64;
-        self.door.came(here >= all);
     }
 
-    fn prepared(&self, head: &OfferHead, payload: &[u8], queues: Option<&Queues>) -> Result<Prepared, Box<dyn Error>> {
+    fn prepared(
+        &self,
+        taking: &Taking,
+        payload: &[u8],
+        queues: Option<&Queues>,
+        visit: &Visit<'_>,
+    ) -> Result<Prepared, Box<dyn Error>> {
+        let Taking { head, address, .. } = taking;
         if !self.old_owner.is(head.agent) {
             return Err("the memory of the node whose session it is can't be reached from here".into());
         }
@@ -314,7 +326,7 @@ impl StandBy {
         // A session of another kind is for another target, and does not bring the address here.
         let state = WebState::from_bytes(decoded.application())?;
         let asks = self.shared.asks_again(&decoded);
-        self.door.prepare()?;
+        visit.enter(address.ok_or("it has no connection to a client")?)?;
         let replay = |range| state.replay(range);
         let config = SessionConfig { deadline, ..self.shared.config() };
         let session = TcpSession::adopt(&self.shared.app, payload, queues, &head.name, config, replay)?;

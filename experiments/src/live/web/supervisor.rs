@@ -208,7 +208,7 @@ mod tests {
             deadline_ns: u64::MAX,
             state_bytes: 0,
             ballast: 0,
-            address: "127.0.0.1:0".parse().unwrap(),
+            addresses: vec!["127.0.0.1:0".parse().unwrap()],
             duty: Duty::ServeAgain,
             service: ServicePart::Whole,
         };

@@ -43,19 +43,21 @@ pub struct Taker {
     pub node: NodeAddress,
     /// Its number among the parties.
     pub party: u32,
-    /// Where sessions are offered: numbers and sockets, in the order in which they are asked.
+    /// Where sessions are offered: numbers and sockets.
     pub targets: Vec<(u32, PathBuf)>,
     /// The port that leads to the watched node, in this process's network namespace.
     pub port: String,
     /// The socket of the watched node's agent, if it can be asked for what its sockets hold.
     pub agent: Option<PathBuf>,
-    /// The link to the clients, in this process's network namespace, and the service's address, if what passes there is to
+    /// The link to the clients, in this process's network namespace, and the service's addresses, if what passes there is to
     /// tell what the node's sockets held when its agent can't.
-    pub mirror: Option<(String, SocketAddrV4)>,
+    pub mirror: Option<(String, Vec<SocketAddrV4>)>,
     /// What it does about a failure.
     pub remedy: Choice,
     /// Where whoever can start the service again on its node is asked, if there is one.
     pub supervisor: Option<PathBuf>,
+    /// Whether whoever started it can start the node anew: see [`TakerReport::Reboot`].
+    pub can_reboot: bool,
     /// Time between polls, in ns.
     pub poll_ns: u64,
     /// What to judge by.
@@ -98,6 +100,8 @@ pub enum TakerReport {
     },
     /// What came of having the service started again on its node.
     Restarted(Restarted),
+    /// The node is to start anew. It waits to be told to go on when that is done.
+    Reboot,
     /// What is to be done at the node besides.
     Afterwards {
         /// For people.
@@ -141,8 +145,11 @@ pub fn play(settings: &Taker, mut tell: impl FnMut(TakerReport) -> std::io::Resu
     }
     let here = NetworkNamespace::current()?;
     let links = Links::of(&here)?;
-    let open = |(link, service): &(String, SocketAddrV4)| Mirror::open(&here, link, *service, Limits::default());
-    let mirror = settings.mirror.as_ref().map(open).transpose()?;
+    let mut mirrors = Vec::new();
+    for (link, service) in settings.mirror.iter().flat_map(|(link, of)| of.iter().map(move |service| (link, *service)))
+    {
+        mirrors.push(Mirror::open(&here, link, service, Limits::default())?);
+    }
     let node = settings.node.to_attach()?;
     // A channel of its own, for the monitor's may have a READ under way; to the memory of the same agent.
     let mut channel = None;
@@ -203,21 +210,20 @@ pub fn play(settings: &Taker, mut tell: impl FnMut(TakerReport) -> std::io::Resu
     let decided = clock::now();
     let records: Vec<_> = sessions.iter().map(|session| session.record).collect();
     let parties: Vec<PartyId> = targets.iter().map(Target::party).collect();
-    let to_do = remedy::to_do(
-        settings.remedy,
-        &Known {
-            cause: &cause,
-            affected: affected as u64,
-            sessions: &records,
-            can_restart: settings.supervisor.is_some() && agent_lives,
-            targets: &parties,
-        },
-    );
-    tell(TakerReport::Decided { at_ns: decided.0, cause })?;
+    let mut known = Known {
+        cause: &cause,
+        affected: affected as u64,
+        sessions: &records,
+        can_restart: settings.supervisor.is_some() && agent_lives,
+        targets: &parties,
+        can_reboot: settings.can_reboot,
+    };
+    let mut to_do = remedy::to_do(settings.remedy, &known);
+    tell(TakerReport::Decided { at_ns: decided.0, cause: cause.clone() })?;
     let plan = Plan {
         config: TakeoverConfig::default(),
         me,
-        targets: parties,
+        targets: parties.clone(),
         memory,
         until: decided + Nanos(settings.limit_ns),
     };
@@ -225,25 +231,46 @@ pub fn play(settings: &Taker, mut tell: impl FnMut(TakerReport) -> std::io::Resu
         links,
         port: settings.port.clone(),
         agent: Agent::new(settings.agent.clone()),
-        mirror,
+        mirrors,
         targets,
         halts_at: settings.halts_at,
         orders: &orders,
         tell: &mut tell,
     };
     around.reached(Milestone::Decided);
-    let mut remedies = to_do.remedies.into_iter();
-    let mut next = remedies.next();
-    if next == Some(Remedy::RestartInPlace) {
-        let process = records.first().map_or(0, |record| record.process);
-        let restarted = restarted(settings.supervisor.as_deref(), process);
-        next = if restarted.helped() { None } else { remedies.next() };
-        (around.tell)(TakerReport::Restarted(restarted))?;
+    let mut endings = Vec::new();
+    while let Some(remedy) = to_do.remedies.first() {
+        match remedy {
+            Remedy::RestartInPlace => {
+                let process = records.first().map_or(0, |record| record.process);
+                let restarted = restarted(settings.supervisor.as_deref(), process);
+                let helped = restarted.helped();
+                (around.tell)(TakerReport::Restarted(restarted))?;
+                if helped {
+                    break;
+                }
+                known.can_restart = false;
+            }
+            Remedy::Takeover => {
+                endings = rescue::rescue(plan.clone(), &sessions, &mut transport, &mut around, &heard);
+                let moved = |ending: &Ending| matches!(ending.outcome, Some(Outcome::Moved { .. }));
+                // What a session may be served by yet, the node's new start must not serve beside it.
+                if endings.iter().any(|ending| moved(ending) || ending.in_doubt) {
+                    break;
+                }
+                known.targets = &[];
+            }
+            Remedy::Reboot => {
+                (around.tell)(TakerReport::Reboot)?;
+                while orders.recv().is_ok_and(|order| order != TakerOrder::GoOn) {}
+                break;
+            }
+        }
+        if settings.remedy != Choice::Policy {
+            break;
+        }
+        to_do = remedy::to_do(settings.remedy, &known);
     }
-    let endings = match next {
-        Some(Remedy::Takeover) => rescue::rescue(plan, &sessions, &mut transport, &mut around, &heard),
-        _ => Vec::new(),
-    };
     let moved = || endings.iter().filter(|ending| matches!(ending.outcome, Some(Outcome::Moved { .. })));
     if moved().next().is_some() {
         around.reached(Milestone::Served);
@@ -284,7 +311,7 @@ fn orders() -> mpsc::Receiver<TakerOrder> {
 }
 
 fn report(ending: &Ending) -> TakerReport {
-    let Ending { session, outcome, marks, why, state_bytes, input_known } = ending;
+    let Ending { session, outcome, marks, why, state_bytes, input_known, .. } = ending;
     let outcome_text = match outcome {
         Some(Outcome::Moved { to, .. }) => format!("moved to {to}"),
         Some(Outcome::GivenBack) => "given back".into(),

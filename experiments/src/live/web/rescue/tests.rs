@@ -58,14 +58,18 @@ impl Surroundings for Around {
         Ok(Some(Queues { acknowledged: 0, sent: 0, received: 0, ended: false, unread, unacknowledged: Vec::new() }))
     }
 
-    fn offer(&mut self, to: PartyId, batch: &[Offered<'_>]) -> Result<(), String> {
-        let heads = batch
-            .iter()
-            .map(|offered| (offered.head.offer().unwrap().seen.session, offered.head.more, offered.head.all));
-        self.batches.push(heads.collect());
-        // Nobody answers any more: the rescue is over as soon as it has looked at the claim words.
-        self.answers.send((to, FromTarget::Gone)).unwrap();
-        Ok(())
+    fn offer(&mut self, batches: &[super::Batch<'_>]) -> Vec<Result<(), String>> {
+        let offer = |batch: &super::Batch<'_>| {
+            let heads = batch
+                .offered
+                .iter()
+                .map(|offered| (offered.head.offer().unwrap().seen.session, offered.head.more, offered.head.all));
+            self.batches.push(heads.collect());
+            // Nobody answers any more: the rescue is over as soon as it has looked at the claim words.
+            self.answers.send((batch.to, FromTarget::Gone)).unwrap();
+            Ok(())
+        };
+        batches.iter().map(offer).collect()
     }
 
     fn check(&self, _: &[u8]) -> Result<(), &'static str> {
