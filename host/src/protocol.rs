@@ -5,9 +5,10 @@
 //!
 //! | request | from | answer | descriptors |
 //! |---|---|---|---|
-//! | `{"version":5,"request":"attach"}` | monitor | `attached` | hook table, Progress Box, State Boxes: read-only; claims: writable |
-//! | `{"version":5,"request":"register","name":"kv","deadline_ns":20000000}` | application | `registered` | Progress Box, State Boxes: writable; claims: read-only |
+//! | `{"version":6,"request":"attach"}` | monitor | `attached` | hook table, Progress Box, State Boxes: read-only; claims: writable |
+//! | `{"version":6,"request":"register","name":"kv","deadline_ns":20000000}` | application | `registered` | Progress Box, State Boxes: writable; claims: read-only |
 //! | `{…"request":"open_session","application":4,"name":"client 7","deadline_ns":…,"state_bytes":4096}` | application | `session_opened` | |
+//! | the same and a socket | application | `session_opened` | |
 //! | `{…"request":"adopt_orphan","application":4}` | application | `session_opened` or `no_orphan` | the session's socket |
 //! | `{…"request":"watch_queue","slot":5,"keep":true}` and a socket | application | `done` | |
 //! | `{…"request":"queues","session":3}` | taker | `queues` | what the queues hold |
@@ -23,11 +24,12 @@
 //! An answer lists regions in the order of its descriptors. An application that closes its connection without `depart`
 //! has died: its entities and State Boxes stay.
 //!
-//! `watch_queue` is the only request that takes a descriptor, and takes exactly one: a stream socket, or a Unix socket of
-//! packets in order, whose duplicate the
-//! agent keeps for the application or session in that slot, and from then on tells how much waits in it. What comes with
-//! other requests is closed. If it is to `keep` the socket, the agent does so when the application dies, so that its client
-//! is not told, for as long as the agent is configured to: somebody may carry the connection on.
+//! `watch_queue` takes exactly one descriptor: a stream socket, or a Unix socket of packets in order, whose duplicate the
+//! agent keeps for the application or session in that slot, and from then on tells how much waits in it. If it is to `keep`
+//! the socket, the agent does so when the application dies, so that its client is not told, for as long as the agent is
+//! configured to: somebody may carry the connection on. A socket that comes with `open_session` is kept for that session;
+//! until something was committed there is nothing to carry on, and it goes with its process. What comes with other requests
+//! is closed.
 //!
 //! `adopt_orphan` is for an application that was started again: it gets the next session that a process of the same name left
 //! when it died, in the State Box that the session has, and a descriptor of its connection. A session is left that is kept,
@@ -50,7 +52,7 @@ use serde::{Deserialize, Serialize};
 use crate::tcp::Queues;
 
 /// Version of the packets.
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;
 /// Longest packet.
 pub const MAX_PACKET_BYTES: usize = 4096;
 /// Most descriptors in one packet.
@@ -90,7 +92,7 @@ pub enum Request {
         /// Silence longer than this while active is a failure.
         deadline_ns: u64,
     },
-    /// A registered application has a new client.
+    /// A registered application has a new client; maybe with its socket, which is to be kept.
     OpenSession {
         /// The application's slot.
         application: u32,
@@ -368,11 +370,11 @@ mod tests {
 
     #[test]
     fn the_documented_packets_are_read() {
-        let attach: Request = decode(br#"{"version":5,"request":"attach"}"#).unwrap();
+        let attach: Request = decode(br#"{"version":6,"request":"attach"}"#).unwrap();
         assert_eq!(attach, Request::Attach {});
-        let revoke: Request = decode(br#"{"version":5,"request":"revoke","region":3}"#).unwrap();
+        let revoke: Request = decode(br#"{"version":6,"request":"revoke","region":3}"#).unwrap();
         assert_eq!(revoke, Request::Revoke { region: STATE_BOXES.0 });
-        let register = decode(br#"{"version":5,"request":"register","name":"kv","deadline_ns":20000000}"#);
+        let register = decode(br#"{"version":6,"request":"register","name":"kv","deadline_ns":20000000}"#);
         assert_eq!(register, Ok(Request::Register { name: "kv".into(), deadline_ns: 20_000_000 }));
     }
 
@@ -380,7 +382,7 @@ mod tests {
     fn the_version_is_looked_at_first() {
         let error = decode::<Request>(br#"{"version":1,"request":"dance","partners":[1]}"#).unwrap_err();
         assert_eq!(error, PacketError::WrongVersion { found: 1 });
-        assert!(error.to_string().contains("version 5") && error.to_string().contains("version 1"), "{error}");
+        assert!(error.to_string().contains("version 6") && error.to_string().contains("version 1"), "{error}");
     }
 
     proptest! {

@@ -104,6 +104,48 @@ fn a_service_that_is_killed() {
     }
 }
 
+#[test]
+#[ignore = "the process that dies"]
+fn a_service_that_dies_before_it_commits() {
+    let Some(socket) = socket_of_parent() else { return };
+    let app = Node::connect(socket).unwrap().register("early", RELAXED).unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    std::io::stderr().write_all(&listener.local_addr().unwrap().port().to_le_bytes()).unwrap();
+    let client = listener.accept().unwrap().0;
+    let _session = app.open_session_with(&client, "client", RELAXED, 8).unwrap();
+    std::io::stderr().write_all(b"!").unwrap();
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn a_client_of_whom_nothing_was_committed_is_told_at_once_that_its_service_has_died() {
+    if !is_root() {
+        return;
+    }
+    let test = TestNode::start(|_| {});
+    let mut child = test.spawn("a_service_that_dies_before_it_commits");
+    let mut port = [0; 2];
+    child.0.stderr.as_mut().unwrap().read_exact(&mut port).unwrap();
+    let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, u16::from_le_bytes(port))).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    child.0.stderr.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    child.kill();
+    assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
+}
+
+#[test]
+fn what_is_no_socket_is_not_kept_and_leaves_no_session_behind() {
+    let test = TestNode::start(|_| {});
+    let node = Node::connect(test.socket()).unwrap();
+    let app = node.register("files", RELAXED).unwrap();
+    let file = std::fs::File::open("/dev/null").unwrap();
+    let refused = app.open_session_with(&file, "client", RELAXED, 8).unwrap_err();
+    assert_eq!(refused.to_string(), "the agent refused: what was sent is no socket");
+    assert_eq!(node.status().unwrap().sessions, 0);
+}
+
 /// A connection to a service that has answered three requests, and its process.
 fn served(test: &TestNode) -> (TcpStream, common::Killed) {
     let mut child = test.spawn("a_service_that_is_killed");

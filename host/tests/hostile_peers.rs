@@ -54,7 +54,7 @@ fn another_version_is_told_both() {
     send(&peer, br#"{"version":7,"request":"attach"}"#);
     let (reason, message) = refusal(&peer);
     assert_eq!(reason, Reason::WrongVersion);
-    assert!(message.contains("version 7") && message.contains("version 5"), "{message}");
+    assert!(message.contains("version 7") && message.contains("version 6"), "{message}");
     send(&peer, &encode(&Request::Status {}));
     assert!(matches!(answer(&peer), Some(Answer::Status(_))), "the connection goes on");
 }
@@ -150,12 +150,12 @@ fn impostor(reply: &'static [u8]) -> (tempfile::TempDir, std::thread::JoinHandle
 
 #[test]
 fn an_impostor_is_found_out() {
-    let wrong = br#"{"version":5,"answer":"attached","incarnation":1,"regions":[{"key":1,"words":99,"rights":1,"writable":false}]}"#;
+    let wrong = br#"{"version":6,"answer":"attached","incarnation":1,"regions":[{"key":1,"words":99,"rights":1,"writable":false}]}"#;
     let cases: [(&'static [u8], &str); 5] = [
         (b"hello", "no agent"),
         (b"", "closed the connection"),
-        (br#"{"version":5,"answer":"status","incarnation":1,"entities":0,"capacity":0,"applications":0,"sessions":0,"orphans":0,"free_state_words":0,"state_words":0,"queues":0,"max_queues":0,"remote_monitors":0,"remote_turned_away":0}"#, "no agent"),
-        (br#"{"version":9,"answer":"attached"}"#, "version 9, this program version 5"),
+        (br#"{"version":6,"answer":"status","incarnation":1,"entities":0,"capacity":0,"applications":0,"sessions":0,"orphans":0,"free_state_words":0,"state_words":0,"queues":0,"max_queues":0,"remote_monitors":0,"remote_turned_away":0}"#, "no agent"),
+        (br#"{"version":9,"answer":"attached"}"#, "version 9, this program version 6"),
         (wrong, "described 1 regions and sent 0"),
     ];
     for (reply, expected) in cases {

@@ -221,7 +221,16 @@ impl EventLoop {
             Request::OpenSession { application, name, deadline_ns, state_bytes } => {
                 let deadline = Nanos(deadline_ns);
                 let application = Slot(application);
+                let socket = match enclosed {
+                    Enclosed::One(socket) => Some(socket),
+                    Enclosed::Nothing => None,
+                    Enclosed::TooMany => return Err(not_one_socket(TOO_MANY)),
+                };
                 let opened = self.registry.open_session(peer.id, application, &name, deadline, state_bytes, now)?;
+                let opened = match socket {
+                    Some(socket) => self.registry.keep_from_the_start(opened, socket, now)?,
+                    None => opened,
+                };
                 (opened, Vec::new())
             }
             Request::AdoptOrphan { application } => {
@@ -229,13 +238,10 @@ impl EventLoop {
                 (answer, socket.into_iter().collect())
             }
             Request::WatchQueue { slot, keep } => {
-                let wrong = |what: &str| Refusal(Reason::Invalid, format!("{what} came with it: send one socket"));
                 let socket = match enclosed {
                     Enclosed::One(socket) => socket,
-                    Enclosed::Nothing => return Err(wrong("no descriptor")),
-                    Enclosed::TooMany => {
-                        return Err(wrong("more than one descriptor, or one that the agent has no room for,"));
-                    }
+                    Enclosed::Nothing => return Err(not_one_socket("no descriptor")),
+                    Enclosed::TooMany => return Err(not_one_socket(TOO_MANY)),
                 };
                 self.registry.watch_queue(peer.id, Slot(slot), socket, keep)?;
                 (Answer::Done {}, Vec::new())
@@ -268,6 +274,12 @@ impl EventLoop {
         }
         gauges::sample(now, |gauge, value| self.registry.set_gauge(gauge.index(), value));
     }
+}
+
+const TOO_MANY: &str = "more than one descriptor, or one that the agent has no room for,";
+
+fn not_one_socket(what: &str) -> Refusal {
+    Refusal(Reason::Invalid, format!("{what} came with it: send one socket"))
 }
 
 type Reply<'a> = (Answer, Vec<Handed<'a>>);

@@ -217,13 +217,36 @@ impl App {
 
     /// Opens a session whose state never exceeds `state_bytes` bytes. It counts as idle until it first makes progress.
     pub fn open_session(&self, name: &str, deadline: Nanos, state_bytes: usize) -> Result<Session, AppError> {
-        let link = &self.shared.link;
-        let (answer, _) = link.request(&Request::OpenSession {
+        self.open(name, deadline, state_bytes, &[])
+    }
+
+    /// The same, and the agent [keeps](Session::keep_connection) a duplicate of the session's socket from the start: with one
+    /// question instead of two. If the process dies before anything is committed, there is nothing to carry on, and the
+    /// client is told as ever.
+    pub fn open_session_with(
+        &self,
+        socket: impl AsFd,
+        name: &str,
+        deadline: Nanos,
+        state_bytes: usize,
+    ) -> Result<Session, AppError> {
+        self.open(name, deadline, state_bytes, &[socket.as_fd()])
+    }
+
+    fn open(
+        &self,
+        name: &str,
+        deadline: Nanos,
+        state_bytes: usize,
+        socket: &[BorrowedFd<'_>],
+    ) -> Result<Session, AppError> {
+        let request = Request::OpenSession {
             application: self.shared.application.0,
             name: name.into(),
             deadline_ns: deadline.0,
             state_bytes: state_bytes as u64,
-        })?;
+        };
+        let (answer, _) = self.shared.link.request_with(&request, socket)?;
         self.session(&answer)
     }
 

@@ -61,9 +61,8 @@ impl TcpSession {
         let others: Vec<_> = payload.channels().filter(|(id, _)| *id != CLIENT).collect();
         let needed = encoded_len(payload.application().len(), &others) - encoded_len(0, &[]);
         let state_bytes = progress.state_bytes(config.application_bytes.max(needed));
-        let mut session = app.open_session(name, config.deadline, state_bytes)?;
+        let mut session = app.open_session_with(&socket, name, config.deadline, state_bytes)?;
         progress.commit(&mut session, payload.application(), &others, 0, b"", replay_from)?;
-        session.keep_connection(&socket)?;
         Ok(PreparedSession { session, config, socket, progress, input_known, input_end })
     }
 }

@@ -37,9 +37,9 @@ impl TcpSession {
     pub fn accept(app: &App, stream: TcpStream, name: &str, config: SessionConfig) -> Result<Self, ServeError> {
         let state = TcpState::new(tcp::birth(&stream)?, Output::Regenerated);
         let mut progress = Progress::new(&state, config.retain, Vec::new());
-        let mut session = app.open_session(name, config.deadline, progress.state_bytes(config.application_bytes))?;
+        let state_bytes = progress.state_bytes(config.application_bytes);
+        let mut session = app.open_session_with(&stream, name, config.deadline, state_bytes)?;
         progress.commit(&mut session, b"", &[], 0, b"", 0)?;
-        session.keep_connection(&stream)?;
         stream.set_nodelay(true).map_err(ServeError::Client)?;
         Ok(TcpSession::speaking(session, config, stream, progress, None))
     }

@@ -3,7 +3,7 @@
 //! | whose the session is | its process | its socket |
 //! |---|---|---|
 //! | its owner's | lives | held until the session is closed |
-//! | | has died | kept for `keep`, then closed as usual: the kernel tells the client |
+//! | | has died | kept for `keep`, then closed as usual: the kernel tells the client; at once if nothing was committed |
 //! | in doubt | lives | held until the session is closed, and then as below; closed as usual if it is given back |
 //! | | has died | kept for `keep`, then closed in silence: somebody may be about to carry it on |
 //! | lost, and not moved yet | lives or not | kept for `keep`, for takers to read its queues; then closed in silence |
@@ -19,6 +19,7 @@ use backdoor_core::takeover::{Claim, Ownership};
 
 use super::{ConnectionId, Farewell, Reason, Refusal, Registry};
 use crate::agent::queues::QueueError;
+use crate::protocol::Answer;
 use crate::tcp::{self, Queues, TcpError};
 
 impl Registry {
@@ -34,6 +35,26 @@ impl Registry {
         let session = self.sessions.values().find(|session| session.slot == slot && session.orphaned.is_none());
         self.check_owner(connection, session.map_or(slot, |session| session.application))
             .map_err(|_| Refusal(Reason::NotYours, format!("slot {} is not of this connection", slot.0)))?;
+        self.watch(slot, socket, keep)
+    }
+
+    /// Keeps the socket of the session of `answer`, which was just opened; or it is no more.
+    pub(in crate::agent) fn keep_from_the_start(
+        &mut self,
+        answer: Answer,
+        socket: OwnedFd,
+        now: Nanos,
+    ) -> Result<Answer, Refusal> {
+        if let Answer::SessionOpened { slot, session, .. } = answer
+            && let Err(refusal) = self.watch(Slot(slot), socket, true)
+        {
+            self.retire(session, now);
+            return Err(refusal);
+        }
+        Ok(answer)
+    }
+
+    fn watch(&mut self, slot: Slot, socket: OwnedFd, keep: bool) -> Result<(), Refusal> {
         let gauge = self.queues.hold(slot, socket, keep).map_err(|error| match error {
             QueueError::Full(_) => Refusal(Reason::Full, error.to_string()),
             _ => Refusal(Reason::Invalid, error.to_string()),
@@ -113,7 +134,7 @@ impl Registry {
     pub(super) fn keep_or_release(&mut self, id: u64, now: Nanos) {
         let Some(session) = self.sessions.get(&id) else { return };
         let slot = session.slot;
-        if self.queues.kept(slot).is_some() {
+        if self.queues.kept(slot).is_some() && !self.is_empty(session) {
             self.kept_until.entry(slot).or_insert(now + self.keep);
         } else {
             let is_lost = self.ownership(session) == Ownership::Lost;

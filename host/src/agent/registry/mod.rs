@@ -18,8 +18,9 @@ use std::ops::Range;
 
 use backdoor_core::Nanos;
 use backdoor_core::progress_box::{EntityRecord, FailureLevel, ProgressBox, ProgressBoxError, Slot};
-use backdoor_core::state_box::{MAX_PAYLOAD_BYTES, words_needed};
+use backdoor_core::state_box::{MAX_PAYLOAD_BYTES, StateBoxError, StateBoxView, words_needed};
 use backdoor_core::takeover::{Claim, DamagedClaim, Ownership};
+use backdoor_core::words::copy_of;
 use backdoor_transports::shm::{ReadOnlyWords, SharedWord, SharedWords};
 
 use super::AgentConfig;
@@ -258,6 +259,12 @@ impl Registry {
     /// What the claim word of a session says.
     fn claim(&self, session: &Session) -> Result<Claim, DamagedClaim> {
         Claim::of_word(self.claim_word(session), session.unclaimed)
+    }
+
+    /// Whether nothing of the session was ever committed.
+    fn is_empty(&self, session: &Session) -> bool {
+        let copy = copy_of(&self.states.slice(session.state.clone()));
+        StateBoxView::read(&copy).is_ok_and(|view| view.committed() == Err(StateBoxError::Empty))
     }
 
     /// Whose it says that the session is.
