@@ -26,19 +26,19 @@ fn every_request_counts_once(arguments: &[&str], runs: usize, carried_on: u64) {
 
 #[test]
 fn a_worker_that_is_frozen_or_killed_in_the_middle_of_a_message() {
-    let arguments = ["--client", "requests", "--process", "worker", "--size", "1MB", "--runs", "4"];
-    every_request_counts_once(&[&arguments[..], &["--failure", "sigstop,sigkill"]].concat(), 8, 2);
+    let arguments = ["--client", "requests", "--process", "worker", "--size", "400kB", "--runs", "3"];
+    every_request_counts_once(&[&arguments[..], &["--failure", "sigstop,sigkill"]].concat(), 6, 2);
 }
 
 #[test]
 fn a_worker_that_hangs_with_a_message_acted_upon_and_not_committed_or_committed_and_not_answered() {
-    let arguments = ["--client", "requests", "--process", "worker", "--size", "500kB", "--runs", "3"];
+    let arguments = ["--client", "requests", "--process", "worker", "--size", "200kB", "--runs", "3"];
     every_request_counts_once(&[&arguments[..], &["--failure", "session-stuck"]].concat(), 3, 2);
 }
 
 #[test]
 fn whichever_process_fails_and_however() {
-    let arguments = ["--client", "requests", "--size", "500kB", "--runs", "1"];
+    let arguments = ["--client", "requests", "--size", "200kB", "--runs", "1"];
     let with = |process, failures| [&arguments[..], &["--process", process, "--failure", failures]].concat();
     every_request_counts_once(&with("front", "sigstop,sigkill,deadlock,session-stuck"), 4, 2);
     every_request_counts_once(&with("worker", "deadlock,wrong"), 2, 2);
@@ -47,7 +47,7 @@ fn whichever_process_fails_and_however() {
 
 #[test]
 fn many_sessions_of_a_pair_move_together() {
-    let arguments = ["--client", "many", "--sessions", "20", "--size", "400kB", "--runs", "2", "--process", "worker"];
+    let arguments = ["--client", "many", "--sessions", "20", "--size", "200kB", "--runs", "2", "--process", "worker"];
     every_request_counts_once(&[&arguments[..], &["--failure", "sigstop,sigkill"]].concat(), 4, 40);
 }
 

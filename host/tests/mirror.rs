@@ -76,7 +76,7 @@ fn the_mirror_tells_what_the_kernel_tells() {
     let place = Place::make().unwrap();
     let mirror = place.mirror();
     for (unread, consumed, output, ends) in
-        [(0, 0, 0, false), (5, 3, 70, false), (40_000, 0, 30_000, false), (60_000, 100_000, 9, true)]
+        [(0, 0, 0, false), (5, 3, 70, false), (20_000, 0, 30_000, false), (30_000, 100_000, 9, true)]
     {
         let (mut client, mut server) = place.connection();
         let state = TcpState::new(birth(&server).unwrap(), Output::Regenerated);

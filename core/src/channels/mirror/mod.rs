@@ -98,9 +98,9 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 8 MiB, 256 MiB and 4096.
+    /// 32 MiB, to which Linux lets an unread queue grow (`net.ipv4.tcp_rmem` since 6.16), 256 MiB and 4096.
     fn default() -> Self {
-        Limits { connection_bytes: 8 << 20, bytes: 256 << 20, connections: 4096 }
+        Limits { connection_bytes: 32 << 20, bytes: 256 << 20, connections: 4096 }
     }
 }
 
