@@ -128,7 +128,7 @@ fn a_monitor_reaches_what_it_may_and_nothing_else() {
         monitor.read(PROGRESS_BOX, words).unwrap()[liveness.start] > progress[liveness.start]
     });
 
-    let mut app = node.local().register("kv", Nanos::from_secs(60)).unwrap();
+    let app = node.local().register("kv", Nanos::from_secs(60)).unwrap();
     app.progress().advance();
     let mut session = app.open_session("client", Nanos::from_secs(60), 64).unwrap();
     session.commit(b"balance = 7").unwrap();
