@@ -4,61 +4,19 @@
 //! claim words of their own, and its own agent keeps their connections. The monitor of node B begins when the takeover of
 //! node A is over. So it finds nothing there that node B has got ready and does not own.
 
-use std::path::{Path, PathBuf};
-
 use backdoor_core::Nanos;
 use backdoor_host::clock;
 
-use super::network::Network;
-use super::world::{PATIENCE, SERVICE, World, agent_role, begun, boxes, front, service, start};
-use super::{FailoverConfig, FailoverError, FailoverFailure};
-use crate::live::parts::{Part, PartSignal, Ready, Role};
+use super::network::port_of_heir;
+use super::world::{World, taker, watch};
+use super::{FailoverError, FailoverFailure};
+use crate::live::parts::{Part, PartSignal};
 use crate::live::reach::NodeAddress;
-use crate::live::web::remedy::Choice;
-use crate::live::web::serve::{Duty, WebOrder};
-use crate::live::web::taker::{Taker, TakerOrder, TakerReport};
+use crate::live::web::serve::WebOrder;
+use crate::live::web::taker::{Taker, TakerOrder};
 
-/// Numbers of the parties of the second takeover.
+/// Number of the second taker among the parties.
 const TAKER: u32 = 101;
-const TARGET: u32 = 102;
-
-/// Node C.
-pub(super) struct Third {
-    /// The process that stands by there.
-    pub(super) heir: Part,
-    agent: PathBuf,
-    _agent: Part,
-}
-
-impl Third {
-    /// Adds it to the network, to stand by for the sessions of node B, whose agent has this socket.
-    pub(super) fn start(config: &FailoverConfig, network: &mut Network, agent_b: &Path) -> Result<Self, FailoverError> {
-        network.add_third()?;
-        let namespace = network.third.as_ref().ok_or_else(|| FailoverError::Unexpected("there is no node C".into()))?;
-        let mut agent_part = start(config, namespace, agent_role(config, boxes(config) + 1, None))?;
-        let ready: Ready = agent_part.expect(PATIENCE)?;
-        let socket = PathBuf::from(ready.socket);
-        let duty = Duty::StandBy {
-            party: TARGET,
-            offers: offers(&socket),
-            old_owner: NodeAddress::Local(agent_b.to_owned()),
-            link: Network::THIRDS_LINK.into(),
-            dies_after_taking: false,
-        };
-        let heir = begun(start(config, namespace, service(config, &socket, duty, front(config, &socket)))?)?;
-        Ok(Third { heir, agent: socket, _agent: agent_part })
-    }
-
-    /// Its agent's directory.
-    pub(super) fn directory(&self) -> Option<&Path> {
-        self.agent.parent()
-    }
-}
-
-/// Where node C takes offers: beside its agent's socket.
-fn offers(agent: &Path) -> PathBuf {
-    agent.with_file_name("offers")
-}
 
 impl World {
     /// Begins to watch node B, for node C.
@@ -66,27 +24,13 @@ impl World {
         let World { config, network, heirs, third, .. } = self;
         let missing = |which| FailoverError::Unexpected(format!("there is no node {which}"));
         let third = third.as_ref().ok_or_else(|| missing('C'))?;
-        let agent_b = heirs.first().ok_or_else(|| missing('B'))?.agent();
+        let agent_b = heirs.first().ok_or_else(|| missing('B'))?.agent().to_owned();
+        let node = NodeAddress::Local(agent_b.clone());
         let taker = Taker {
-            node: NodeAddress::Local(agent_b.to_owned()),
-            party: TAKER,
-            targets: vec![(TARGET, offers(&third.agent))],
-            port: Network::HEIRS_PORT.into(),
-            agent: failure.leaves_the_agent_in_reach().then(|| agent_b.to_owned()),
-            mirror: config.mirror.then(|| (network.clients_port.into(), vec![SERVICE])),
-            remedy: Choice::Takeover,
-            supervisor: None,
-            can_reboot: false,
-            poll_ns: config.poll.0,
-            detector: config.detector,
-            limit_ns: config.limit.0 / 4 * 3,
-            halts_at: None,
+            agent: failure.leaves_the_agent_in_reach().then_some(agent_b),
+            ..taker(config, network, node, port_of_heir(0), TAKER, third.targets())
         };
-        let mut taker = start(config, &network.switch, Role::Taker(taker))?;
-        match taker.expect(PATIENCE)? {
-            TakerReport::Ready => Ok(taker),
-            other => Err(FailoverError::Unexpected(format!("the second taker began with {other:?}"))),
-        }
+        watch(config, network, taker)
     }
 
     /// Makes node B fail at once; answers when it had, or by which order it is to fail by itself.

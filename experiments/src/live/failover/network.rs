@@ -20,9 +20,6 @@ const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const NODE_A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 /// Of node B; those of C and so on follow.
 const NODE_B: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 3);
-/// Of a node that stands by for node B's sessions.
-const THIRD: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 4);
-const THIRDS_PORT: &str = "node-c";
 const PREFIX: u8 = 24;
 /// Each namespace's only link.
 const LINK: &str = "eth0";
@@ -44,8 +41,6 @@ pub(super) struct Network {
     pub(super) node: Option<NetworkNamespace>,
     /// Where the nodes are that stand by: node B, and so on.
     pub(super) heirs: Vec<Standby>,
-    /// Where node C is, if it stands by for node B's sessions.
-    pub(super) third: Option<NetworkNamespace>,
     /// Where the switch is.
     pub(super) switch: NetworkNamespace,
     /// The switch's port that leads to node A.
@@ -76,11 +71,11 @@ impl Network {
         for heir in 0..heirs {
             let namespace = NetworkNamespace::new()?;
             let address = Ipv4Addr::from_bits(NODE_B.to_bits() + heir);
-            join(&mut links, BRIDGE, &format!("node-{}", char::from(b'b' + heir as u8)), &namespace, address)?;
+            join(&mut links, BRIDGE, &port_of_heir(heir), &namespace, address)?;
             standing_by.push(Standby { namespace, link: LINK.into() });
         }
         let (heirs, port, clients_port) = (standing_by, PORT_A.into(), CLIENTS_PORT);
-        Ok(Network { client, node: Some(node), heirs, third: None, switch, port, clients_port, links })
+        Ok(Network { client, node: Some(node), heirs, switch, port, clients_port, links })
     }
 
     /// Makes one around this machine's link to another, which is node A and has the addresses 10.0.0.2/24 and, the
@@ -93,8 +88,7 @@ impl Network {
         links.add_bridge(BRIDGE_HERE)?;
         // From here on dropping it puts things back.
         let (heirs, port) = (vec![Standby { namespace, link: BRIDGE_HERE.into() }], link.into());
-        let mut network =
-            Network { client, node: None, heirs, third: None, switch, port, clients_port: CLIENT_HERE, links };
+        let mut network = Network { client, node: None, heirs, switch, port, clients_port: CLIENT_HERE, links };
         let links = &mut network.links;
         links.set_up(BRIDGE_HERE)?;
         links.add_address(BRIDGE_HERE, NODE_B, PREFIX)?;
@@ -103,22 +97,9 @@ impl Network {
         Ok(network)
     }
 
-    /// Adds node C, in a network within this machine.
-    pub(super) fn add_third(&mut self) -> Result<(), NetError> {
-        let third = NetworkNamespace::new()?;
-        join(&mut self.links, BRIDGE, THIRDS_PORT, &third, THIRD)?;
-        self.third = Some(third);
-        Ok(())
-    }
-
-    /// The port that leads to node B, in a network within this machine.
-    pub(super) const HEIRS_PORT: &str = "node-b";
-    /// Node C's link to the clients.
-    pub(super) const THIRDS_LINK: &str = LINK;
-
     /// Cuts node B off, in a network within this machine.
     pub(super) fn cut_off_heir(&mut self) -> Result<(), NetError> {
-        self.links.set_down(Self::HEIRS_PORT)
+        self.links.set_down(&port_of_heir(0))
     }
 
     /// Opens the switch's port to node A, should it have been fenced, and waits a moment for it to carry frames. Answers whether
@@ -189,6 +170,11 @@ fn node_a(links: &mut Links, addresses: u32) -> Result<NetworkNamespace, NetErro
     let mut at_node = Links::of(&node)?;
     (0..addresses).try_for_each(|number| at_node.add_address(LINK, *service_address(number).ip(), 32))?;
     Ok(node)
+}
+
+/// The port that leads to a node that stands by, in a network within this machine; numbered from 0, which is node B.
+pub(super) fn port_of_heir(heir: u32) -> String {
+    format!("node-{}", char::from(b'b' + heir as u8))
 }
 
 /// Gives `namespace` a link with this address, whose other end is a port of the bridge.

@@ -327,16 +327,12 @@ impl Run<'_> {
         row.bytes = client.seen.bytes();
         row.outage_ms = client.seen.longest_silence(clock::now()).map(Nanos::as_millis_f64);
         let has_ended = |part: &Part| part.state().map(|state| state.is_none_or(|state| "ZX".contains(state)));
-        for heir in &world.heirs {
-            // Unless that was its failure.
-            if config.then != Some(FailoverFailure::Sigkill) && has_ended(&heir.standing_by)? {
+        // Unless that was its failure.
+        let heirs = world.heirs.iter().filter(|_| config.then != Some(FailoverFailure::Sigkill));
+        for heir in heirs.chain(&world.third) {
+            if has_ended(&heir.standing_by)? {
                 story.trouble(format!("the process that stood by at node {} has ended", heir.name));
             }
-        }
-        if let Some(third) = &world.third
-            && has_ended(&third.heir)?
-        {
-            story.trouble("the process that stood by at node C has ended".into());
         }
         row.heirs = config.heirs;
         let moved = |heir: &Heir| heir.targets().iter().map(|(party, _)| story.moved_to(*party)).sum::<u64>();

@@ -11,7 +11,6 @@ use backdoor_host::net::NetworkNamespace;
 use backdoor_host::{clock, process};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::chain::Third;
 use super::disturbance::Accident;
 use super::heirs::Heir;
 use super::network::Network;
@@ -55,8 +54,8 @@ pub(super) struct World {
     /// Of node A, and of those.
     agents: Vec<Part>,
     stranger: Option<NetworkNamespace>,
-    /// Stands by for node B's sessions.
-    pub(super) third: Option<Third>,
+    /// Stands by for node B's sessions, when that is to fail in turn.
+    pub(super) third: Option<Heir>,
     /// Where node A's processes run.
     node_a: Place,
     _by_card: Option<Reached>,
@@ -90,8 +89,8 @@ impl World {
     pub(super) fn make(config: &FailoverConfig) -> Result<Self, FailoverError> {
         allow_files(OWN_FILES + FILES_A_CONNECTION * config.most_sessions())?;
         let here = Place::Here(config.program.clone());
-        let (mut network, node_a) = match &config.elsewhere {
-            None => (Network::within(config.heirs, config.addresses())?, here),
+        let (network, node_a) = match &config.elsewhere {
+            None => (Network::within(config.heirs + u32::from(config.then.is_some()), config.addresses())?, here),
             Some(Elsewhere { stage, through, .. }) => {
                 let stage = StageConnection::open(*stage).map_err(PartError::from)?;
                 (Network::around(through)?, Place::Stage(Rc::new(stage)))
@@ -124,7 +123,7 @@ impl World {
         let agent_a_socket = PathBuf::from(ready_a.socket);
         let here = network.node.iter().map(|_| &agent_a_socket).chain(&sockets_of_heirs);
         let directories = here.filter_map(|socket| socket.parent()).map(Path::to_owned);
-        let mut directories = Directories(directories.collect());
+        let directories = Directories(directories.collect());
         let node = by_card.as_ref().map(|to| to.address.clone());
         let reached =
             Reach { node: node.unwrap_or_else(|| NodeAddress::Local(agent_a_socket.clone())), agent_a: agent_a_socket };
@@ -139,13 +138,13 @@ impl World {
             _ => None,
         };
         let places = network.heirs.iter().zip(&sockets_of_heirs).enumerate();
-        let heirs = places.map(|(heir, (place, agent))| Heir::start(config, heir, place, agent, &reached.node));
-        let heirs: Vec<Heir> = heirs.collect::<Result<_, _>>()?;
-        let third = match (config.then, heirs.first()) {
-            (Some(_), Some(heir)) => Some(Third::start(config, &mut network, heir.agent())?),
-            _ => None,
-        };
-        directories.0.extend(third.as_ref().and_then(|third| third.directory().map(Path::to_owned)));
+        let heirs = places.map(|(heir, (place, agent))| {
+            let of_the_first =
+                config.then.filter(|_| heir > 0).map(|_| NodeAddress::Local(sockets_of_heirs[0].clone()));
+            Heir::start(config, heir, place, agent, of_the_first.as_ref().unwrap_or(&reached.node))
+        });
+        let mut heirs: Vec<Heir> = heirs.collect::<Result<_, _>>()?;
+        let third = config.then.and_then(|_| heirs.pop());
         let targets: Vec<_> = heirs.iter().flat_map(Heir::targets).collect();
         let numbers = TAKERS.iter().take(config.takers as usize);
         let takers = numbers.map(|number| start_taker(config, &network, &reached, &targets, *number));
@@ -358,25 +357,49 @@ fn start_taker(
         false => config.is_disturbed_by(Accident::KillTaker).then_some(Milestone::Decided),
     };
     let asks_agent = config.failure.leaves_the_agent_in_reach() && config.elsewhere.is_none();
-    let role = Role::Taker(Taker {
-        node: reach.node.clone(),
-        party: number,
-        targets: targets.to_vec(),
-        port: network.port.clone(),
+    let taker = Taker {
         agent: asks_agent.then(|| reach.agent_a.clone()),
-        mirror: config
-            .mirror
-            .then(|| (network.clients_port.into(), (0..config.addresses()).map(service_address).collect())),
         remedy: config.remedy,
         supervisor: (asks_agent && config.remedy.restarts()).then(|| reach.supervisor()),
         can_reboot: config.can_reboot(),
+        halts_at,
+        ..taker(config, network, reach.node.clone(), network.port.clone(), number, targets.to_vec())
+    };
+    watch(config, network, taker)
+}
+
+/// Whoever watches `node`, which is behind `port`, as this party, and has its sessions taken over by `targets` without asking
+/// any agent.
+pub(super) fn taker(
+    config: &FailoverConfig,
+    network: &Network,
+    node: NodeAddress,
+    port: String,
+    party: u32,
+    targets: Vec<(u32, PathBuf)>,
+) -> Taker {
+    let mirror = || (network.clients_port.into(), (0..config.addresses()).map(service_address).collect());
+    Taker {
+        node,
+        party,
+        targets,
+        port,
+        agent: None,
+        mirror: config.mirror.then(mirror),
+        remedy: Choice::Takeover,
+        supervisor: None,
+        can_reboot: false,
         poll_ns: config.poll.0,
         detector: config.detector,
         // So that it can tell what hindered it before the run is given up.
         limit_ns: config.limit.0 / 4 * 3,
-        halts_at,
-    });
-    let mut taker = start(config, &network.switch, role)?;
+        halts_at: None,
+    }
+}
+
+/// Starts it at the switch; it watches when this returns.
+pub(super) fn watch(config: &FailoverConfig, network: &Network, taker: Taker) -> Result<Part, FailoverError> {
+    let mut taker = start(config, &network.switch, Role::Taker(taker))?;
     match taker.expect(PATIENCE)? {
         TakerReport::Ready => Ok(taker),
         other => Err(FailoverError::Unexpected(format!("the taker began with {other:?}"))),
