@@ -6,6 +6,7 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use backdoor_core::Nanos;
 use backdoor_host::attach;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
@@ -74,6 +75,27 @@ impl Default for Retry {
     }
 }
 
+impl Retry {
+    /// As the transport has it. Fails with a sentence about the setting that is not allowed.
+    #[cfg(feature = "verbs")]
+    fn to_settings(self) -> Result<backdoor_transports::verbs::RetrySettings, String> {
+        let settings = backdoor_transports::verbs::RetrySettings::new(self.retry_timeout, self.retries);
+        settings.map_err(|error| error.to_string())
+    }
+
+    /// Within which a card, or we in its stead, has called a dead node unreachable.
+    #[cfg(feature = "verbs")]
+    pub(in crate::live) fn patience(self) -> Nanos {
+        self.to_settings().map_or(Nanos::ZERO, |settings| settings.patience())
+    }
+
+    /// Without a card nothing is waited for.
+    #[cfg(not(feature = "verbs"))]
+    pub(in crate::live) fn patience(self) -> Nanos {
+        Nanos::ZERO
+    }
+}
+
 /// Where a monitor finds a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -98,13 +120,11 @@ impl NodeAddress {
     #[cfg(feature = "verbs")]
     pub fn to_attach(&self) -> Result<attach::NodeAddress, String> {
         use backdoor_host::attach::VerbsAddress;
-        use backdoor_transports::verbs::RetrySettings;
 
         Ok(match self {
             NodeAddress::Local(socket) => attach::NodeAddress::Local(socket.clone()),
             NodeAddress::Verbs { host, key, card, retry } => {
-                let retry =
-                    RetrySettings::new(retry.retry_timeout, retry.retries).map_err(|error| error.to_string())?;
+                let retry = retry.to_settings()?;
                 let address = VerbsAddress { device: card.to_choice(), retry, ..VerbsAddress::new(host.clone()) };
                 attach::NodeAddress::Verbs(match key {
                     Some(key) => VerbsAddress { key: key.clone(), ..address },

@@ -198,7 +198,7 @@ impl DetectConfig {
     /// How long a failure is waited for.
     fn limit(&self) -> Nanos {
         // A card tries again for a while before it calls a node unreachable.
-        let channel = if self.failure.is_of_node() { Nanos::from_secs(5) } else { Nanos::ZERO };
+        let channel = if self.failure.is_of_node() { self.retry.patience() } else { Nanos::ZERO };
         self.deadline * 5 + self.poll * 10 + Nanos::from_millis(500) + channel
     }
 
