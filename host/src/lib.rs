@@ -81,6 +81,8 @@ pub mod agent;
 pub mod app;
 pub mod attach;
 pub mod clock;
+#[allow(unsafe_code)]
+mod input_ring;
 pub mod mirror;
 pub mod net;
 pub mod process;

@@ -5,9 +5,9 @@
 //!
 //! | request | from | answer | descriptors |
 //! |---|---|---|---|
-//! | `{"version":6,"request":"attach"}` | monitor | `attached` | hook table, Progress Box, State Boxes: read-only; claims: writable |
-//! | `{"version":6,"request":"register","name":"kv","deadline_ns":20000000}` | application | `registered` | Progress Box, State Boxes: writable; claims: read-only |
-//! | `{…"request":"open_session","application":4,"name":"client 7","deadline_ns":…,"state_bytes":4096}` | application | `session_opened` | |
+//! | `{"version":7,"request":"attach"}` | monitor | `attached` | hook table, Progress Box, State Boxes: read-only; claims: writable |
+//! | `{"version":7,"request":"register","name":"kv","deadline_ns":20000000}` | application | `registered` | Progress Box, State Boxes: writable; claims: read-only |
+//! | `{…"request":"open_session","application":4,"name":"client 7","deadline_ns":…,"state_bytes":4096,"input_bytes":1024}` | application | `session_opened` | |
 //! | the same and a socket | application | `session_opened` | |
 //! | `{…"request":"adopt_orphan","application":4}` | application | `session_opened` or `no_orphan` | the session's socket |
 //! | `{…"request":"watch_queue","slot":5,"keep":true}` and a socket | application | `done` | |
@@ -36,7 +36,8 @@
 //! whose process has ended by the kernel's word, and that nobody has claimed. While such a process is about to end, the
 //! request is refused: ask again.
 //!
-//! `queues` is for whoever takes a session over: what its kept TCP connection holds, as it is now. It is refused as long as
+//! `queues` is for whoever takes a session over: what its kept TCP connection holds, as it is now, and before that whatever its
+//! owner has taken out of it and may not have acted upon. It is refused as long as
 //! the session may be given back (its claim word says *unclaimed* or *claimed*), for the connection pauses meanwhile, and
 //! its owner's calls may fail. `let_go` closes what the agent keeps of it, in silence and under the same condition: the
 //! connection lives elsewhere now, or can't be carried on. The agent does so by itself when it finds that the session has
@@ -52,7 +53,7 @@ use serde::{Deserialize, Serialize};
 use crate::tcp::Queues;
 
 /// Version of the packets.
-pub const PROTOCOL_VERSION: u32 = 6;
+pub const PROTOCOL_VERSION: u32 = 7;
 /// Longest packet.
 pub const MAX_PACKET_BYTES: usize = 4096;
 /// Most descriptors in one packet.
@@ -102,6 +103,8 @@ pub enum Request {
         deadline_ns: u64,
         /// Largest state that it will commit.
         state_bytes: u64,
+        /// Input that it will have taken out of the socket and not acted upon at most; 0 if it keeps none here.
+        input_bytes: u64,
     },
     /// A registered application wants to go on with a session that a dead process of the same name left.
     AdoptOrphan {
@@ -172,6 +175,8 @@ pub enum Answer {
         offset: u64,
         /// Words of its State Box.
         words: u64,
+        /// Words for its input, right behind the State Box.
+        input_words: u64,
         /// Index of its claim word.
         claim: u32,
     },
@@ -356,7 +361,13 @@ mod tests {
         for request in [
             Request::Attach {},
             Request::Register { name: "kv \"ü\"".into(), deadline_ns: u64::MAX },
-            Request::OpenSession { application: 4, name: String::new(), deadline_ns: 1, state_bytes: 9 },
+            Request::OpenSession {
+                application: 4,
+                name: String::new(),
+                deadline_ns: 1,
+                state_bytes: 9,
+                input_bytes: 0,
+            },
             Request::WatchQueue { slot: 5, keep: true },
             Request::AdoptOrphan { application: 4 },
             Request::Queues { session: 3 },
@@ -370,11 +381,11 @@ mod tests {
 
     #[test]
     fn the_documented_packets_are_read() {
-        let attach: Request = decode(br#"{"version":6,"request":"attach"}"#).unwrap();
+        let attach: Request = decode(br#"{"version":7,"request":"attach"}"#).unwrap();
         assert_eq!(attach, Request::Attach {});
-        let revoke: Request = decode(br#"{"version":6,"request":"revoke","region":3}"#).unwrap();
+        let revoke: Request = decode(br#"{"version":7,"request":"revoke","region":3}"#).unwrap();
         assert_eq!(revoke, Request::Revoke { region: STATE_BOXES.0 });
-        let register = decode(br#"{"version":6,"request":"register","name":"kv","deadline_ns":20000000}"#);
+        let register = decode(br#"{"version":7,"request":"register","name":"kv","deadline_ns":20000000}"#);
         assert_eq!(register, Ok(Request::Register { name: "kv".into(), deadline_ns: 20_000_000 }));
     }
 
@@ -382,7 +393,7 @@ mod tests {
     fn the_version_is_looked_at_first() {
         let error = decode::<Request>(br#"{"version":1,"request":"dance","partners":[1]}"#).unwrap_err();
         assert_eq!(error, PacketError::WrongVersion { found: 1 });
-        assert!(error.to_string().contains("version 6") && error.to_string().contains("version 1"), "{error}");
+        assert!(error.to_string().contains("version 7") && error.to_string().contains("version 1"), "{error}");
     }
 
     proptest! {

@@ -51,10 +51,10 @@ fn refusal(peer: &OwnedFd) -> (Reason, String) {
 fn another_version_is_told_both() {
     let test = TestNode::start(|_| {});
     let peer = raw_peer(&test.socket());
-    send(&peer, br#"{"version":7,"request":"attach"}"#);
+    send(&peer, br#"{"version":6,"request":"attach"}"#);
     let (reason, message) = refusal(&peer);
     assert_eq!(reason, Reason::WrongVersion);
-    assert!(message.contains("version 7") && message.contains("version 6"), "{message}");
+    assert!(message.contains("version 6") && message.contains("version 7"), "{message}");
     send(&peer, &encode(&Request::Status {}));
     assert!(matches!(answer(&peer), Some(Answer::Status(_))), "the connection goes on");
 }
@@ -84,7 +84,10 @@ fn what_is_not_yours_is_refused() {
     let peer = raw_peer(&test.socket());
     for application in [app.slot().0, 0, u32::MAX] {
         let name = "thief".into();
-        send(&peer, &encode(&Request::OpenSession { application, name, deadline_ns: 1, state_bytes: 8 }));
+        send(
+            &peer,
+            &encode(&Request::OpenSession { application, name, deadline_ns: 1, state_bytes: 8, input_bytes: 0 }),
+        );
         assert_eq!(refusal(&peer).0, Reason::NotYours);
         send(&peer, &encode(&Request::Depart { application }));
     }
@@ -150,12 +153,12 @@ fn impostor(reply: &'static [u8]) -> (tempfile::TempDir, std::thread::JoinHandle
 
 #[test]
 fn an_impostor_is_found_out() {
-    let wrong = br#"{"version":6,"answer":"attached","incarnation":1,"regions":[{"key":1,"words":99,"rights":1,"writable":false}]}"#;
+    let wrong = br#"{"version":7,"answer":"attached","incarnation":1,"regions":[{"key":1,"words":99,"rights":1,"writable":false}]}"#;
     let cases: [(&'static [u8], &str); 5] = [
         (b"hello", "no agent"),
         (b"", "closed the connection"),
-        (br#"{"version":6,"answer":"status","incarnation":1,"entities":0,"capacity":0,"applications":0,"sessions":0,"orphans":0,"free_state_words":0,"state_words":0,"queues":0,"max_queues":0,"remote_monitors":0,"remote_turned_away":0}"#, "no agent"),
-        (br#"{"version":9,"answer":"attached"}"#, "version 9, this program version 6"),
+        (br#"{"version":7,"answer":"status","incarnation":1,"entities":0,"capacity":0,"applications":0,"sessions":0,"orphans":0,"free_state_words":0,"state_words":0,"queues":0,"max_queues":0,"remote_monitors":0,"remote_turned_away":0}"#, "no agent"),
+        (br#"{"version":9,"answer":"attached"}"#, "version 9, this program version 7"),
         (wrong, "described 1 regions and sent 0"),
     ];
     for (reply, expected) in cases {

@@ -125,6 +125,7 @@ fn a_session_that_waits_for_its_client_to_read_is_not_suspected_for_the_requests
         deadline: Nanos::from_secs(1),
         patience: Nanos::from_secs(2),
         application_bytes: 8,
+        input_bytes: 256,
         retain: Retain::Regenerated,
     };
     let mut session = TcpSession::accept(&app, server, "client", config).unwrap();

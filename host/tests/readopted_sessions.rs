@@ -20,6 +20,7 @@ const CONFIG: SessionConfig = SessionConfig {
     deadline: RELAXED,
     patience: Nanos::from_secs(2),
     application_bytes: 8,
+    input_bytes: 256,
     retain: Retain::Bytes(64 << 10),
 };
 /// Each answer is the sum, so many times: some of it waits in the kernel, some is not yet written.

@@ -18,7 +18,8 @@ pub struct KernelQueues<'a> {
     pub sent: u32,
     /// Number of the first byte of input that was not acknowledged to the client.
     pub received: u32,
-    /// Input before `received` that nobody has taken out of the socket.
+    /// Input before `received` that may not have been acted upon: what nobody has taken out of the socket, and what is known
+    /// of the input before that.
     pub unread: &'a [u8],
     /// Whether the client has said that no input comes any more.
     pub ended: bool,
@@ -84,7 +85,7 @@ impl<'a> Resume<'a> {
 /// Why a connection can't be carried on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum ResumeError {
-    /// The service took input out of its socket and died before it committed what came of it.
+    /// The service took input out of its socket, died before it committed what came of it, and nobody kept it.
     #[error("{bytes} bytes of input were read and not acted upon: nobody has them any more")]
     InputLost {
         /// How many.
@@ -133,8 +134,10 @@ pub fn resume<'a>(
     if received < consumed {
         return Err(contradiction("more input was acted upon than received"));
     }
+    let lost = ResumeError::InputLost { bytes: first.wrapping_sub(consumed) };
+    let acted_upon = consumed.checked_sub(first).ok_or(lost)?;
     // No more than `unread` has, for `received` is not before `consumed`.
-    let refill = &unread[state.acted_upon(first)? as usize..];
+    let refill = &unread[acted_upon as usize..];
     let input = Input::Exact { refill, ended: ended || input_ended };
     Ok(Resume { replay_from, replay_until, input, ..unknown })
 }
@@ -151,12 +154,6 @@ impl TcpState<'_> {
     pub(super) fn input_at(&self, number: u32) -> Result<u64, ResumeError> {
         let offset = offset_near(self.birth.receive_base, number, self.consumed);
         offset.ok_or(ResumeError::Contradiction("input before the connection began"))
-    }
-
-    /// How many bytes were acted upon of the input that is still there, from this offset on.
-    pub(super) fn acted_upon(&self, first: u64) -> Result<u64, ResumeError> {
-        let lost = ResumeError::InputLost { bytes: first.wrapping_sub(self.consumed) };
-        self.consumed.checked_sub(first).ok_or(lost)
     }
 }
 
@@ -202,7 +199,7 @@ mod tests {
         let kernel = queues(&state, 4_000..4_600, 75, b"6789abcde");
         let resume = resume(&state, Some(kernel), NOW).unwrap();
         assert_eq!((resume.replay(), resume.replay_until), (4_000..5_000, 4_600));
-        // Four of the nine were acted upon, and died before they were taken out of the socket.
+        // Four of the nine were acted upon.
         assert_eq!(resume.input, Input::Exact { refill: b"abcde", ended: false });
     }
 

@@ -218,7 +218,7 @@ impl EventLoop {
                 let (regions, descriptors): (Vec<Region>, _) = self.memory.for_application();
                 (Answer::Registered { incarnation, application: slot.0, liveness_word, regions }, descriptors)
             }
-            Request::OpenSession { application, name, deadline_ns, state_bytes } => {
+            Request::OpenSession { application, name, deadline_ns, state_bytes, input_bytes } => {
                 let deadline = Nanos(deadline_ns);
                 let application = Slot(application);
                 let socket = match enclosed {
@@ -226,7 +226,8 @@ impl EventLoop {
                     Enclosed::Nothing => None,
                     Enclosed::TooMany => return Err(not_one_socket(TOO_MANY)),
                 };
-                let opened = self.registry.open_session(peer.id, application, &name, deadline, state_bytes, now)?;
+                let bytes = (state_bytes, input_bytes);
+                let opened = self.registry.open_session(peer.id, application, &name, deadline, bytes, now)?;
                 let opened = match socket {
                     Some(socket) => self.registry.keep_from_the_start(opened, socket, now)?,
                     None => opened,

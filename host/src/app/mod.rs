@@ -24,6 +24,7 @@ use backdoor_core::words::copy_of;
 use backdoor_transports::shm::{MapError, ReadOnlyWords, SharedWord, SharedWords};
 
 use crate::clock;
+use crate::input_ring::InputRing;
 use crate::protocol::{Answer, CLAIMS, PROGRESS_BOX, QueuesOf, Request, STATE_BOXES, Status};
 use crate::regions::Received;
 use crate::tcp::{MAX_REFILL_BYTES, Queues};
@@ -217,27 +218,29 @@ impl App {
 
     /// Opens a session whose state never exceeds `state_bytes` bytes. It counts as idle until it first makes progress.
     pub fn open_session(&self, name: &str, deadline: Nanos, state_bytes: usize) -> Result<Session, AppError> {
-        self.open(name, deadline, state_bytes, &[])
+        self.open(name, deadline, (state_bytes, 0), &[])
     }
 
     /// The same, and the agent [keeps](Session::keep_connection) a duplicate of the session's socket from the start: with one
     /// question instead of two. If the process dies before anything is committed, there is nothing to carry on, and the
-    /// client is told as ever.
+    /// client is told as ever. The session has memory for `input_bytes` bytes of input, if not for 0, which
+    /// [`TcpSession`](crate::serve::TcpSession) uses.
     pub fn open_session_with(
         &self,
         socket: impl AsFd,
         name: &str,
         deadline: Nanos,
         state_bytes: usize,
+        input_bytes: usize,
     ) -> Result<Session, AppError> {
-        self.open(name, deadline, state_bytes, &[socket.as_fd()])
+        self.open(name, deadline, (state_bytes, input_bytes), &[socket.as_fd()])
     }
 
     fn open(
         &self,
         name: &str,
         deadline: Nanos,
-        state_bytes: usize,
+        (state_bytes, input_bytes): (usize, usize),
         socket: &[BorrowedFd<'_>],
     ) -> Result<Session, AppError> {
         let request = Request::OpenSession {
@@ -245,6 +248,7 @@ impl App {
             name: name.into(),
             deadline_ns: deadline.0,
             state_bytes: state_bytes as u64,
+            input_bytes: input_bytes as u64,
         };
         let (answer, _) = self.shared.link.request_with(&request, socket)?;
         self.session(&answer)
@@ -253,20 +257,22 @@ impl App {
     /// The session that the agent has given.
     fn session(&self, answer: &Answer) -> Result<Session, AppError> {
         let link = &self.shared.link;
-        let Answer::SessionOpened { slot, liveness_word, session, offset, words, claim } = *answer else {
+        let Answer::SessionOpened { slot, liveness_word, session, offset, words, input_words, claim } = *answer else {
             return Err(link.no_agent(format!("answered {answer:?} to a request for a session")).into());
         };
         let nonsense = || link.no_agent("the State Box that it gave lies outside its memory".into());
-        let end = offset.checked_add(words).filter(|end| *end <= self.shared.states.len() as u64);
-        let end = end.ok_or_else(nonsense)?;
+        let ends = offset.checked_add(words).and_then(|end| Some((end, end.checked_add(input_words)?)));
+        let ends = ends.filter(|(_, end)| *end <= self.shared.states.len() as u64);
+        let (end, input_end) = ends.ok_or_else(nonsense)?;
         let memory = self.shared.states.slice(offset as usize..end as usize);
+        let input = InputRing::new(self.shared.states.slice(end as usize..input_end as usize));
         let claim = ReadOnlyClaim::new(self.shared.claims.clone(), claim as usize).ok_or_else(nonsense)?;
         let state = StateBox::resume(memory, claim).inspect_err(|_| {
             // It is this application's, and nobody will serve it.
             let _ = link.notify(&Request::CloseSession { session });
         })?;
         let counter = self.shared.counter(liveness_word)?;
-        Ok(Session { number: session, slot: Slot(slot), counter, state, shared: Arc::clone(&self.shared) })
+        Ok(Session { number: session, slot: Slot(slot), counter, state, input, shared: Arc::clone(&self.shared) })
     }
 }
 
@@ -285,6 +291,7 @@ pub struct Session {
     slot: Slot,
     counter: Counter<SharedWord>,
     state: StateBox<SharedWords, ReadOnlyClaim>,
+    input: Option<InputRing>,
     shared: Arc<Shared>,
 }
 
@@ -355,6 +362,11 @@ impl Session {
             Err(StateBoxError::Empty) => Ok(Vec::new()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Its memory for input.
+    pub(crate) fn input(&self) -> Option<&InputRing> {
+        self.input.as_ref()
     }
 
     /// Whose it is. To be asked before every step that others can see and no commit comes before.

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use backdoor_core::channels::{Channel, Input, Output, Resume, SessionPayload, TcpState, encoded_len, resume};
 
-use super::progress::Progress;
+use super::progress::{Progress, state_bytes};
 use super::{CLIENT, Retain, ServeError, SessionConfig, TcpSession};
 use crate::app::{App, Session};
 use crate::tcp::{self, Queues, SilentSocket};
@@ -60,8 +60,8 @@ impl TcpSession {
         let mut progress = Progress::new(&state, config.retain, retained);
         let others: Vec<_> = payload.channels().filter(|(id, _)| *id != CLIENT).collect();
         let needed = encoded_len(payload.application().len(), &others) - encoded_len(0, &[]);
-        let state_bytes = progress.state_bytes(config.application_bytes.max(needed));
-        let mut session = app.open_session_with(&socket, name, config.deadline, state_bytes)?;
+        let state_bytes = state_bytes(config.retain, config.application_bytes.max(needed));
+        let mut session = app.open_session_with(&socket, name, config.deadline, state_bytes, config.input_bytes)?;
         progress.commit(&mut session, payload.application(), &others, 0, b"", replay_from)?;
         Ok(PreparedSession { session, config, socket, progress, input_known, input_end })
     }
@@ -96,6 +96,6 @@ impl PreparedSession {
     /// [`ServeError::Tcp`]: the client was told by a reset, for it would wait for ever.
     pub fn speak(self) -> Result<TcpSession, ServeError> {
         let PreparedSession { session, config, socket, progress, input_end, .. } = self;
-        Ok(TcpSession::speaking(session, config, socket.speak()?, progress, input_end))
+        TcpSession::speaking(session, config, socket.speak()?, progress, input_end)
     }
 }

@@ -1,124 +1,111 @@
-//! Input on its way from the kernel to the service: looked at when it comes, and taken out when what came of it is committed
-//! and answered. That may be late, for what was acted upon is known from the State Box, whoever reads the socket afterwards.
+//! Input on its way from the kernel to the service: taken out of the socket when the service reads it, and kept in memory of
+//! the node until what came of it is committed.
 
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 
 use rustix::io::Errno;
-use rustix::net::RecvFlags;
 
-use crate::tcp;
+use crate::input_ring::InputRing;
 use crate::wire::has_hung_up;
 
-/// What was read of a connection, was not yet acted upon, and is still in the kernel.
+/// What was taken out of a connection's socket and not acted upon yet. Offsets count the bytes of input since the handshake.
 #[derive(Debug)]
 pub(super) struct Intake {
-    read: usize,
-    /// Bytes that make the stream readable.
-    low_water: usize,
-    scratch: Vec<u8>,
+    ring: InputRing,
+    /// Sequence number of the first byte of input.
+    base: u32,
+    acted_upon: u64,
+    /// What the service has read.
+    read: u64,
+    /// What was taken out of the socket.
+    taken: u64,
 }
 
 impl Intake {
-    /// Of a connection whose kernel holds nothing that was read.
-    pub(super) fn new() -> Self {
-        Intake { read: 0, low_water: 1, scratch: Vec::new() }
+    /// Of a connection whose socket has all that comes after what was acted upon.
+    pub(super) fn new(ring: InputRing, base: u32, acted_upon: u64) -> Self {
+        let intake = Intake::left(ring, base, acted_upon, acted_upon);
+        intake.ring.begin(intake.number(acted_upon));
+        intake
+    }
+
+    /// Of one that another process had before, who has taken out more than it acted upon.
+    pub(super) fn left(ring: InputRing, base: u32, acted_upon: u64, taken: u64) -> Self {
+        Intake { ring, base, acted_upon, read: acted_upon, taken }
+    }
+
+    fn number(&self, offset: u64) -> u32 {
+        // Sequence numbers wrap.
+        self.base.wrapping_add(offset as u32)
+    }
+
+    /// Offset after the last byte that was read.
+    pub(super) fn read_until(&self) -> u64 {
+        self.read
     }
 
     /// Input that was read and not yet acted upon, in bytes.
     pub(super) fn read_ahead(&self) -> usize {
-        self.read
+        (self.read - self.acted_upon) as usize
     }
 
-    /// Looks at input that comes after all that was read before; 0 at its end, and when the session has moved.
+    /// Reads input that comes after all that was read before; 0 at its end, and when the session has moved.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] if the stream doesn't wait, or no longer. Then it is readable, to whoever polls it, when
-    /// more comes.
+    /// [`io::ErrorKind::WouldBlock`] if the stream doesn't wait, or no longer. [`io::ErrorKind::StorageFull`] if there is no
+    /// room for more that is not acted upon.
     pub(super) fn read(&mut self, stream: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
-        self.wait_for(stream, self.read + 1)?;
-        if self.read == 0 {
-            self.read = look(stream, into)?;
-            return Ok(self.read);
-        }
-        let needed = self.read + into.len();
-        if self.scratch.len() < needed {
-            self.scratch.resize(needed, 0);
-        }
-        let length = look(stream, &mut self.scratch[..needed])?;
-        match length.checked_sub(self.read) {
-            Some(new) if new > 0 => {
-                into[..new].copy_from_slice(&self.scratch[self.read..length]);
-                self.read = length;
-                Ok(new)
+        if self.read == self.taken {
+            let room = self.ring.capacity() - self.read_ahead();
+            if room == 0 {
+                let bytes = self.ring.capacity();
+                let why = format!("{bytes} bytes of input were read and not acted upon, and there is room for no more");
+                return Err(io::Error::new(io::ErrorKind::StorageFull, why));
             }
-            _ if has_hung_up(stream.as_fd()) => Ok(0),
-            _ => Err(io::ErrorKind::WouldBlock.into()),
+            // No more than is asked for: whoever polls the stream is to find it readable as long as there is more.
+            self.taken += match self.ring.take(stream.as_fd(), self.number(self.taken), room.min(into.len())) {
+                Ok(taken) => taken as u64,
+                // The agent has silenced it, in repair mode.
+                Err(error) if is_of_repair_mode(&error) && has_hung_up(stream.as_fd()) => 0,
+                Err(error) => return Err(error),
+            };
         }
+        let length = into.len().min((self.taken - self.read) as usize);
+        self.ring.copy_to(self.number(self.read), &mut into[..length]);
+        self.read += length as u64;
+        Ok(length)
     }
 
-    fn wait_for(&mut self, stream: &TcpStream, bytes: usize) -> io::Result<()> {
-        if self.low_water != bytes {
-            tcp::wait_for_bytes(stream, bytes)?;
-            self.low_water = bytes;
-        }
-        Ok(())
-    }
-
-    /// What was read first was acted upon, and that is committed: takes it out of the kernel.
-    pub(super) fn acted_upon(&mut self, stream: &TcpStream, bytes: usize) -> io::Result<()> {
-        self.read -= bytes;
-        take_out(stream, bytes as u64, &mut self.scratch)
+    /// What was read first was acted upon, and that is committed.
+    pub(super) fn acted_upon(&mut self, bytes: usize) {
+        self.acted_upon += bytes as u64;
     }
 }
 
-fn look(stream: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
-    match rustix::io::retry_on_intr(|| rustix::net::recv(stream, &mut *into, RecvFlags::PEEK)) {
-        Ok((_, length)) => Ok(length),
-        // The agent has silenced it, in repair mode.
-        Err(Errno::INVAL | Errno::PERM) if has_hung_up(stream.as_fd()) => Ok(0),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
-/// Most that is taken out at once.
-const PIECE_BYTES: u64 = 64 << 10;
-
-/// Takes so many bytes of input, which are there, out of a socket. They go nowhere.
-pub(super) fn take_out(stream: &TcpStream, bytes: u64, scratch: &mut Vec<u8>) -> io::Result<()> {
-    let mut left = bytes;
-    while left > 0 {
-        let length = left.min(PIECE_BYTES) as usize;
-        if scratch.len() < length {
-            scratch.resize(length, 0);
-        }
-        // The kernel takes out as many as fit, and copies none.
-        let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
-        left -= match rustix::io::retry_on_intr(|| rustix::net::recv(stream, &mut scratch[..length], flags))?.1 {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            taken => taken as u64,
-        };
-    }
-    Ok(())
+fn is_of_repair_mode(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::PERM))
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Write;
     use std::net::TcpListener;
-    use std::time::Duration;
 
+    use backdoor_transports::shm::SealedMemory;
     use rustix::event::{PollFd, PollFlags};
 
     use super::*;
+    use crate::input_ring;
 
-    /// A client, its service's end, and its intake.
-    fn connected() -> (TcpStream, TcpStream, Intake) {
+    /// A client, its service's end, and its intake, whose sequence numbers are about to wrap.
+    fn connected(room: usize) -> (TcpStream, TcpStream, Intake) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        (client, listener.accept().unwrap().0, Intake::new())
+        let memory = SealedMemory::create("ring", input_ring::words_needed(room).unwrap()).unwrap();
+        let ring = InputRing::new(memory.map().unwrap()).unwrap();
+        (client, listener.accept().unwrap().0, Intake::new(ring, u32::MAX - 10, 0))
     }
 
     fn is_readable(stream: &TcpStream, within_seconds: i64) -> bool {
@@ -128,7 +115,7 @@ mod tests {
 
     #[test]
     fn each_byte_is_read_once_however_it_is_cut_and_acted_upon() {
-        let (mut client, service, mut intake) = connected();
+        let (mut client, service, mut intake) = connected(2_048);
         let sent: Vec<u8> = (0..60_000u32).map(|number| (number % 251) as u8).collect();
         let sending = {
             let sent = sent.clone();
@@ -143,54 +130,58 @@ mod tests {
             let new = intake.read(&service, &mut buffer[..most]).unwrap();
             assert_ne!(new, 0);
             read.extend_from_slice(&buffer[..new]);
-            // All of it, half of it, or nothing.
-            let bytes = (read.len() - acted_upon) * (read.len() % 3) / 2;
-            intake.acted_upon(&service, bytes).unwrap();
+            // All of it, half of it, or nothing; but all of what the ring has hardly room for.
+            let ahead = read.len() - acted_upon;
+            let bytes = if ahead > 1_000 { ahead } else { ahead * (read.len() % 3) / 2 };
+            intake.acted_upon(bytes);
             acted_upon += bytes;
+            assert_eq!(intake.read_ahead(), read.len() - acted_upon);
         }
         assert!(read == sent);
-        intake.acted_upon(&service, read.len() - acted_upon).unwrap();
         drop(sending.join().unwrap());
         assert_eq!(intake.read(&service, &mut buffer).unwrap(), 0);
     }
 
     #[test]
     fn who_does_not_wait_finds_the_stream_readable_when_more_comes_and_no_sooner() {
-        let (mut client, service, mut intake) = connected();
+        let (mut client, service, mut intake) = connected(64);
         service.set_nonblocking(true).unwrap();
         for half in [b"four", b"five"] {
             client.write_all(half).unwrap();
             assert!(is_readable(&service, 20));
-            assert_eq!(intake.read(&service, &mut [0; 8]).unwrap(), 4);
+            assert_eq!(intake.read(&service, &mut [0; 3]).unwrap(), 3);
+            assert!(is_readable(&service, 0), "there is more");
+            assert_eq!(intake.read(&service, &mut [0; 8]).unwrap(), 1);
             assert_eq!(intake.read(&service, &mut [0; 8]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
             assert!(!is_readable(&service, 0));
         }
-        intake.acted_upon(&service, 8).unwrap();
-        assert_eq!(intake.read(&service, &mut [0; 8]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        assert!(!is_readable(&service, 0));
-        client.write_all(b"!").unwrap();
-        assert!(is_readable(&service, 20));
     }
 
     #[test]
-    fn who_waits_for_more_of_what_it_has_read_is_woken_up() {
-        let (mut client, service, mut intake) = connected();
-        client.set_nodelay(true).unwrap();
-        let reading = std::thread::spawn(move || {
-            let mut read = 0;
-            while read < 8 {
-                read += intake.read(&service, &mut [0; 8]).unwrap();
+    fn a_service_that_reads_and_never_acts_is_told_that_there_is_no_more_room() {
+        let (mut client, service, mut intake) = connected(64);
+        client.write_all(&[7; 100]).unwrap();
+        let mut read = 0;
+        let error = loop {
+            match intake.read(&service, &mut [0; 50]) {
+                Ok(length) => read += length,
+                Err(error) => break error,
             }
-        });
-        for _ in 0..8 {
-            client.write_all(b"?").unwrap();
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let begin = std::time::Instant::now();
-        while !reading.is_finished() {
-            assert!(begin.elapsed() < Duration::from_secs(20), "nobody is woken up");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        reading.join().unwrap();
+        };
+        assert_eq!((read, error.kind()), (64, io::ErrorKind::StorageFull));
+        intake.acted_upon(1);
+        assert_eq!(intake.read(&service, &mut [0; 50]).unwrap(), 1);
+    }
+
+    #[test]
+    fn what_another_process_took_out_is_read_first() {
+        let (mut client, service, mut intake) = connected(64);
+        client.write_all(b"abcdefgh").unwrap();
+        assert_eq!(intake.read(&service, &mut [0; 5]).unwrap(), 5);
+        let mut next = Intake::left(intake.ring.clone(), intake.base, 2, 5);
+        let mut rest = [0; 8];
+        assert_eq!((next.read(&service, &mut rest).unwrap(), &rest[..3]), (3, &b"cde"[..]));
+        assert_eq!((next.read(&service, &mut rest).unwrap(), &rest[..3]), (3, &b"fgh"[..]));
+        assert_eq!(next.read_ahead(), 6);
     }
 }

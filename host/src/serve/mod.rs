@@ -3,8 +3,8 @@
 //! A session that two processes of a node serve together has a [link](IpcChannel) between them, too.
 //!
 //! A [`TcpSession`] is a [`Session`](crate::app::Session) and its connection. It keeps the rules of
-//! [`backdoor_core::channels`]: state and promise are committed before output is sent, and input stays in the kernel until
-//! what came of it is committed. So a service that is killed between any two instructions has lost nothing, and done
+//! [`backdoor_core::channels`]: state and promise are committed before output is sent, and input is kept, by the kernel and
+//! then in memory of the node, until what came of it is committed. So a service that is killed between any two instructions has lost nothing, and done
 //! nothing twice.
 //!
 //! ```no_run
@@ -19,6 +19,7 @@
 //!     deadline: Nanos::from_millis(50),
 //!     patience: Nanos::from_secs(2),
 //!     application_bytes: 64,
+//!     input_bytes: 512,
 //!     retain: Retain::Bytes(1 << 20),
 //! };
 //! let mut session = TcpSession::accept(&app, listener.accept()?.0, "client", config)?;
@@ -39,9 +40,9 @@
 //! waits for its client, and then owes nothing, unless input waits in its socket: that counts as work, for whoever watches
 //! can't know what it is good for. So that no healthy session is suspected, three rules see to it that this is true:
 //!
-//! 1. **Input that can't be acted upon yet does not stay in the socket.** The first half of a request is acted upon by
-//!    committing it: consumed, it is the service's state, and nothing waits. This is up to the service, and how long such
-//!    a half may be, too.
+//! 1. **Input that can't be acted upon yet does not stay in the socket.** The first half of a request is read, and nothing
+//!    waits. If it may be longer than there is [room for](SessionConfig::input_bytes), it is acted upon by committing it:
+//!    consumed, it is the service's state. This is up to the service, and how long such a half may be, too.
 //! 2. **Who waits for its client to take output says so again and again,** [four times](SessionConfig::say_every) in each
 //!    deadline, in [`commit_and_send`](TcpSession::commit_and_send) and
 //!    [`wait_until_acknowledged`](TcpSession::wait_until_acknowledged). To say so is progress. So a client may send a
@@ -92,9 +93,10 @@ use std::io;
 
 use backdoor_core::Nanos;
 use backdoor_core::channels::{ChannelError, ChannelId, ResumeError};
-use backdoor_core::state_box::CommitError;
+use backdoor_core::state_box::{self, CommitError};
 
 use crate::app::AppError;
+use crate::input_ring;
 use crate::tcp::TcpError;
 use crate::wire::ConnectionError;
 
@@ -128,11 +130,20 @@ pub struct SessionConfig {
     pub patience: Nanos,
     /// Largest state of the application, in bytes; with that of [channels to other processes](IpcChannel::state_bytes).
     pub application_bytes: usize,
+    /// Most input that is read and not acted upon yet, in bytes, up to 1 MiB; the next power of two is what there is room
+    /// for. A service that reads a whole request before it acts upon it needs as much.
+    pub input_bytes: usize,
     /// Where output comes from that is asked for again.
     pub retain: Retain,
 }
 
 impl SessionConfig {
+    /// Words of the agent's memory ([`state_words`](crate::agent::AgentConfig::state_words)) that such a session takes.
+    pub fn words(&self) -> usize {
+        let state_bytes = progress::state_bytes(self.retain, self.application_bytes);
+        state_box::words_needed(state_bytes) + input_ring::words_needed(self.input_bytes).unwrap_or(0)
+    }
+
     /// How often a session that waits says so: four times in its deadline.
     pub const fn say_every(&self) -> Nanos {
         Nanos(self.deadline.0 / 4)
@@ -166,6 +177,9 @@ pub enum ServeError {
     /// The session has no connection to a client.
     #[error("the session's state has no TCP connection {}", CLIENT.0)]
     NoConnection,
+    /// The session has no memory for input: it was not opened by a [`TcpSession`], or for 0 bytes of it.
+    #[error("the session has no memory for input")]
+    NoInput,
     /// The session has no link to another process.
     #[error("the session's state has no IPC channel {}", PEER.0)]
     NoLink,

@@ -1,6 +1,8 @@
 //! What is committed of a connection.
 
-use backdoor_core::channels::{Channel, ChannelId, Output, SessionPayload, TcpState, encoded_len};
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use backdoor_core::channels::{Channel, ChannelId, Output, SessionPayload, TcpBirth, TcpState, encoded_len};
 
 use super::{CLIENT, Retain, ServeError};
 use crate::app::Session;
@@ -23,6 +25,35 @@ const UNASKED_BYTES: u64 = 256;
 /// The same where nothing is retained, so that only the application's memory of what it promised grows: so much output, and
 /// so many commits.
 const UNASKED_PROMISES: (u64, u32) = (32 << 10, 8);
+
+/// Bytes of State Box that a session takes whose other channels count as the application's.
+pub(super) fn state_bytes(retain: Retain, application_bytes: usize) -> usize {
+    let most = match retain {
+        Retain::Bytes(bytes) => bytes,
+        Retain::Regenerated => 0,
+    };
+    encoded_len(application_bytes, &[(CLIENT, Channel::Tcp(NOWHERE))]) + most
+}
+
+/// As long as any state of a connection that retains nothing.
+const NOWHERE: TcpState<'static> = TcpState {
+    birth: TcpBirth {
+        local: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0),
+        peer: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0),
+        send_base: 0,
+        receive_base: 0,
+        mss: 0,
+        window_scales: None,
+        selective_acknowledgements: false,
+        timestamp: None,
+        send_buffer: 0,
+    },
+    intent: 0,
+    consumed: 0,
+    acknowledged: 0,
+    input_ended: false,
+    output: Output::Regenerated,
+};
 
 impl Progress {
     pub(super) fn new(state: &TcpState<'_>, retain: Retain, retained: Vec<u8>) -> Self {
@@ -56,15 +87,6 @@ impl Progress {
     /// No input comes any more; committed with whatever is next.
     pub(super) fn input_ended(&mut self) {
         self.state.input_ended = true;
-    }
-
-    /// Bytes of State Box that it takes.
-    pub(super) fn state_bytes(&self, application_bytes: usize) -> usize {
-        let most = match self.retain {
-            Retain::Bytes(bytes) => bytes,
-            Retain::Regenerated => 0,
-        };
-        encoded_len(application_bytes, &[(CLIENT, Channel::Tcp(self.state))]) + most
     }
 
     /// Commits that `output` is promised and `consumed` more bytes were acted upon. If that fails, all is as

@@ -5,9 +5,9 @@ use std::net::TcpStream;
 use std::ops::Range;
 use std::os::fd::AsFd;
 
-use backdoor_core::channels::{Channel, GoOn, Output, SessionPayload, go_on};
+use backdoor_core::channels::{Channel, GoOn, Output, ResumeError, SessionPayload, go_on};
 
-use super::intake::take_out;
+use super::intake::Intake;
 use super::progress::Progress;
 use super::{CLIENT, Retain, ServeError, SessionConfig, TcpSession};
 use crate::app::Orphan;
@@ -25,7 +25,8 @@ impl TcpSession {
     /// Takes a session up that a dead process of this application left. `replay` computes output that was promised and not
     /// written, or is to be retained, by offsets, if the session didn't retain it.
     ///
-    /// What was acted upon is taken out of the socket. So from here on, the socket holds what comes next.
+    /// What the dead process had taken out of the socket and not acted upon is [read](TcpSession::read) first, and no poll of
+    /// the stream tells of it.
     ///
     /// # Errors
     /// The session can't go on, and ends.
@@ -37,7 +38,7 @@ impl TcpSession {
         let (session, payload, socket) = orphan.into_parts();
         let payload = SessionPayload::decode(&payload)?;
         let Some(Channel::Tcp(state)) = payload.channel(CLIENT) else { return Err(ServeError::NoConnection) };
-        let GoOn { unwritten, acted_upon } = go_on(&state, tcp::standing(&socket)?)?;
+        let GoOn { unwritten, taken } = go_on(&state, tcp::standing(&socket)?)?;
         // `go_on` begins no earlier than at `acknowledged`; what is retained begins there.
         let (from, output) = match state.output {
             Output::Retained(bytes) => (state.acknowledged, bytes.to_vec()),
@@ -52,15 +53,17 @@ impl TcpSession {
         }
         let first_unwritten = output[(unwritten.start - from) as usize..].to_vec();
         let retained = if config.retain == Retain::Regenerated { Vec::new() } else { output };
+        let ring = session.input().ok_or(ServeError::NoInput)?.clone();
+        if taken > ring.capacity() as u64 {
+            return Err(ResumeError::InputLost { bytes: taken }.into());
+        }
+        let intake = Intake::left(ring, state.birth.receive_base, state.consumed, state.consumed + taken);
         let stream = TcpStream::from(socket);
-        take_out(&stream, acted_upon, &mut Vec::new()).map_err(ServeError::Client)?;
-        // The process before waited for its next byte.
-        tcp::wait_for_bytes(&stream, 1).map_err(ServeError::Client)?;
         // The end that an heir was told of does not come to its socket again.
         let waiting = rustix::io::ioctl_fionread(&stream).map_err(|errno| ServeError::Client(errno.into()))?;
-        let input_end = state.input_ended.then_some(state.consumed + waiting);
+        let input_end = state.input_ended.then_some(state.consumed + taken + waiting);
         let progress = Progress::new(&state, config.retain, retained);
-        let session = TcpSession::speaking(session, config, stream, progress, input_end);
+        let session = TcpSession { stream, session, config, progress, intake, input_end };
         Ok(ReadoptedSession { session, unwritten: first_unwritten })
     }
 }

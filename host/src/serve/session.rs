@@ -9,7 +9,7 @@ use backdoor_core::state_box::CommitError;
 use backdoor_core::takeover::Ownership;
 
 use super::intake::Intake;
-use super::progress::Progress;
+use super::progress::{Progress, state_bytes};
 use super::waiting::Wait;
 use super::{ServeError, SessionConfig};
 use crate::app::{App, Session};
@@ -25,9 +25,9 @@ pub struct TcpSession {
     pub(super) session: Session,
     pub(super) config: SessionConfig,
     pub(super) progress: Progress,
-    intake: Intake,
+    pub(super) intake: Intake,
     /// Offset after the last byte of input, if it is known that none follows.
-    input_end: Option<u64>,
+    pub(super) input_end: Option<u64>,
 }
 
 impl TcpSession {
@@ -37,33 +37,35 @@ impl TcpSession {
     pub fn accept(app: &App, stream: TcpStream, name: &str, config: SessionConfig) -> Result<Self, ServeError> {
         let state = TcpState::new(tcp::birth(&stream)?, Output::Regenerated);
         let mut progress = Progress::new(&state, config.retain, Vec::new());
-        let state_bytes = progress.state_bytes(config.application_bytes);
-        let mut session = app.open_session_with(&stream, name, config.deadline, state_bytes)?;
+        let state_bytes = state_bytes(config.retain, config.application_bytes);
+        let mut session = app.open_session_with(&stream, name, config.deadline, state_bytes, config.input_bytes)?;
         progress.commit(&mut session, b"", &[], 0, b"", 0)?;
         stream.set_nodelay(true).map_err(ServeError::Client)?;
-        Ok(TcpSession::speaking(session, config, stream, progress, None))
+        TcpSession::speaking(session, config, stream, progress, None)
     }
 
-    /// With a state that is committed, and a connection that the agent keeps.
+    /// With a state that is committed, and a connection that the agent keeps, and whose socket has all input that comes
+    /// after what was acted upon.
     pub(super) fn speaking(
         session: Session,
         config: SessionConfig,
         stream: TcpStream,
         progress: Progress,
         input_end: Option<u64>,
-    ) -> Self {
-        let intake = Intake::new();
-        TcpSession { stream, session, config, progress, intake, input_end }
+    ) -> Result<Self, ServeError> {
+        let ring = session.input().ok_or(ServeError::NoInput)?.clone();
+        let intake = Intake::new(ring, progress.state().birth.receive_base, progress.state().consumed);
+        Ok(TcpSession { stream, session, config, progress, intake, input_end })
     }
 
-    /// Reads input that comes after all that was read before; 0 at its end, and when the session has moved. It stays in the
-    /// kernel until it is [acted upon](Self::commit_and_send), so each call copies what is not acted upon yet once more.
+    /// Reads input that comes after all that was read before; 0 at its end, and when the session has moved. The node keeps
+    /// it until it is [acted upon](Self::commit_and_send).
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] if the stream doesn't wait, or no longer.
+    /// [`io::ErrorKind::WouldBlock`] if the stream doesn't wait, or no longer. [`io::ErrorKind::StorageFull`] if
+    /// [`SessionConfig::input_bytes`] were read and none of them is acted upon.
     pub fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let read = self.progress.state().consumed + self.intake.read_ahead() as u64;
-        if self.input_end == Some(read) || into.is_empty() {
+        if self.input_end == Some(self.intake.read_until()) || into.is_empty() {
             return Ok(0);
         }
         let read = self.intake.read(&self.stream, into);
@@ -112,9 +114,8 @@ impl TcpSession {
             }
         }
         self.session.progress();
-        // Whoever waits for the answer need not wait for this.
-        self.send(output)?;
-        self.intake.acted_upon(&self.stream, consumed).map_err(ServeError::Client)
+        self.intake.acted_upon(consumed);
+        self.send(output)
     }
 
     /// Output that the client has acknowledged, all in all.

@@ -45,7 +45,7 @@ pub(crate) use recreate::send_now;
 pub use recreate::{MAX_REFILL_BYTES, SilentSocket, recreate};
 pub use standing::standing;
 
-use options::{Amount, Number};
+use options::Amount;
 use repair::Repair;
 
 /// Why a connection could not be read, or made anew.
@@ -137,9 +137,4 @@ pub fn reset(socket: impl AsFd) -> Result<(), TcpError> {
 /// Bytes that were written to the connection and that the peer has not acknowledged. Needs no privilege.
 pub(crate) fn unacknowledged(socket: impl AsFd) -> io::Result<u32> {
     Ok(options::amount(socket.as_fd(), Amount::Unacknowledged)?)
-}
-
-/// Makes calls that read from the socket wait for `bytes` bytes, or the end.
-pub(crate) fn wait_for_bytes(socket: impl AsFd, bytes: usize) -> io::Result<()> {
-    Ok(options::set(socket.as_fd(), Number::ReceiveLowWater, bytes.clamp(1, i32::MAX as usize) as u32)?)
 }

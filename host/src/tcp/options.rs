@@ -29,8 +29,6 @@ pub(super) enum Number {
     Timestamp,
     /// Largest segment; in repair mode that of the peer.
     MaximumSegment,
-    /// Bytes that make a socket readable.
-    ReceiveLowWater,
 }
 
 impl Number {
@@ -41,7 +39,6 @@ impl Number {
             Number::QueueSequence => (libc::IPPROTO_TCP, libc::TCP_QUEUE_SEQ),
             Number::Timestamp => (libc::IPPROTO_TCP, libc::TCP_TIMESTAMP),
             Number::MaximumSegment => (libc::IPPROTO_TCP, libc::TCP_MAXSEG),
-            Number::ReceiveLowWater => (libc::SOL_SOCKET, libc::SO_RCVLOWAT),
         }
     }
 }

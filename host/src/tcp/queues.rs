@@ -22,7 +22,7 @@ pub struct Queues {
     pub received: u32,
     /// Whether the peer has said that it sends no more.
     pub ended: bool,
-    /// Input that was acknowledged to the peer and that nobody has read.
+    /// Input that was acknowledged to the peer and that nobody has read; as an agent tells it, with what was read last before.
     pub unread: Vec<u8>,
     /// Output from `acknowledged` to the last byte that the process had written.
     pub unacknowledged: Vec<u8>,

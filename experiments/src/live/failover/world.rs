@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use backdoor_core::Nanos;
-use backdoor_core::state_box::words_needed;
 use backdoor_host::net::NetworkNamespace;
 use backdoor_host::{clock, process};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -22,7 +21,7 @@ use crate::live::stage::connection::StageConnection;
 use crate::live::stage::offset::ClockOffset;
 use crate::live::web::milestone::Milestone;
 use crate::live::web::remedy::Choice;
-use crate::live::web::serve::{Duty, Serve, ServicePart, WebReport};
+use crate::live::web::serve::{Duty, Serve, ServicePart, WebReport, session_config};
 use crate::live::web::supervisor::{Supervise, SupervisorReport};
 use crate::live::web::taker::{Taker, TakerReport};
 
@@ -267,8 +266,8 @@ pub(super) fn agent_role(config: &FailoverConfig, room: usize, offer: Option<Off
     let all = boxes(config);
     Role::Agent {
         capacity: 64 + 2 * all,
-        // The connection's state comes to the application's.
-        state_words: room * words_needed(2 * config.box_bytes()),
+        // A worker's State Boxes are smaller than a front's.
+        state_words: room * session_config(config.deadline, 2 * config.box_bytes()).words(),
         os_deadline: Span(config.deadline.max(Nanos::from_millis(100))),
         queues: all + 1,
         retain: Span(Nanos::from_secs(60)),

@@ -21,7 +21,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use backdoor_core::Nanos;
-use backdoor_core::state_box::words_needed;
 use backdoor_sim::streams::{StreamKey, Streams};
 use rand::RngExt;
 
@@ -29,7 +28,7 @@ use super::parts::{Part, PartError, Place, Ready, Role};
 use crate::config::Span;
 use crate::interrupt::Interrupt;
 use client::{Client, Turn};
-use serve::MAX_UNDER_WAY;
+use serve::{MAX_UNDER_WAY, session_config};
 
 /// How long a part may take for what takes milliseconds on a machine that has time.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -139,8 +138,7 @@ impl Side {
         if saves {
             agent = Some(place.start(Role::Agent {
                 capacity: 64 + clients,
-                // What is retained for the client and the connection's state come to the counters.
-                state_words: clients * words_needed(config.state_bytes + 4096),
+                state_words: clients * session_config(DEADLINE, config.state_bytes).words(),
                 os_deadline: Span(DEADLINE),
                 queues: clients + 1,
                 retain: Span(DEADLINE),

@@ -93,18 +93,24 @@ pub(in crate::live) fn play(
     Ok(())
 }
 
+/// What a session is opened with that keeps so many bytes of counters.
+pub(super) fn session_config(deadline: Nanos, state_bytes: usize) -> SessionConfig {
+    SessionConfig {
+        deadline,
+        patience: TakeoverConfig::default().patience,
+        application_bytes: state_bytes,
+        input_bytes: MAX_UNDER_WAY * REQUEST_BYTES,
+        // Answers are their counters' values, so they could not be made again.
+        retain: Retain::Bytes(2 * MAX_UNDER_WAY * ANSWER_BYTES),
+    }
+}
+
 fn welcome(app: Option<&App>, stream: TcpStream, number: usize, settings: &Counters) -> Result<(), Box<dyn Error>> {
     stream.set_nodelay(true)?;
     let state = State(vec![0; settings.state_bytes]);
     match app {
         Some(app) => {
-            let config = SessionConfig {
-                deadline: Nanos(settings.deadline_ns),
-                patience: TakeoverConfig::default().patience,
-                application_bytes: settings.state_bytes,
-                // Answers are their counters' values, so they could not be made again.
-                retain: Retain::Bytes(2 * MAX_UNDER_WAY * ANSWER_BYTES),
-            };
+            let config = session_config(Nanos(settings.deadline_ns), settings.state_bytes);
             let session = TcpSession::accept(app, stream, &format!("client {number}"), config)?;
             std::thread::spawn(move || drop(serve_saved(session, state)));
         }

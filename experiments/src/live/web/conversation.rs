@@ -1,9 +1,8 @@
 //! A session at work: requests in, answers out, in an order that makes it recoverable.
 //!
-//! Input is looked at and left in the socket; what comes of it is committed, with the place in both streams; only then is
-//! the answer sent, and the input taken out of the socket. So at any instant whatever is not in the State Box is still in
-//! the socket, and whatever a client has seen is in the State Box. Before it waits for input, it has taken in all that it
-//! had: part of a request is committed as that.
+//! Input is read; what comes of it is committed, with the place in both streams; only then is the answer sent. So at any
+//! instant whatever is not in the State Box is kept by the node, and whatever a client has seen is in the State Box. Before
+//! it waits for input, it has taken in all that it had: part of a request is committed as that.
 
 use std::error::Error;
 use std::io;
@@ -19,8 +18,8 @@ use super::serve::Shared;
 use super::state::WebState;
 use crate::live::two_locks::lock;
 
-/// Most input that is looked at at once.
-const INPUT_BYTES: usize = 64 << 10;
+/// Most input that is read at once.
+pub(super) const INPUT_BYTES: usize = 16 << 10;
 /// Stack of a session's thread.
 const STACK_BYTES: usize = 256 << 10;
 

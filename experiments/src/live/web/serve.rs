@@ -19,7 +19,7 @@ use backdoor_host::serve::{Retain, SessionConfig, TcpSession};
 use serde::{Deserialize, Serialize};
 
 use super::asks::Asks;
-use super::conversation::Conversation;
+use super::conversation::{Conversation, INPUT_BYTES};
 use super::readopt::{Readopted, readopt};
 use super::standby::StandBy;
 use super::state::{LEAST_STATE_BYTES, WebState};
@@ -151,6 +151,17 @@ pub(super) struct Shared {
     sessions: AtomicU64,
 }
 
+/// What a session is opened with whose own state has so many bytes.
+pub(in crate::live) fn session_config(deadline: Nanos, state_bytes: usize) -> SessionConfig {
+    SessionConfig {
+        deadline,
+        patience: TakeoverConfig::default().patience,
+        application_bytes: state_bytes,
+        input_bytes: INPUT_BYTES,
+        retain: Retain::Regenerated,
+    }
+}
+
 impl Shared {
     pub(super) fn new(app: App, deadline: Nanos, state_bytes: usize) -> Self {
         Shared {
@@ -170,9 +181,7 @@ impl Shared {
     }
 
     pub(super) fn config(&self) -> SessionConfig {
-        let Shared { deadline, state_bytes, .. } = *self;
-        let patience = TakeoverConfig::default().patience;
-        SessionConfig { deadline, patience, application_bytes: state_bytes, retain: Retain::Regenerated }
+        session_config(self.deadline, self.state_bytes)
     }
 
     /// Takes the new clients of this listener from now on.

@@ -17,8 +17,9 @@ use backdoor_core::Nanos;
 use backdoor_core::progress_box::Slot;
 use backdoor_core::takeover::{Claim, Ownership};
 
-use super::{ConnectionId, Farewell, Reason, Refusal, Registry};
+use super::{ConnectionId, Farewell, Reason, Refusal, Registry, Session};
 use crate::agent::queues::QueueError;
+use crate::input_ring::InputRing;
 use crate::protocol::Answer;
 use crate::tcp::{self, Queues, TcpError};
 
@@ -70,30 +71,38 @@ impl Registry {
         self.queues.len() > 0
     }
 
-    /// What the kept connection of a session holds that its owner has lost.
+    /// What the kept connection of a session holds that its owner has lost; before it, what that owner has taken out of it
+    /// last, acted upon or not.
     pub(in crate::agent) fn queues_of(&self, id: u64) -> Result<Queues, Refusal> {
         let invalid = |message: String| Refusal(Reason::Invalid, message);
-        let socket = self.queues.kept(self.lost(id)?);
+        let session = self.lost(id)?;
+        let socket = self.queues.kept(session.slot);
         let socket = socket.ok_or_else(|| invalid(format!("no connection of session {id} is kept")))?;
-        tcp::queues(socket).map_err(|error| match error {
+        let mut queues = tcp::queues(socket).map_err(|error| match error {
             TcpError::NotTcp | TcpError::NotEstablished { .. } => invalid(error.to_string()),
             _ => Refusal(Reason::Internal, error.to_string()),
-        })
+        })?;
+        if let Some(ring) = InputRing::new(self.states.slice(session.input.clone())) {
+            let mut input = ring.before(queues.received.wrapping_sub(queues.unread.len() as u32));
+            input.append(&mut queues.unread);
+            queues.unread = input;
+        }
+        Ok(queues)
     }
 
     /// Closes what is kept of the connection of a session that its owner has lost, in silence.
     pub(in crate::agent) fn let_go(&mut self, id: u64) -> Result<(), Refusal> {
-        let slot = self.lost(id)?;
+        let slot = self.lost(id)?.slot;
         self.release(slot, Farewell::InSilence);
         Ok(())
     }
 
-    /// The slot of a session that its owner can't get back.
-    fn lost(&self, id: u64) -> Result<Slot, Refusal> {
+    /// A session that its owner can't get back.
+    fn lost(&self, id: u64) -> Result<&Session, Refusal> {
         let session = self.sessions.get(&id);
         let session = session.ok_or_else(|| Refusal(Reason::Invalid, format!("there is no session {id}")))?;
         let whose = match self.ownership(session) {
-            Ownership::Lost => return Ok(session.slot),
+            Ownership::Lost => return Ok(session),
             Ownership::InDoubt => "may be given back to its owner",
             Ownership::Mine => "is its owner's",
         };

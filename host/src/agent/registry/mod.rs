@@ -28,6 +28,7 @@ use super::arena::Arena;
 use super::memory::Mapped;
 use super::process::Process;
 use super::queues::{Farewell, Queues as HeldQueues};
+use crate::input_ring::{self, MAX_INPUT_BYTES};
 use crate::protocol::{Answer, Reason, Status};
 
 /// Number of a connection, never used twice.
@@ -58,6 +59,8 @@ struct Session {
     application: Slot,
     slot: Slot,
     state: Range<usize>,
+    /// Right behind the state.
+    input: Range<usize>,
     claim: usize,
     unclaimed: u64,
     /// Since when it is closed and only kept for whoever has claimed it.
@@ -138,7 +141,7 @@ impl Registry {
         application: Slot,
         name: &str,
         deadline: Nanos,
-        state_bytes: u64,
+        (state_bytes, input_bytes): (u64, u64),
         now: Nanos,
     ) -> Result<Answer, Refusal> {
         check_deadline(deadline)?;
@@ -147,11 +150,15 @@ impl Registry {
         let bytes = bytes.ok_or_else(|| {
             Refusal(Reason::Invalid, format!("a state of {state_bytes} bytes: 1 to {MAX_PAYLOAD_BYTES} are possible"))
         })?;
+        let input_words = usize::try_from(input_bytes).ok().and_then(input_ring::words_needed).ok_or_else(|| {
+            let message = format!("room for {input_bytes} bytes of input: up to {MAX_INPUT_BYTES} are possible");
+            Refusal(Reason::Invalid, message)
+        })?;
         let mut record = EntityRecord::new(name, FailureLevel::Session, deadline).within(application);
         record.process = self.progress.record(application).map_or(0, |application| application.process);
         record.session = self.next_session;
         let (id, session) =
-            self.with_room(now, |registry| registry.try_open(application, record, words_needed(bytes)))?;
+            self.with_room(now, |registry| registry.try_open(application, record, words_needed(bytes), input_words))?;
         let answer = self.opened(id, &session);
         self.sessions.insert(id, session);
         self.next_session += 1;
@@ -166,6 +173,7 @@ impl Registry {
             session: id,
             offset: session.state.start as u64,
             words: session.state.len() as u64,
+            input_words: session.input.len() as u64,
             claim: session.claim as u32,
         }
     }

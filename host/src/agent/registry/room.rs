@@ -34,22 +34,25 @@ impl Registry {
         }
     }
 
-    /// Takes a claim word, a State Box and a slot, or none of them.
+    /// Takes a claim word, memory for a State Box and for input, and a slot, or none of them.
     pub(super) fn try_open(
         &mut self,
         application: Slot,
         mut record: EntityRecord,
         words: usize,
+        input_words: usize,
     ) -> Result<(u64, Session), Refusal> {
         let claims = self.claims_taken.len();
         let claim =
             self.free_claim().ok_or_else(|| Refusal(Reason::Full, format!("all {claims} claim words are in use")))?;
-        let state = self.arena.allocate(words).ok_or_else(|| {
-            let (free, all) = (self.arena.free_words(), self.arena.words());
+        let memory = self.arena.allocate(words + input_words).ok_or_else(|| {
+            let (needed, free, all) = (words + input_words, self.arena.free_words(), self.arena.words());
             let message =
-                format!("no room for a State Box of {words} words: {free} of {all} are free, not in one piece");
+                format!("no room for a State Box of {needed} words: {free} of {all} are free, not in one piece");
             Refusal(Reason::Full, message)
         })?;
+        // Both are whole cache lines, so this is all of it.
+        let (state, input) = (memory.start..memory.start + words, memory.start + words..memory.end);
         let unclaimed = self.claims.load(claim).unwrap_or(0);
         let id = self.next_session;
         // Formatted before the directory tells of it, so that a monitor never finds an earlier session there.
@@ -63,10 +66,10 @@ impl Registry {
         match added {
             Ok(slot) => {
                 self.claims_taken[claim] = true;
-                Ok((id, Session { application, slot, state, claim, unclaimed, orphaned: None }))
+                Ok((id, Session { application, slot, state, input, claim, unclaimed, orphaned: None }))
             }
             Err(refusal) => {
-                self.arena.release(state);
+                self.arena.release(memory);
                 Err(refusal)
             }
         }
@@ -89,11 +92,12 @@ impl Registry {
         let Some(session) = self.sessions.remove(&id) else { return };
         self.release(session.slot, farewell);
         self.progress.remove(session.slot);
+        let memory = session.state.start..session.input.end;
         // One client's state is not the next one's business.
-        for word in &self.states[session.state.clone()] {
+        for word in &self.states[memory.clone()] {
             word.store(0, Ordering::Relaxed);
         }
-        self.arena.release(session.state);
+        self.arena.release(memory);
         self.claims_taken[session.claim] = false;
     }
 
