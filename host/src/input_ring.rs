@@ -71,16 +71,24 @@ impl InputRing {
     }
 
     /// Takes up to `most` bytes, but not none, out of a TCP socket: its next one is that with number `sequence`. Answers how
-    /// many those were; 0 at the end of the input. Takes fewer where the ring turns over.
+    /// many those were; 0 at the end of the input.
     pub(crate) fn take(&self, socket: BorrowedFd<'_>, sequence: u32, most: usize) -> io::Result<usize> {
-        let place = self.place(sequence);
-        let most = most.min(self.capacity() - place);
-        let into = self.bytes().as_ptr().cast::<u8>().cast_mut().wrapping_add(place);
+        let (place, most) = (self.place(sequence), most.min(self.capacity()));
+        let begin = self.bytes().as_ptr().cast::<u8>().cast_mut();
+        let piece = |at: usize, length| libc::iovec { iov_base: begin.wrapping_add(at).cast(), iov_len: length };
+        let to_the_end = most.min(self.capacity() - place);
+        let pieces = [piece(place, to_the_end), piece(0, most - to_the_end)];
         let taken = rustix::io::retry_on_intr(|| {
-            // SAFETY: the kernel writes at most `most` bytes from `into` on, which lie in the words that `self` holds
-            // mapped. These are atomics, so that others may write to them while there are references; no Rust code writes
-            // to them, and who reads them meanwhile gets bytes of one or the other.
-            let taken = unsafe { libc::recv(socket.as_raw_fd(), into.cast(), most, 0) };
+            let socket = socket.as_raw_fd();
+            // SAFETY: the kernel writes into the two pieces, which lie in the words that `self` holds mapped. These are
+            // atomics, so that others may write to them while there are references; no Rust code writes to them, and who
+            // reads them meanwhile gets bytes of one or the other.
+            let taken = unsafe {
+                match pieces[1].iov_len {
+                    0 => libc::recv(socket, pieces[0].iov_base, to_the_end, 0),
+                    _ => libc::readv(socket, pieces.as_ptr(), 2),
+                }
+            };
             usize::try_from(taken).map_err(|_| last_error())
         })?;
         self.turned_over(sequence.wrapping_add(taken as u32));
@@ -175,11 +183,8 @@ mod tests {
             for (number, length) in takes.into_iter().enumerate() {
                 let bytes: Vec<u8> = (0..length).map(|byte| (number * 31 + byte) as u8).collect();
                 client.write_all(&bytes).unwrap();
-                let mut left = length;
-                while left > 0 {
-                    let taken = ring.take(service.as_fd(), next, left).unwrap();
-                    (next, left) = (next.wrapping_add(taken as u32), left - taken);
-                }
+                prop_assert_eq!(ring.take(service.as_fd(), next, length).unwrap(), length);
+                next = next.wrapping_add(length as u32);
                 sent.extend(bytes);
                 let mut copy = vec![0; length];
                 ring.copy_to(next.wrapping_sub(length as u32), &mut copy);

@@ -86,7 +86,7 @@ impl EventLoop {
                 }
                 at_most = at_most.min(next_queues - now);
             }
-            let ready = self.wait(&peers, now >= accept_from, at_most);
+            let (ready, somebody_comes) = self.wait(&peers, now >= accept_from, at_most);
             let now = clock::now();
             let mut index = 0;
             peers.retain_mut(|peer| {
@@ -97,7 +97,8 @@ impl EventLoop {
                 }
                 fate == Fate::Stay
             });
-            match self.listener.accept() {
+            // To try in vain is dear: the kernel makes a socket first.
+            match if somebody_comes { self.listener.accept() } else { Ok(None) } {
                 Ok(Some(socket)) => {
                     next_id += 1;
                     peers.extend(self.welcome(socket, ConnectionId(next_id), peers.len(), now));
@@ -109,8 +110,8 @@ impl EventLoop {
         self.own_counter.depart();
     }
 
-    /// Waits for anything to happen, `at_most` so long; answers what happened to each peer.
-    fn wait(&self, peers: &[Peer], accepting: bool, at_most: Nanos) -> Vec<PollFlags> {
+    /// Waits for anything to happen, `at_most` so long; answers what happened to each peer, and whether there is a new one.
+    fn wait(&self, peers: &[Peer], accepting: bool, at_most: Nanos) -> (Vec<PollFlags>, bool) {
         let readable = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
         let mut polled: Vec<PollFd<'_>> = peers.iter().map(|peer| readable(peer.socket.as_fd())).collect();
         polled.push(readable(self.wake.as_fd()));
@@ -118,8 +119,12 @@ impl EventLoop {
             polled.push(readable(self.listener.as_fd()));
         }
         match rustix::event::poll(&mut polled, Some(&clock::timespec(at_most))) {
-            Ok(_) => polled[..peers.len()].iter().map(|polled| polled.revents()).collect(),
-            Err(_) => Vec::new(),
+            Ok(_) => {
+                let revents = |polled: &PollFd<'_>| polled.revents();
+                let listener = polled.get(peers.len() + 1).map(revents).unwrap_or(PollFlags::empty());
+                (polled[..peers.len()].iter().map(revents).collect(), !listener.is_empty())
+            }
+            Err(_) => (Vec::new(), false),
         }
     }
 

@@ -5,6 +5,8 @@
 //! or several under way: so many are acted upon with one save. Turns are short and change places at random within each
 //! pair, so that whatever else the machine does hits both alike.
 //!
+//! The agent runs beside both: it watches the machine, whatever its services keep.
+//!
 //! The yardstick is hard: a request is eight bytes, and to act on it is one addition.
 
 mod client;
