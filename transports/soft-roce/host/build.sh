@@ -26,7 +26,7 @@ begin_cargo() {
     export BINDGEN_EXTRA_CLANG_ARGS CARGO_TARGET_DIR=$target
     cd "$repo" || exit
     begin sh -c 'messages=$1; shift
-        exec cargo build --release --locked -p backdoor-experiments -p backdoor-transports -p backdoor-host \
+        exec cargo build --profile guests --locked -p backdoor-experiments -p backdoor-transports -p backdoor-host \
         --no-default-features --features backdoor-experiments/verbs,backdoor-transports/verbs,backdoor-host/verbs \
         --bin backdoor --example verbs_check --test verbs_node --message-format=json-render-diagnostics "$@" >"$messages"' \
         sh "$@"
@@ -37,14 +37,14 @@ finish_build() {
     finish || die "the build failed"
     # The tests that need a device are a program, too. Its name has a hash in it, which only cargo knows.
     cp "$(sed -n 's/.*"name":"verbs_node".*"executable":"\([^"]*\)".*/\1/p' "$scratch/build.json" | tail -n 1)" \
-        "$target/release/host_tests"
+        "$target/guests/host_tests"
 }
 
 # The binaries that go into the image, one a line.
 our_binaries() {
     local file
-    for file in "$target/release/backdoor" "$target/release/examples/verbs_check" \
-        "$target/release/host_tests"; do
+    for file in "$target/guests/backdoor" "$target/guests/examples/verbs_check" \
+        "$target/guests/host_tests"; do
         [ -x "$file" ] || die "there is no $file: run without --no-build"
         echo "$file"
     done
