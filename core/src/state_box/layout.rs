@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::format::Identity;
-use crate::words::{WORD_BYTES, words_for};
+use crate::words::{WORD_BYTES, as_bytes, words_for};
 
 pub(super) const IDENTITY: Identity = Identity { what: "State Box", magic: *b"BDSTATE1", version: 1 };
 
@@ -89,11 +89,10 @@ pub(super) const fn committed_sequence(word: u64) -> Option<u64> {
 }
 
 /// CRC-32 of a version: what it belongs to, then its bytes.
+#[inline]
 pub(super) fn version_checksum(session: u64, incarnation: u64, sequence: u64, payload: &[u8]) -> u64 {
     let mut hasher = crc32fast::Hasher::new();
-    for word in [session, incarnation, sequence, payload.len() as u64] {
-        hasher.update(&word.to_le_bytes());
-    }
+    hasher.update(as_bytes(&[session.to_le(), incarnation.to_le(), sequence.to_le(), (payload.len() as u64).to_le()]));
     hasher.update(payload);
     u64::from(hasher.finalize())
 }

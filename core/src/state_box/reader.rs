@@ -39,6 +39,7 @@ pub struct StateBoxView<'a> {
 
 impl<'a> StateBoxView<'a> {
     /// Checks the header. `words` may be longer than the box.
+    #[inline]
     pub fn read(words: &'a [u64]) -> Result<Self, FormatError> {
         let slot_words = IDENTITY.check(words, STATE_BOX_HEADER_WORDS)? as usize;
         if words[header::CHECK] != u64::from(crc32_of(&words[..header::CHECK])) {
@@ -84,19 +85,18 @@ impl<'a> StateBoxView<'a> {
     ///
     /// The commit word may be older than the slots, for a READ is not atomic. If its slot is already being written
     /// again, then the version after it was committed in between, and is taken if it is whole.
+    #[inline]
     pub fn committed(&self) -> Result<Committed<'a>, StateBoxError> {
         let commit = self.commit()?;
         if commit == 0 {
             return Err(StateBoxError::Empty);
         }
-        self.version(commit)
-            .or_else(|| {
-                let overtaken = self.words[slot_range(self.slot_words, commit)][slot::SEQUENCE] == commit + 2;
-                if overtaken { self.version(commit + 1) } else { None }
-            })
-            .ok_or(StateBoxError::NoWholeVersion { commit })
+        let overtaken = self.words[slot_range(self.slot_words, commit)][slot::SEQUENCE] == commit + 2;
+        let whole = self.version(if overtaken { commit + 1 } else { commit });
+        whole.ok_or(StateBoxError::NoWholeVersion { commit })
     }
 
+    #[inline]
     fn version(&self, sequence: u64) -> Option<Committed<'a>> {
         let words = &self.words[slot_range(self.slot_words, sequence)];
         if words[slot::SEQUENCE] != sequence {
