@@ -19,7 +19,7 @@ use crate::words::WORD_BYTES;
 /// How to extract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExtractionConfig {
-    /// State Boxes read at the same time, each into a buffer of its own.
+    /// State Boxes read at the same time, each into a buffer of its own; at most 65,536.
     pub window: usize,
     /// Boxes up to this many words are read whole.
     pub whole_up_to_words: usize,
@@ -238,7 +238,7 @@ impl Extraction {
                 job.phase = Phase::Payload;
                 return self.ready.push_back(at);
             }
-            // Checked once: that takes as long as the copy.
+            // Checked once: that takes half as long as the READ.
             (None, Phase::Whole | Phase::Payload) => read_state(job, &self.sessions[job.session], transport),
         };
         let torn =
@@ -333,6 +333,7 @@ impl Extraction {
 
     /// Posts the READs of a job's phase as one batch; answers whether there was room for it.
     fn post<T: Transport>(&mut self, at: usize, transport: &mut T) -> Result<bool, StateError> {
+        // Besides this job, all that have begun are ready: none is under way.
         let alone = self.begun() == self.ready.len() + 1;
         let job = &mut self.jobs[at];
         let id = WorkId(EXTRACTION_WORK | (self.batches + 1) << PLACE_BITS | at as u64);

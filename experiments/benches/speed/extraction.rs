@@ -17,7 +17,7 @@ use backdoor_transports::shm::{ReadOnlyWords, SealedMemory, ShmTransport};
 use super::measure::{Table, compare};
 
 const STATES: RegionKey = RegionKey(1);
-/// Sessions, more than a processor's caches hold the states of.
+/// Sessions, whose State Boxes are more than a core's own caches hold.
 const SESSIONS: usize = 1000;
 
 /// A node's State Boxes, all of the same size, full.
