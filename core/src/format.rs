@@ -70,6 +70,7 @@ impl Identity {
     }
 
     /// Checks length, magic and version of a copy; answers the free half of the second word.
+    #[inline]
     pub(crate) fn check(&self, words: &[u64], need: usize) -> Result<u32, FormatError> {
         let what = self.what;
         if words.len() < need.max(2) {

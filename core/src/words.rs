@@ -51,11 +51,13 @@ pub fn store_bytes(words: &[AtomicU64], bytes: &[u8]) {
 }
 
 /// The bytes of a private copy, in address order.
+#[inline]
 pub fn as_bytes(words: &[u64]) -> &[u8] {
     bytemuck::cast_slice(words)
 }
 
 /// CRC-32 (ISO-HDLC, the one of Ethernet and zlib) of words in address order.
+#[inline]
 pub(crate) fn crc32_of(words: &[u64]) -> u32 {
     crc32fast::hash(as_bytes(words))
 }

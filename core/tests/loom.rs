@@ -22,15 +22,15 @@ fn shared(words: usize) -> Arc<[AtomicU64]> {
 const COMMIT: usize = 6;
 const SEQUENCE: u64 = (1 << 48) - 1;
 const SLOTS: [usize; 2] = [8, 16];
-const SLOT_USED: usize = 5;
+const SLOT_USED: std::ops::Range<usize> = 1..5;
 
 /// What a READ of a State Box brings, in address order. Words that are padding, or never change once the box is
 /// formatted, are taken at once: loads of theirs would only multiply the executions.
 fn read(memory: &[AtomicU64], fixed: &[u64]) -> Vec<u64> {
     let mut copy = fixed.to_vec();
     copy[COMMIT] = memory[COMMIT].load(Ordering::Relaxed);
-    for start in SLOTS {
-        for at in (start..start + SLOT_USED).filter(|at| at - start != 3) {
+    for slot in SLOTS {
+        for at in SLOT_USED.map(|word| slot + word) {
             copy[at] = memory[at].load(Ordering::Relaxed);
         }
     }

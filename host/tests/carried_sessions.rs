@@ -196,10 +196,10 @@ fn a_killed_services_connection_is_carried_on_and_nothing_is_lost_nor_done_twice
     assert_eq!((state.intent, state.consumed), (24, 24));
     let mut sum = u64::from_le_bytes(decoded.application().try_into().unwrap());
     assert_eq!(sum, 111);
-    let in_the_way = TcpSession::adopt(&app, &payload, Some(&queues), "client", RETAINING, |_| unreachable!());
+    let in_the_way = TcpSession::adopt(&app, &decoded, Some(&queues), "client", RETAINING, |_| unreachable!());
     assert!(in_the_way.unwrap_err().to_string().contains("there is a connection"));
     node.let_go(number).unwrap();
-    let prepared = TcpSession::adopt(&app, &payload, Some(&queues), "heirloom", RETAINING, |_| unreachable!()).unwrap();
+    let prepared = TcpSession::adopt(&app, &decoded, Some(&queues), "heirloom", RETAINING, |_| unreachable!()).unwrap();
     assert!(prepared.input_known());
     let heirloom = monitor.find("heirloom").unwrap();
     assert_eq!(monitor.state(&heirloom).unwrap().0, 1, "it can be taken over in turn");
@@ -291,6 +291,7 @@ fn an_owner_that_lost_its_session_falls_silent_and_the_heir_serves_the_request_t
         node.let_go(number).unwrap();
         wait_for("it is let go", || node.status().unwrap().queues == 0);
         let replay = |range: std::ops::Range<u64>| vec![0; (range.end - range.start) as usize];
+        let payload = SessionPayload::decode(&payload).unwrap();
         let heir = TcpSession::adopt(&app, &payload, Some(&queues), "heirloom", config, replay).unwrap();
         let mut heir = heir.speak().unwrap();
         assert!(serve_one(&mut heir, &mut sum).unwrap());
@@ -316,6 +317,7 @@ fn a_reply_that_was_promised_and_not_sent_comes_from_the_heir_without_its_socket
             let replies = [7u64, 15].map(u64::to_le_bytes).concat();
             replies[range.start as usize..range.end as usize].to_vec()
         };
+        let payload = SessionPayload::decode(&payload).unwrap();
         let heir = TcpSession::adopt(&app, &payload, None, "heirloom", config, replay).unwrap();
         assert!(!heir.input_known(), "and there was none");
         let mut heir = heir.speak().unwrap();

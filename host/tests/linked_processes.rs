@@ -63,6 +63,11 @@ impl Place {
         })
     }
 
+    /// Carries on the session whose State Box held `payload`.
+    fn adopt(&self, payload: &[u8]) -> Result<IpcSession, ServeError> {
+        IpcSession::adopt(&self.app, &SessionPayload::decode(payload)?, "heir", CONFIG)
+    }
+
     fn sessions(&self) -> (IpcSession, IpcSession) {
         let link = new_link().unwrap();
         let open = |name| IpcSession::open(&self.app, name, link, CONFIG).unwrap();
@@ -136,7 +141,7 @@ fn both_ends_are_carried_on_from_their_boxes_and_every_request_counts_once() {
     assert_eq!((next(&mut worker), next(&mut front)), (10, 1));
     let boxes = ["front", "worker"].map(|name| place.state_box(name));
     drop((front, worker));
-    let mut heirs = boxes.map(|payload| IpcSession::adopt(&place.app, &payload, "heir", CONFIG).unwrap());
+    let mut heirs = boxes.map(|payload| place.adopt(&payload).unwrap());
     let [front, worker] = &mut heirs;
     assert_eq!(sum, 1);
     place.join(front, worker).unwrap();
@@ -180,15 +185,15 @@ fn ends_of_different_moments_do_not_serve() {
     next(&mut front);
     front.commit_and_send(b"").unwrap();
     drop(worker);
-    let mut worker = IpcSession::adopt(&place.app, &early, "heir", CONFIG).unwrap();
+    let mut worker = place.adopt(&early).unwrap();
     let refused = place.join(&mut front, &mut worker).unwrap_err();
     assert!(matches!(refused, IpcError::Link(LinkError::NotRemembered { received: 1, sent: 0 })), "{refused}");
     assert!(!refused.may_pass());
-    let no_link = IpcSession::adopt(&place.app, b"nonsense", "heir", CONFIG).unwrap_err();
+    let no_link = place.adopt(b"nonsense").unwrap_err();
     assert!(no_link.to_string().contains("session payload"), "{no_link}");
     let mut payload = Vec::new();
     SessionPayload::encode(b"", &[], &mut payload).unwrap();
-    assert!(matches!(IpcSession::adopt(&place.app, &payload, "heir", CONFIG), Err(ServeError::NoLink)));
+    assert!(matches!(place.adopt(&payload), Err(ServeError::NoLink)));
 }
 
 #[test]

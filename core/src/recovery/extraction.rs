@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use super::plan::SessionToRecover;
+use crate::progress_box::StateBoxLocation;
 use crate::state_box::{BoxLayout, Committed, StateBoxError, StateBoxView};
 use crate::transport::{
     BufferId, ChannelState, Completion, LocalSlice, Operation, PostError, RemoteSlice, Transport, TransportError,
@@ -18,7 +19,7 @@ use crate::words::WORD_BYTES;
 /// How to extract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExtractionConfig {
-    /// State Boxes read at the same time, each into a buffer of its own.
+    /// State Boxes read at the same time, each into a buffer of its own; at most 65,536.
     pub window: usize,
     /// Boxes up to this many words are read whole.
     pub whole_up_to_words: usize,
@@ -99,20 +100,21 @@ enum Phase {
     Payload,
 }
 
-/// A session whose box is being read.
+/// A session whose box is being read, in a place of the window.
 #[derive(Debug)]
 struct Job {
-    session: SessionToRecover,
+    /// Which of the extraction's sessions.
+    session: usize,
     memory: RemoteSlice,
     layout: BoxLayout,
+    /// As long as the box.
     buffer: BufferId,
     phase: Phase,
     attempts: u32,
     /// How often the queue was full although nothing of this extraction was in it.
     refusals: u32,
-    /// Number of the last batch, and how much of it has not completed; with nothing under way, the next waits to be
-    /// posted.
-    batch: u64,
+    /// The batch posted last, how many of its READs have not completed, and the first error among those that have.
+    batch: WorkId,
     under_way: usize,
     failed: Option<TransportError>,
 }
@@ -122,17 +124,29 @@ struct Job {
 pub struct Extraction {
     config: ExtractionConfig,
     memory: RemoteSlice,
-    waiting: VecDeque<SessionToRecover>,
+    /// Kept in one place until all are answered; those from `next` on have not been begun.
+    sessions: Vec<SessionToRecover>,
+    next: usize,
+    /// Jobs by their place in the window, where they stay. The READs of those that are neither `over` nor `ready` are
+    /// under way.
     jobs: Vec<Job>,
+    /// Places of jobs whose sessions have been answered: free.
+    over: Vec<usize>,
+    /// Places of jobs whose READs wait to be posted, in this order.
+    ready: VecDeque<usize>,
     idle_buffers: Vec<(BufferId, usize)>,
     batches: u64,
+    batch: Vec<WorkRequest>,
     completions: Vec<Completion>,
     stats: ExtractionStats,
 }
 
 /// Work identifiers of extractions have the highest bit set, which a monitor's never have; the rest is the number of the
-/// batch. Both poll all completions of their transport, so each needs a channel of its own while the other works.
+/// batch, above the job's place. Both poll all completions of their transport, so each needs a channel of its own while
+/// the other works.
 const EXTRACTION_WORK: u64 = 1 << 63;
+const PLACE_BITS: u32 = 16;
+const PLACES: usize = 1 << PLACE_BITS;
 
 impl Extraction {
     /// An extraction of `sessions`, whose State Boxes lie in the node's recovery hook `memory`.
@@ -144,10 +158,14 @@ impl Extraction {
         Extraction {
             config,
             memory,
-            waiting: sessions.into_iter().collect(),
+            sessions: sessions.into_iter().collect(),
+            next: 0,
             jobs: Vec::new(),
+            over: Vec::new(),
+            ready: VecDeque::new(),
             idle_buffers: Vec::new(),
             batches: 0,
+            batch: Vec::new(),
             completions: Vec::new(),
             stats: ExtractionStats::default(),
         }
@@ -155,7 +173,7 @@ impl Extraction {
 
     /// Adds a session, which is read in its turn; one that is being read already is read again.
     pub fn add(&mut self, session: SessionToRecover) {
-        self.waiting.push_back(session);
+        self.sessions.push(session);
     }
 
     /// What it has cost so far.
@@ -165,7 +183,12 @@ impl Extraction {
 
     /// Whether every session has been answered.
     pub fn is_done(&self) -> bool {
-        self.waiting.is_empty() && self.jobs.is_empty()
+        self.next == self.sessions.len() && self.begun() == 0
+    }
+
+    /// How many sessions have begun and not been answered.
+    fn begun(&self) -> usize {
+        self.jobs.len() - self.over.len()
     }
 
     /// Takes in what has completed and posts what can be posted. Hands every session to `answer` once. To be called
@@ -174,130 +197,134 @@ impl Extraction {
     /// A broken channel fails the sessions that were under way; the others wait until the caller has opened it again, as
     /// they wait for room in a full queue.
     pub fn step<T: Transport>(&mut self, transport: &mut T, answer: &mut Answer<'_>) {
-        self.collect(transport, answer);
-        while self.post_waiting(transport, answer) | self.start_jobs(transport, answer) {
-            self.collect(transport, answer);
-        }
+        while self.collect(transport, answer) | self.post_ready(transport, answer) {}
         if self.is_done() {
+            self.sessions.clear();
+            self.next = 0;
             for (buffer, _) in self.idle_buffers.drain(..) {
                 let _ = transport.release(buffer);
             }
         }
     }
 
-    fn collect<T: Transport>(&mut self, transport: &mut T, answer: &mut Answer<'_>) {
+    /// Takes in what has completed; answers whether anything has.
+    fn collect<T: Transport>(&mut self, transport: &mut T, answer: &mut Answer<'_>) -> bool {
         let mut completions = std::mem::take(&mut self.completions);
-        loop {
-            completions.clear();
-            transport.poll(&mut completions);
-            if completions.is_empty() {
-                break;
-            }
-            for completion in &completions {
-                self.complete(completion, transport, answer);
-            }
+        completions.clear();
+        transport.poll(&mut completions);
+        for completion in &completions {
+            self.complete(completion, transport, answer);
         }
+        let any = !completions.is_empty();
         self.completions = completions;
+        any
     }
 
     fn complete<T: Transport>(&mut self, completion: &Completion, transport: &mut T, answer: &mut Answer<'_>) {
-        let Some(at) = self.jobs.iter().position(|job| completion.id == WorkId(EXTRACTION_WORK | job.batch)) else {
+        let at = completion.id.0 as usize % PLACES;
+        let Some(job) = self.jobs.get_mut(at).filter(|job| job.batch == completion.id && job.under_way > 0) else {
             return;
         };
-        let job = &mut self.jobs[at];
-        job.under_way = job.under_way.saturating_sub(1);
+        job.under_way -= 1;
         if let Err(error) = completion.result {
             job.failed.get_or_insert(error);
         }
         if job.under_way > 0 {
             return;
         }
-        let (failed, phase) = (job.failed, job.phase);
-        let next = match (failed, phase) {
-            (Some(error), _) => return self.end(at, Err(StateError::Transport(error)), answer),
-            (None, Phase::Headers) => Phase::Payload,
-            (None, phase) => {
-                // Checked once: that takes as long as the copy.
-                let state = read_state(job, transport);
-                let torn = matches!(
-                    state,
-                    Err(StateError::StateBox(StateBoxError::NoWholeVersion { .. } | StateBoxError::Format(_)))
-                );
-                if !torn || job.attempts >= self.config.attempts {
-                    return self.end(at, state, answer);
-                }
-                self.stats.retries += 1;
-                if phase == Phase::Whole { Phase::Whole } else { Phase::Headers }
+        let state = match (job.failed, job.phase) {
+            (Some(error), _) => Err(StateError::Transport(error)),
+            (None, Phase::Headers) => {
+                job.phase = Phase::Payload;
+                return self.ready.push_back(at);
             }
+            // Checked once: that takes half as long as the READ.
+            (None, Phase::Whole | Phase::Payload) => read_state(job, &self.sessions[job.session], transport),
         };
-        self.jobs[at].phase = next;
-        self.post_or_end(at, transport, answer);
+        let torn =
+            matches!(state, Err(StateError::StateBox(StateBoxError::NoWholeVersion { .. } | StateBoxError::Format(_))));
+        if torn && job.attempts < self.config.attempts {
+            self.stats.retries += 1;
+            if job.phase == Phase::Payload {
+                job.phase = Phase::Headers;
+            }
+            return self.ready.push_back(at);
+        }
+        self.end(at, state, answer);
     }
 
+    #[inline]
     fn end(&mut self, at: usize, state: Result<SessionState<'_>, StateError>, answer: &mut Answer<'_>) {
-        let job = self.jobs.swap_remove(at);
-        answer(&job.session, state);
+        let job = &self.jobs[at];
+        answer(&self.sessions[job.session], state);
         self.idle_buffers.push((job.buffer, job.layout.total_words()));
+        self.over.push(at);
     }
 
-    /// Posts what found no room before; answers whether anything was posted.
-    fn post_waiting<T: Transport>(&mut self, transport: &mut T, answer: &mut Answer<'_>) -> bool {
-        let mut posted = false;
-        // From the last to the first: one that ends gives its place to the last.
-        for at in (0..self.jobs.len()).rev() {
-            posted |= self.jobs[at].under_way == 0 && self.post_or_end(at, transport, answer);
-        }
-        posted
-    }
-
-    fn post_or_end<T: Transport>(&mut self, at: usize, transport: &mut T, answer: &mut Answer<'_>) -> bool {
-        match self.post(at, transport) {
-            Ok(posted) => posted,
-            Err(error) => {
-                self.end(at, Err(error), answer);
-                false
+    /// Posts what the queue has room for: what has begun first, then new sessions. Answers whether anything was posted.
+    fn post_ready<T: Transport>(&mut self, transport: &mut T, answer: &mut Answer<'_>) -> bool {
+        let before = self.batches;
+        while let Some(at) = self.ready.pop_front().or_else(|| self.begin_next(transport, answer)) {
+            match self.post(at, transport) {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.ready.push_front(at);
+                    break;
+                }
+                Err(error) => self.end(at, Err(error), answer),
             }
         }
+        self.batches > before
     }
 
-    /// Starts as many sessions as the window and the queue allow; answers whether any was started.
-    fn start_jobs<T: Transport>(&mut self, transport: &mut T, answer: &mut Answer<'_>) -> bool {
-        let mut started = false;
-        while self.jobs.len() < self.config.window.max(1) && transport.channel() == ChannelState::Open {
-            let Some(session) = self.waiting.pop_front() else { break };
-            match self.start(session, transport) {
-                Ok(true) => started = true,
-                Ok(false) => break,
-                Err(error) => answer(&session, Err(error)),
+    /// Begins with the next session that can be, if the window and the channel allow one more; answers its place.
+    fn begin_next<T: Transport>(&mut self, transport: &mut T, answer: &mut Answer<'_>) -> Option<usize> {
+        let window = self.config.window.clamp(1, PLACES);
+        while self.begun() < window && transport.channel() == ChannelState::Open {
+            let session = self.next;
+            let location = self.sessions.get(session)?.record.state_box;
+            self.next += 1;
+            match self.begin(session, location, transport) {
+                Ok(at) => return Some(at),
+                Err(error) => answer(&self.sessions[session], Err(error)),
             }
         }
-        started
+        None
     }
 
-    /// Begins with a session; answers whether its first READs were posted.
-    fn start<T: Transport>(&mut self, session: SessionToRecover, transport: &mut T) -> Result<bool, StateError> {
-        let location = session.record.state_box.ok_or(StateError::BadLocation)?;
+    fn begin<T: Transport>(
+        &mut self,
+        session: usize,
+        location: Option<StateBoxLocation>,
+        transport: &mut T,
+    ) -> Result<usize, StateError> {
+        let location = location.ok_or(StateError::BadLocation)?;
         let memory = self.memory.part(location.offset, location.words).ok_or(StateError::BadLocation)?;
         let layout = usize::try_from(memory.words).ok().and_then(BoxLayout::of_words).ok_or(StateError::BadLocation)?;
         let words = layout.total_words();
-        let buffer = self.buffer_for(words, transport)?;
         let phase = if words <= self.config.whole_up_to_words { Phase::Whole } else { Phase::Headers };
-        let (attempts, refusals, batch, under_way, failed) = (0, 0, 0, 0, None);
-        self.jobs.push(Job { session, memory, layout, buffer, phase, attempts, refusals, batch, under_way, failed });
-        let at = self.jobs.len() - 1;
-        self.post(at, transport).inspect_err(|_| {
-            self.jobs.truncate(at);
-            self.idle_buffers.push((buffer, words));
-        })
+        let buffer = self.buffer_for(words, transport)?;
+        let (batch, under_way, failed) = (WorkId(EXTRACTION_WORK), 0, None);
+        let job = Job { session, memory, layout, buffer, phase, attempts: 0, refusals: 0, batch, under_way, failed };
+        match self.over.pop() {
+            Some(at) => {
+                self.jobs[at] = job;
+                Ok(at)
+            }
+            None => {
+                self.jobs.push(job);
+                Ok(self.jobs.len() - 1)
+            }
+        }
     }
 
     /// A buffer of that length. Lengths are the node's choice, so those that don't fit are given back rather than kept:
     /// there are never more buffers than the window allows.
     fn buffer_for<T: Transport>(&mut self, words: usize, transport: &mut T) -> Result<BufferId, StateError> {
-        if let Some(at) = self.idle_buffers.iter().position(|(_, room)| *room == words) {
+        if let Some(at) = self.idle_buffers.iter().rposition(|(_, room)| *room == words) {
             return Ok(self.idle_buffers.swap_remove(at).0);
         }
-        let idle = self.config.window.saturating_sub(self.jobs.len() + 1);
+        let idle = self.config.window.saturating_sub(self.begun() + 1);
         for (buffer, _) in self.idle_buffers.drain(idle.min(self.idle_buffers.len())..) {
             let _ = transport.release(buffer);
         }
@@ -306,32 +333,31 @@ impl Extraction {
 
     /// Posts the READs of a job's phase as one batch; answers whether there was room for it.
     fn post<T: Transport>(&mut self, at: usize, transport: &mut T) -> Result<bool, StateError> {
-        let alone = self.jobs.iter().all(|job| job.under_way == 0);
+        // Besides this job, all that have begun are ready: none is under way.
+        let alone = self.begun() == self.ready.len() + 1;
         let job = &mut self.jobs[at];
+        let id = WorkId(EXTRACTION_WORK | (self.batches + 1) << PLACE_BITS | at as u64);
+        let mut words = 0;
+        self.batch.clear();
+        let mut read = |range: Range<usize>| {
+            let from = job.memory.part(range.start as u64, range.len() as u64).ok_or(StateError::BadLocation)?;
+            let into = LocalSlice { buffer: job.buffer, offset: range.start };
+            words += range.len();
+            self.batch.push(WorkRequest { id, operation: Operation::Read { from, into } });
+            Ok::<_, StateError>(())
+        };
         let whole = 0..job.layout.total_words();
-        let (ranges, count) = match job.phase {
-            Phase::Whole => ([whole, 0..0, 0..0], 1),
-            Phase::Headers => (job.layout.header_ranges(), 3),
+        match job.phase {
+            Phase::Whole => read(whole)?,
+            Phase::Headers => job.layout.header_ranges().into_iter().try_for_each(read)?,
             Phase::Payload => {
                 let copy = transport.buffer(job.buffer).ok();
                 let range = copy.and_then(|copy| job.layout.committed_range(copy)).unwrap_or(whole);
                 // An empty payload is there already; a word more keeps every phase at one READ or more.
-                ([range.start..range.end.max(range.start + 1), 0..0, 0..0], 1)
+                read(range.start..range.end.max(range.start + 1))?;
             }
-        };
-        let ranges = &ranges[..count];
-        let id = WorkId(EXTRACTION_WORK | (self.batches + 1));
-        let request = |range: &Range<usize>| {
-            let from = job.memory.part(range.start as u64, range.len() as u64).ok_or(StateError::BadLocation)?;
-            let into = LocalSlice { buffer: job.buffer, offset: range.start };
-            Ok::<_, StateError>(WorkRequest { id, operation: Operation::Read { from, into } })
-        };
-        let mut batch = [request(&ranges[0])?; 3];
-        for (place, range) in batch.iter_mut().zip(ranges).skip(1) {
-            *place = request(range)?;
         }
-        let batch = &batch[..count];
-        match transport.post(batch) {
+        match transport.post(&self.batch) {
             Ok(()) => {}
             Err(PostError::NotOpen) => return Ok(false),
             Err(error @ PostError::QueueFull { .. }) => {
@@ -341,20 +367,23 @@ impl Extraction {
             Err(error) => return Err(error.into()),
         }
         self.batches += 1;
-        self.stats.reads += batch.len() as u64;
-        self.stats.bytes_read += ranges.iter().map(|range| (range.len() * WORD_BYTES) as u64).sum::<u64>();
+        self.stats.reads += self.batch.len() as u64;
+        self.stats.bytes_read += (words * WORD_BYTES) as u64;
         job.attempts += u32::from(job.phase != Phase::Payload);
-        job.batch = self.batches;
-        job.under_way = batch.len();
+        (job.batch, job.under_way) = (id, self.batch.len());
         Ok(true)
     }
 }
 
-fn read_state<'t, T: Transport>(job: &Job, transport: &'t T) -> Result<SessionState<'t>, StateError> {
+fn read_state<'t, T: Transport>(
+    job: &Job,
+    session: &SessionToRecover,
+    transport: &'t T,
+) -> Result<SessionState<'t>, StateError> {
     let words = job.layout.total_words();
     let copy = transport.buffer(job.buffer).map_err(|_| StateError::NoBuffer { words })?;
     let view = StateBoxView::read(copy).map_err(StateBoxError::from)?;
-    let (expected, found) = (job.session.record.session, view.session());
+    let (expected, found) = (session.record.session, view.session());
     if expected != found {
         return Err(StateError::WrongSession { expected, found });
     }

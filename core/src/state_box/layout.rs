@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::format::Identity;
 use crate::words::{WORD_BYTES, words_for};
 
-pub(super) const IDENTITY: Identity = Identity { what: "State Box", magic: *b"BDSTATE1", version: 1 };
+pub(super) const IDENTITY: Identity = Identity { what: "State Box", magic: *b"BDSTATE1", version: 2 };
 
 /// Words of the header.
 pub(super) const STATE_BOX_HEADER_WORDS: usize = 8;
@@ -27,18 +27,18 @@ pub(super) mod header {
     pub(crate) const COMMIT: usize = 6;
 }
 
-/// Slot words, from the slot's start.
+/// Slot words, from the slot's start. What the check covers lies in a row, the payload last.
 pub(super) mod slot {
-    pub(crate) const SEQUENCE: usize = 0;
-    pub(crate) const LENGTH_BYTES: usize = 1;
-    pub(crate) const CHECK: usize = 2;
+    pub(crate) const CHECK: usize = 1;
+    pub(crate) const SEQUENCE: usize = 2;
+    pub(crate) const LENGTH_BYTES: usize = 3;
 }
 
 const _: () = {
     assert!(header::COMMIT == header::CHECK + 1 && header::COMMIT < STATE_BOX_HEADER_WORDS);
     assert!(header::CHECK == header::UNCLAIMED + 1, "the check covers what never changes");
-    assert!(slot::LENGTH_BYTES == slot::SEQUENCE + 1 && slot::CHECK == slot::LENGTH_BYTES + 1);
-    assert!(slot::CHECK < SLOT_HEADER_WORDS);
+    assert!(slot::CHECK < slot::SEQUENCE && slot::LENGTH_BYTES == slot::SEQUENCE + 1);
+    assert!(SLOT_HEADER_WORDS == slot::LENGTH_BYTES + 1, "the check covers what lies in a row");
 
     assert!(STATE_BOX_HEADER_WORDS.is_multiple_of(LINE_WORDS), "slots start on a cache line");
 };
@@ -88,13 +88,14 @@ pub(super) const fn committed_sequence(word: u64) -> Option<u64> {
     if commit_word(sequence) == word { Some(sequence) } else { None }
 }
 
-/// CRC-32 of a version: what it belongs to, then its bytes.
-pub(super) fn version_checksum(session: u64, incarnation: u64, sequence: u64, payload: &[u8]) -> u64 {
-    let mut hasher = crc32fast::Hasher::new();
-    for word in [session, incarnation, sequence, payload.len() as u64] {
-        hasher.update(&word.to_le_bytes());
+/// CRC-32 of a version, given in parts: sequence, length, payload. It goes on where the header's ended, for a version
+/// belongs to its header; so the bytes of both are checked, and nobody's twice.
+#[inline]
+pub(super) fn version_checksum<const PARTS: usize>(header_check: u32, version: [&[u8]; PARTS]) -> u64 {
+    let mut hasher = crc32fast::Hasher::new_with_initial(header_check);
+    for part in version {
+        hasher.update(part);
     }
-    hasher.update(payload);
     u64::from(hasher.finalize())
 }
 

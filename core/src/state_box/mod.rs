@@ -2,13 +2,13 @@
 //!
 //! ```text
 //!  header: session, incarnation, unclaimed value | commit word
-//!  slot 0: sequence, length, checksum | payload        sequence n lives in slot n mod 2
-//!  slot 1: sequence, length, checksum | payload
+//!  slot 0: checksum, sequence, length | payload        sequence n lives in slot n mod 2
+//!  slot 1: checksum, sequence, length | payload
 //! ```
 //!
 //! A commit writes the slot that is not committed and then moves the commit word, so a writer killed at any
-//! instruction leaves the last committed version whole. A remote READ is not atomic; the checksum covers session,
-//! incarnation, sequence, length and payload, so a reader gets one whole committed version or a typed error, never a
+//! instruction leaves the last committed version whole. A remote READ is not atomic; the checksum covers the header's
+//! fixed part, sequence, length and payload, so a reader gets one whole committed version or a typed error, never a
 //! mixture of two, nor another session's state.
 //!
 //! Who owns the session is decided in a *claim word*, which is changed by remote compare-and-swap only and lies in a

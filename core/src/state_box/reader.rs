@@ -2,7 +2,10 @@
 
 use super::layout::{self, IDENTITY, SLOT_HEADER_WORDS, STATE_BOX_HEADER_WORDS, header, slot, slot_range};
 use crate::format::FormatError;
-use crate::words::{as_bytes, crc32_of};
+use crate::words::{WORD_BYTES, as_bytes, crc32_of};
+
+/// What lies between a slot's check and its payload, which it covers, too.
+const VERSION_HEAD_BYTES: usize = (SLOT_HEADER_WORDS - slot::SEQUENCE) * WORD_BYTES;
 
 /// Why a State Box gave no state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -39,6 +42,7 @@ pub struct StateBoxView<'a> {
 
 impl<'a> StateBoxView<'a> {
     /// Checks the header. `words` may be longer than the box.
+    #[inline]
     pub fn read(words: &'a [u64]) -> Result<Self, FormatError> {
         let slot_words = IDENTITY.check(words, STATE_BOX_HEADER_WORDS)? as usize;
         if words[header::CHECK] != u64::from(crc32_of(&words[..header::CHECK])) {
@@ -69,6 +73,11 @@ impl<'a> StateBoxView<'a> {
         self.words[header::UNCLAIMED]
     }
 
+    /// The header's checksum, which was compared.
+    pub(super) fn header_check(&self) -> u32 {
+        self.words[header::CHECK] as u32
+    }
+
     /// Words of one slot, as the box was formatted.
     pub(super) fn slot_words(&self) -> usize {
         self.slot_words
@@ -84,19 +93,18 @@ impl<'a> StateBoxView<'a> {
     ///
     /// The commit word may be older than the slots, for a READ is not atomic. If its slot is already being written
     /// again, then the version after it was committed in between, and is taken if it is whole.
+    #[inline]
     pub fn committed(&self) -> Result<Committed<'a>, StateBoxError> {
         let commit = self.commit()?;
         if commit == 0 {
             return Err(StateBoxError::Empty);
         }
-        self.version(commit)
-            .or_else(|| {
-                let overtaken = self.words[slot_range(self.slot_words, commit)][slot::SEQUENCE] == commit + 2;
-                if overtaken { self.version(commit + 1) } else { None }
-            })
-            .ok_or(StateBoxError::NoWholeVersion { commit })
+        let overtaken = self.words[slot_range(self.slot_words, commit)][slot::SEQUENCE] == commit + 2;
+        let whole = self.version(if overtaken { commit + 1 } else { commit });
+        whole.ok_or(StateBoxError::NoWholeVersion { commit })
     }
 
+    #[inline]
     fn version(&self, sequence: u64) -> Option<Committed<'a>> {
         let words = &self.words[slot_range(self.slot_words, sequence)];
         if words[slot::SEQUENCE] != sequence {
@@ -104,7 +112,8 @@ impl<'a> StateBoxView<'a> {
         }
         let length = usize::try_from(words[slot::LENGTH_BYTES]).ok()?;
         let payload = as_bytes(&words[SLOT_HEADER_WORDS..]).get(..length)?;
-        let checksum = layout::version_checksum(self.session(), self.incarnation(), sequence, payload);
+        let version = &as_bytes(&words[slot::SEQUENCE..])[..VERSION_HEAD_BYTES + length];
+        let checksum = layout::version_checksum(self.header_check(), [version]);
         (words[slot::CHECK] == checksum).then_some(Committed { sequence, payload })
     }
 }
@@ -146,6 +155,23 @@ mod tests {
         words[start + SLOT_HEADER_WORDS] ^= 1;
         let answer = StateBoxView::read(&words).unwrap().committed();
         assert_eq!(answer, Err(StateBoxError::NoWholeVersion { commit: 4 }));
+    }
+
+    #[test]
+    fn a_version_of_another_session_or_use_of_the_memory_is_not_taken() {
+        let box_of = |session, incarnation, unclaimed| {
+            let claim = AtomicU64::new(unclaimed);
+            let mut state_box = StateBox::format(zeroed(words_needed(40)), &claim, session, incarnation).unwrap();
+            state_box.commit(b"state").unwrap();
+            copy_of(state_box.memory())
+        };
+        let ours = box_of(5, 1, 0);
+        for other in [box_of(6, 1, 0), box_of(5, 2, 0), box_of(5, 1, 3)] {
+            let mixed = [&ours[..STATE_BOX_HEADER_WORDS], &other[STATE_BOX_HEADER_WORDS..]].concat();
+            let answer = StateBoxView::read(&mixed).unwrap().committed();
+            assert_eq!(answer, Err(StateBoxError::NoWholeVersion { commit: 1 }));
+        }
+        assert_eq!(StateBoxView::read(&ours).unwrap().committed().map(|version| version.payload), Ok(&b"state"[..]));
     }
 
     proptest! {

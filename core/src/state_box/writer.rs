@@ -9,7 +9,7 @@ use super::reader::{StateBoxError, StateBoxView};
 use crate::Nanos;
 use crate::format::FormatError;
 use crate::takeover::{Doubt, Duty, Ownership};
-use crate::words::{AtomicU64, Ordering, WORD_BYTES, copy_of, crc32_of, fence, store_bytes};
+use crate::words::{AtomicU64, Ordering, WORD_BYTES, as_bytes, copy_of, crc32_of, fence, store_bytes};
 
 /// Why a commit did not happen. The last committed version stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -73,8 +73,8 @@ impl<W: Deref<Target = AtomicU64>> ClaimWord for W {
 pub struct StateBox<M, C> {
     memory: M,
     claim: C,
-    session: u64,
-    incarnation: u64,
+    /// The header's, which that of every version goes on from.
+    check: u32,
     unclaimed: u64,
     slot_words: usize,
     sequence: u64,
@@ -114,9 +114,10 @@ where
         for (word, value) in memory.iter().zip(fixed).skip(1) {
             word.store(value, Ordering::Relaxed);
         }
-        memory[header::CHECK].store(u64::from(crc32_of(&fixed)), Ordering::Relaxed);
+        let check = crc32_of(&fixed);
+        memory[header::CHECK].store(u64::from(check), Ordering::Relaxed);
         memory[header::MAGIC].store(fixed[header::MAGIC], Ordering::Release);
-        Ok(StateBox { memory, claim, session, incarnation, unclaimed, slot_words, sequence: 0 })
+        Ok(StateBox { memory, claim, check, unclaimed, slot_words, sequence: 0 })
     }
 
     /// Goes on where an earlier writer of the same memory stopped.
@@ -131,10 +132,10 @@ where
         if sequence >= MAX_SEQUENCE {
             return Err(IDENTITY.impossible("commit", sequence).into());
         }
-        let (session, incarnation, unclaimed) = (view.session(), view.incarnation(), view.unclaimed());
+        let (check, unclaimed) = (view.header_check(), view.unclaimed());
         // The box's own length, which that of the memory need not be.
         let slot_words = view.slot_words();
-        Ok(StateBox { memory, claim, session, incarnation, unclaimed, slot_words, sequence })
+        Ok(StateBox { memory, claim, check, unclaimed, slot_words, sequence })
     }
 
     /// Makes `payload` the session's committed state; answers its number.
@@ -160,9 +161,10 @@ where
         // still finds out that the slot is no longer what it was.
         words[slot::SEQUENCE].store(sequence, Ordering::Relaxed);
         fence(Ordering::Release);
-        words[slot::LENGTH_BYTES].store(payload.len() as u64, Ordering::Relaxed);
+        let length = payload.len() as u64;
+        words[slot::LENGTH_BYTES].store(length, Ordering::Relaxed);
         store_bytes(&words[SLOT_HEADER_WORDS..], payload);
-        let checksum = layout::version_checksum(self.session, self.incarnation, sequence, payload);
+        let checksum = layout::version_checksum(self.check, [as_bytes(&[sequence, length]), payload]);
         words[slot::CHECK].store(checksum, Ordering::Relaxed);
         // Release: whoever sees the commit sees the slot.
         self.memory[header::COMMIT].store(layout::commit_word(sequence), Ordering::Release);

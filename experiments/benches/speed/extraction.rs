@@ -17,7 +17,7 @@ use backdoor_transports::shm::{ReadOnlyWords, SealedMemory, ShmTransport};
 use super::measure::{Table, compare};
 
 const STATES: RegionKey = RegionKey(1);
-/// Sessions, more than a processor's caches hold the states of.
+/// Sessions, whose State Boxes are more than a core's own caches hold.
 const SESSIONS: usize = 1000;
 
 /// A node's State Boxes, all of the same size, full.
@@ -71,8 +71,8 @@ pub(crate) fn extraction(table: &mut Table) {
                 let mut found = 0;
                 while !extraction.is_done() {
                     extraction.step(&mut node.transport, &mut |_, state| {
-                        found +=
-                            usize::from(black_box(state).is_ok_and(|state| state.committed.payload.len() == bytes));
+                        let payload = state.as_ref().map(|state| black_box(state.committed.payload));
+                        found += usize::from(payload.is_ok_and(|payload| payload.len() == bytes));
                     });
                 }
                 assert_eq!(found, SESSIONS);

@@ -31,13 +31,12 @@ impl TcpSession {
     /// keeps the new connection from here on.
     pub fn adopt(
         app: &App,
-        payload: &[u8],
+        payload: &SessionPayload<'_>,
         queues: Option<&Queues>,
         name: &str,
         config: SessionConfig,
         replay: impl FnOnce(Range<u64>) -> Vec<u8>,
     ) -> Result<PreparedSession, ServeError> {
-        let payload = SessionPayload::decode(payload)?;
         let Some(Channel::Tcp(state)) = payload.channel(CLIENT) else { return Err(ServeError::NoConnection) };
         let resume = resume(&state, queues.map(Queues::kernel), tcp::wall_clock())?;
         let output = match state.output {

@@ -54,12 +54,13 @@
 //! connection's [queues](crate::app::Node::queues):
 //!
 //! ```no_run
-//! # use backdoor_core::Nanos;
+//! # use backdoor_core::channels::SessionPayload;
 //! # use backdoor_host::app::App;
 //! # use backdoor_host::serve::*;
 //! # use backdoor_host::tcp::Queues;
 //! # fn heir(app: &App, payload: &[u8], queues: Option<&Queues>, config: SessionConfig) -> Result<TcpSession, ServeError> {
-//! let prepared = TcpSession::adopt(app, payload, queues, "client", config, |_| Vec::new())?; // silent, and in a State Box
+//! let payload = SessionPayload::decode(payload)?; // checked once, and all of it
+//! let prepared = TcpSession::adopt(app, &payload, queues, "client", config, |_| Vec::new())?; // silent, and in a State Box
 //! // Here the session becomes this node's: `backdoor_core::takeover`.
 //! prepared.speak()
 //! # }

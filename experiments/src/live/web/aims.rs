@@ -14,8 +14,7 @@ use backdoor_core::takeover::PartyId;
 use backdoor_host::serve::CLIENT;
 
 /// The address at which a session's client finds it, if the payload of its State Box tells.
-pub(super) fn client_address(payload: &[u8]) -> Option<SocketAddrV4> {
-    let payload = SessionPayload::decode(payload).ok()?;
+pub(super) fn client_address(payload: &SessionPayload<'_>) -> Option<SocketAddrV4> {
     match payload.channel(CLIENT)? {
         Channel::Tcp(state) => Some(state.birth.local),
         Channel::Ipc(_) => None,

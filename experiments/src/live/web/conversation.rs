@@ -258,6 +258,7 @@ mod tests {
             SessionPayload::encode(b"", &[(CLIENT, Channel::Tcp(*old.state()))], &mut payload).unwrap();
             tcp::silence(old.stream()).unwrap();
             drop(old);
+            let payload = SessionPayload::decode(&payload).unwrap();
             let prepared = loop {
                 match TcpSession::adopt(app, &payload, Some(&queues), "client 0", config, |_| Vec::new()) {
                     // Until the agent has let go of the old one.

@@ -348,8 +348,9 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
                 let Some((at, look)) = wanted.remove(&session.record.session) else { return };
                 let result = state.map_err(BoxError::from).and_then(|state| {
                     let seen = Seen::of(&state, |payload| surroundings.check(payload))?;
-                    rescued[at].has_client = has_client(state.committed.payload);
-                    rescued[at].address = client_address(state.committed.payload);
+                    let payload = SessionPayload::decode(state.committed.payload).ok();
+                    rescued[at].has_client = payload.as_ref().is_none_or(has_client);
+                    rescued[at].address = payload.as_ref().and_then(client_address);
                     if look.purpose == Purpose::Extract {
                         rescued[at].payload.clear();
                         rescued[at].payload.extend_from_slice(state.committed.payload);
@@ -391,8 +392,7 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
 }
 
 /// Whether a session may talk to a client, and not only to another process.
-fn has_client(payload: &[u8]) -> bool {
-    let Ok(payload) = SessionPayload::decode(payload) else { return true };
+fn has_client(payload: &SessionPayload<'_>) -> bool {
     let is_client = |(_, channel)| matches!(channel, Channel::Tcp(_));
     payload.channels().next().is_none() || payload.channels().any(is_client)
 }

@@ -210,10 +210,12 @@ impl StandBy {
         taking.actions.clear();
         let prepared = match body {
             OfferBody::Here(payload, queues) => {
-                taking.address = client_address(&payload);
-                self.prepared(taking, &payload, queues.as_ref(), visit).map_err(|error| error.to_string())
+                SessionPayload::decode(&payload).map_err(Box::from).and_then(|payload| {
+                    taking.address = client_address(&payload);
+                    self.prepared(taking, &payload, queues.as_ref(), visit)
+                })
             }
-            OfferBody::TooLarge(why) => Err(why),
+            OfferBody::TooLarge(why) => Err(why.into()),
         };
         match prepared {
             Ok(ready) => {
@@ -224,7 +226,7 @@ impl StandBy {
                 };
                 taking.prepared = Some(ready);
             }
-            Err(why) => taking.answer.why = Some(why),
+            Err(why) => taking.answer.why = Some(why.to_string()),
         }
     }
 
@@ -309,7 +311,7 @@ impl StandBy {
     fn prepared(
         &self,
         taking: &Taking,
-        payload: &[u8],
+        payload: &SessionPayload<'_>,
         queues: Option<&Queues>,
         visit: &Visit<'_>,
     ) -> Result<Prepared, Box<dyn Error>> {
@@ -322,10 +324,9 @@ impl StandBy {
             let counting = Counting::adopt(&self.shared, payload, &head.name, deadline)?;
             return Ok(Prepared::Counting(Box::new(counting)));
         }
-        let decoded = SessionPayload::decode(payload)?;
         // A session of another kind is for another target, and does not bring the address here.
-        let state = WebState::from_bytes(decoded.application())?;
-        let asks = self.shared.asks_again(&decoded);
+        let state = WebState::from_bytes(payload.application())?;
+        let asks = self.shared.asks_again(payload);
         visit.enter(address.ok_or("it has no connection to a client")?)?;
         let replay = |range| state.replay(range);
         let config = SessionConfig { deadline, ..self.shared.config() };

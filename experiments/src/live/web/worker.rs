@@ -51,9 +51,13 @@ pub(super) struct Counting {
 
 impl Counting {
     /// Carries one on; it is silent until it is [held](Worker::hold).
-    pub(super) fn adopt(shared: &Shared, payload: &[u8], name: &str, deadline: Nanos) -> Result<Self, Box<dyn Error>> {
-        let application = SessionPayload::decode(payload)?.application();
-        let count = match application {
+    pub(super) fn adopt(
+        shared: &Shared,
+        payload: &SessionPayload<'_>,
+        name: &str,
+        deadline: Nanos,
+    ) -> Result<Self, Box<dyn Error>> {
+        let count = match payload.application() {
             [] => 0,
             bytes => u64::from_le_bytes(bytes.try_into().map_err(|_| "the session's state is no count")?),
         };

@@ -39,8 +39,7 @@ impl IpcSession {
 
     /// Carries on the session whose State Box held `payload`, in a State Box of its own. It says nothing until it is
     /// [answers](Self::answer) or is [connected](IpcChannel::connect), which is to wait until it is this node's.
-    pub fn adopt(app: &App, payload: &[u8], name: &str, config: IpcConfig) -> Result<Self, ServeError> {
-        let payload = SessionPayload::decode(payload)?;
+    pub fn adopt(app: &App, payload: &SessionPayload<'_>, name: &str, config: IpcConfig) -> Result<Self, ServeError> {
         let Some(Channel::Ipc(state)) = payload.channel(PEER) else { return Err(ServeError::NoLink) };
         let room = config.room.max(state.unacknowledged.iter().map(|(_, message)| 4 + message.len()).sum());
         let application_bytes = config.application_bytes.max(payload.application().len());
