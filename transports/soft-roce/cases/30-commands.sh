@@ -36,7 +36,7 @@ wait_for_line "$OUT/monitor.json" channel_lost || fail "the monitor does not not
 backdoor inspect $over && fail "an inspection of revoked memory succeeds"
 on_node backdoor hooks restore progress --socket /run/agent.sock || fail "hooks restore ended with status $?"
 wait_for_line "$OUT/monitor.json" channel_restored || fail "the monitor does not get its memory back"
-sleep 1
+usleep 300000
 kill -INT $monitor
 wait $monitor
 tail -n 3 "$OUT/monitor.json"
