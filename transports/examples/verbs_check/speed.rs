@@ -22,7 +22,7 @@ use super::node::{Node, key};
 const WANTED: f64 = 1.15;
 /// Pairs of rounds: at least so many, and at most. The smallest READs depend most on where a process lies.
 const fn rounds(bytes: usize) -> (usize, usize) {
-    if bytes <= 8 { (5, 20) } else { (2, 10) }
+    if bytes <= 8 { (5, 40) } else { (2, 12) }
 }
 const WARM_UP: usize = 50;
 const DEPTH: usize = 128;
@@ -43,7 +43,7 @@ pub(crate) fn check(device: &Device) -> Outcome {
     }
     let depth = DEPTH.to_string();
     let theirs = || Ok(1.0 / perftest(device, "ib_read_bw", 8, &["-t", &depth])?);
-    let (ours, theirs) = duel((2, 10), || throughput(device), theirs)?;
+    let (ours, theirs) = duel((2, 12), || throughput(device), theirs)?;
     println!("read_8B_rate {:.0} READs/s", 1e6 / ours);
     println!("ib_read_bw_8B_rate {:.0} READs/s", 1e6 / theirs);
     println!("read_8B_time_ratio {:.3} ours/perftest", ours / theirs);

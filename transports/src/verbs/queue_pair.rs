@@ -144,12 +144,13 @@ impl ActiveQueuePair {
         guard.post()
     }
 
-    /// The numbers and statuses of requests that were reported, in order.
-    pub(super) fn poll(&self, mut reported: impl FnMut(u64, u32)) {
+    /// The numbers and statuses of requests that were reported, in order; answers whether there were any.
+    pub(super) fn poll(&self, mut reported: impl FnMut(u64, u32)) -> bool {
+        let Some(queues) = &self.end.queues else { return false };
         // An error other than "empty" leaves nothing to be done here: the requests' own deadline will pass.
-        if let Some(poller) = self.end.queues.as_ref().and_then(|queues| queues.completions.start_poll().ok()) {
-            poller.for_each(|completion| reported(completion.wr_id(), completion.status()));
-        }
+        let Ok(poller) = queues.completions.start_poll() else { return false };
+        poller.for_each(|completion| reported(completion.wr_id(), completion.status()));
+        true
     }
 
     /// Ends it, as dropping it does; answers whether the system has destroyed it, so that its card can't write into

@@ -75,6 +75,8 @@ pub struct VerbsTransport {
     /// Work that reopening gave up, to be reported first, for it was posted first.
     given_up: Vec<Completion>,
     wait: Wait,
+    /// How long is too long.
+    patience: Duration,
     /// Reused from batch to batch.
     requests: Vec<Piece>,
     device: Device,
@@ -126,6 +128,7 @@ impl VerbsTransport {
             in_flight: InFlight::new(config.depth),
             given_up: Vec::new(),
             wait: Wait::default(),
+            patience: Duration::from_nanos(config.retry.patience().0),
             requests: Vec::new(),
             device,
             config,
@@ -307,18 +310,23 @@ impl Transport for VerbsTransport {
     }
 
     fn poll(&mut self, completions: &mut Vec<Completion>) {
-        completions.append(&mut self.given_up);
+        if !self.given_up.is_empty() {
+            completions.append(&mut self.given_up);
+        }
         self.take_in_opened();
         let State::Open(channel) = &self.state else { return };
         let mut reports = Reports::default();
-        channel.pair.poll(|sequence, status| reports.add(sequence, status));
+        // Most polls find nothing, and what they do comes to the time that a READ takes.
+        if !channel.pair.poll(|sequence, status| reports.add(sequence, status)) {
+            if !self.in_flight.is_empty() && self.wait.is_too_long(self.patience) {
+                self.fail(TransportError::Unreachable, completions);
+            }
+            return;
+        }
         self.done_up_to(reports.done(), completions);
+        self.wait.end();
         if let Some(status) = reports.failure() {
             self.fail(self.failure(status), completions);
-        } else if reports.done() > 0 || self.in_flight.is_empty() {
-            self.wait.end();
-        } else if self.wait.is_too_long(Duration::from_nanos(self.config.retry.patience().0)) {
-            self.fail(TransportError::Unreachable, completions);
         }
     }
 
