@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn each_byte_is_read_once_however_it_is_cut_and_acted_upon() {
-        let (mut client, service, mut intake) = connected(2_048);
+        let (mut client, service, mut intake) = connected(1);
         let sent: Vec<u8> = (0..60_000u32).map(|number| (number % 251) as u8).collect();
         let sending = {
             let sent = sent.clone();
@@ -132,7 +132,7 @@ mod tests {
             read.extend_from_slice(&buffer[..new]);
             // All of it, half of it, or nothing; but all of what the ring has hardly room for.
             let ahead = read.len() - acted_upon;
-            let bytes = if ahead > 1_000 { ahead } else { ahead * (read.len() % 3) / 2 };
+            let bytes = if ahead > 3_000 { ahead } else { ahead * (read.len() % 3) / 2 };
             intake.acted_upon(bytes);
             acted_upon += bytes;
             assert_eq!(intake.read_ahead(), read.len() - acted_upon);
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn who_does_not_wait_finds_the_stream_readable_when_more_comes_and_no_sooner() {
-        let (mut client, service, mut intake) = connected(64);
+        let (mut client, service, mut intake) = connected(1);
         service.set_nonblocking(true).unwrap();
         for half in [b"four", b"five"] {
             client.write_all(half).unwrap();
@@ -159,23 +159,23 @@ mod tests {
 
     #[test]
     fn a_service_that_reads_and_never_acts_is_told_that_there_is_no_more_room() {
-        let (mut client, service, mut intake) = connected(64);
-        client.write_all(&[7; 100]).unwrap();
+        let (mut client, service, mut intake) = connected(1);
+        client.write_all(&[7; 5_000]).unwrap();
         let mut read = 0;
         let error = loop {
-            match intake.read(&service, &mut [0; 50]) {
+            match intake.read(&service, &mut [0; 300]) {
                 Ok(length) => read += length,
                 Err(error) => break error,
             }
         };
-        assert_eq!((read, error.kind()), (64, io::ErrorKind::StorageFull));
+        assert_eq!((read, error.kind()), (4_096, io::ErrorKind::StorageFull));
         intake.acted_upon(1);
         assert_eq!(intake.read(&service, &mut [0; 50]).unwrap(), 1);
     }
 
     #[test]
     fn what_another_process_took_out_is_read_first() {
-        let (mut client, service, mut intake) = connected(64);
+        let (mut client, service, mut intake) = connected(1);
         client.write_all(b"abcdefgh").unwrap();
         assert_eq!(intake.read(&service, &mut [0; 5]).unwrap(), 5);
         let mut next = Intake::left(intake.ring.clone(), intake.base, 2, 5);

@@ -131,8 +131,8 @@ pub struct SessionConfig {
     pub patience: Nanos,
     /// Largest state of the application, in bytes; with that of [channels to other processes](IpcChannel::state_bytes).
     pub application_bytes: usize,
-    /// Most input that is read and not acted upon yet, in bytes, up to 1 MiB; the next power of two is what there is room
-    /// for. A service that reads a whole request before it acts upon it needs as much.
+    /// Most input that is read and not acted upon yet, in bytes, from 1 to 1 MiB; the next power of two is what there is
+    /// room for, but no less than 4 KiB. A service that reads a whole request before it acts upon it needs as much.
     pub input_bytes: usize,
     /// Where output comes from that is asked for again.
     pub retain: Retain,
