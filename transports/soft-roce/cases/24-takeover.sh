@@ -8,7 +8,7 @@ addresses='10.0.0.2/24 10.0.0.10/32'
 for address in $addresses; do
     on_node ip address add "$address" dev control || fail "the node did not take the address $address"
 done
-backdoor live failover --on "$STAGE" --through control --client keep-alive --mirror --failure sigstop --size 6MB \
+backdoor live failover --on "$STAGE" --through control --client keep-alive --mirror --failure sigstop --size 4MB \
     --runs 1 --deadline 500ms --poll 5ms --format csv --quiet >"$OUT/failover.csv"
 status=$?
 cat "$OUT/failover.csv"
