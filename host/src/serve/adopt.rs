@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use backdoor_core::channels::{Channel, Input, Output, Resume, SessionPayload, TcpState, encoded_len, resume};
 
+use super::intake::Intake;
 use super::progress::{Progress, state_bytes};
 use super::{CLIENT, Retain, ServeError, SessionConfig, TcpSession};
 use crate::app::{App, Session};
@@ -19,6 +20,7 @@ pub struct PreparedSession {
     config: SessionConfig,
     socket: SilentSocket,
     progress: Progress,
+    intake: Intake,
     input_known: bool,
     input_end: Option<u64>,
 }
@@ -61,8 +63,9 @@ impl TcpSession {
         let needed = encoded_len(payload.application().len(), &others) - encoded_len(0, &[]);
         let state_bytes = state_bytes(config.retain, config.application_bytes.max(needed));
         let mut session = app.open_session_with(&socket, name, config.deadline, state_bytes, config.input_bytes)?;
+        let intake = Intake::new(session.input(), &state)?;
         progress.commit(&mut session, payload.application(), &others, 0, b"", replay_from)?;
-        Ok(PreparedSession { session, config, socket, progress, input_known, input_end })
+        Ok(PreparedSession { session, config, socket, progress, intake, input_known, input_end })
     }
 }
 
@@ -94,7 +97,7 @@ impl PreparedSession {
     /// # Errors
     /// [`ServeError::Tcp`]: the client was told by a reset, for it would wait for ever.
     pub fn speak(self) -> Result<TcpSession, ServeError> {
-        let PreparedSession { session, config, socket, progress, input_end, .. } = self;
-        TcpSession::speaking(session, config, socket.speak()?, progress, input_end)
+        let PreparedSession { session, config, socket, progress, intake, input_end, .. } = self;
+        Ok(TcpSession { stream: socket.speak()?, session, config, progress, intake, input_end })
     }
 }

@@ -5,8 +5,10 @@ use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 
+use backdoor_core::channels::{ResumeError, TcpState};
 use rustix::io::Errno;
 
+use super::ServeError;
 use crate::input_ring::InputRing;
 use crate::wire::has_hung_up;
 
@@ -25,15 +27,20 @@ pub(super) struct Intake {
 
 impl Intake {
     /// Of a connection whose socket has all that comes after what was acted upon.
-    pub(super) fn new(ring: InputRing, base: u32, acted_upon: u64) -> Self {
-        let intake = Intake::left(ring, base, acted_upon, acted_upon);
-        intake.ring.begin(intake.number(acted_upon));
-        intake
+    pub(super) fn new(ring: Option<&InputRing>, state: &TcpState<'_>) -> Result<Self, ServeError> {
+        let intake = Intake::left(ring, state, 0)?;
+        intake.ring.begin(intake.number(state.consumed));
+        Ok(intake)
     }
 
-    /// Of one that another process had before, who has taken out more than it acted upon.
-    pub(super) fn left(ring: InputRing, base: u32, acted_upon: u64, taken: u64) -> Self {
-        Intake { ring, base, acted_upon, read: acted_upon, taken }
+    /// Of one that another process had before, which had taken out so many bytes and not acted upon them.
+    pub(super) fn left(ring: Option<&InputRing>, state: &TcpState<'_>, taken: u64) -> Result<Self, ServeError> {
+        let ring = ring.ok_or(ServeError::NoInput)?.clone();
+        if taken > ring.capacity() as u64 {
+            return Err(ResumeError::InputLost { bytes: taken }.into());
+        }
+        let (base, acted_upon) = (state.birth.receive_base, state.consumed);
+        Ok(Intake { ring, base, acted_upon, read: acted_upon, taken: acted_upon + taken })
     }
 
     fn number(&self, offset: u64) -> u32 {
@@ -99,13 +106,17 @@ mod tests {
     use super::*;
     use crate::input_ring;
 
+    const BASE: u32 = u32::MAX - 10;
+
     /// A client, its service's end, and its intake, whose sequence numbers are about to wrap.
     fn connected(room: usize) -> (TcpStream, TcpStream, Intake) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let memory = SealedMemory::create("ring", input_ring::words_needed(room).unwrap()).unwrap();
         let ring = InputRing::new(memory.map().unwrap()).unwrap();
-        (client, listener.accept().unwrap().0, Intake::new(ring, u32::MAX - 10, 0))
+        ring.begin(BASE);
+        let intake = Intake { ring, base: BASE, acted_upon: 0, read: 0, taken: 0 };
+        (client, listener.accept().unwrap().0, intake)
     }
 
     fn is_readable(stream: &TcpStream, within_seconds: i64) -> bool {
@@ -178,7 +189,7 @@ mod tests {
         let (mut client, service, mut intake) = connected(1);
         client.write_all(b"abcdefgh").unwrap();
         assert_eq!(intake.read(&service, &mut [0; 5]).unwrap(), 5);
-        let mut next = Intake::left(intake.ring.clone(), intake.base, 2, 5);
+        let mut next = Intake { acted_upon: 2, read: 2, ..intake };
         let mut rest = [0; 8];
         assert_eq!((next.read(&service, &mut rest).unwrap(), &rest[..3]), (3, &b"cde"[..]));
         assert_eq!((next.read(&service, &mut rest).unwrap(), &rest[..3]), (3, &b"fgh"[..]));

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::ops::Range;
 use std::os::fd::AsFd;
 
-use backdoor_core::channels::{Channel, GoOn, Output, ResumeError, SessionPayload, go_on};
+use backdoor_core::channels::{Channel, GoOn, Output, SessionPayload, go_on};
 
 use super::intake::Intake;
 use super::progress::Progress;
@@ -53,11 +53,7 @@ impl TcpSession {
         }
         let first_unwritten = output[(unwritten.start - from) as usize..].to_vec();
         let retained = if config.retain == Retain::Regenerated { Vec::new() } else { output };
-        let ring = session.input().ok_or(ServeError::NoInput)?.clone();
-        if taken > ring.capacity() as u64 {
-            return Err(ResumeError::InputLost { bytes: taken }.into());
-        }
-        let intake = Intake::left(ring, state.birth.receive_base, state.consumed, state.consumed + taken);
+        let intake = Intake::left(session.input(), &state, taken)?;
         let stream = TcpStream::from(socket);
         // The end that an heir was told of does not come to its socket again.
         let waiting = rustix::io::ioctl_fionread(&stream).map_err(|errno| ServeError::Client(errno.into()))?;

@@ -39,23 +39,10 @@ impl TcpSession {
         let mut progress = Progress::new(&state, config.retain, Vec::new());
         let state_bytes = state_bytes(config.retain, config.application_bytes);
         let mut session = app.open_session_with(&stream, name, config.deadline, state_bytes, config.input_bytes)?;
+        let intake = Intake::new(session.input(), &state)?;
         progress.commit(&mut session, b"", &[], 0, b"", 0)?;
         stream.set_nodelay(true).map_err(ServeError::Client)?;
-        TcpSession::speaking(session, config, stream, progress, None)
-    }
-
-    /// With a state that is committed, and a connection that the agent keeps, and whose socket has all input that comes
-    /// after what was acted upon.
-    pub(super) fn speaking(
-        session: Session,
-        config: SessionConfig,
-        stream: TcpStream,
-        progress: Progress,
-        input_end: Option<u64>,
-    ) -> Result<Self, ServeError> {
-        let ring = session.input().ok_or(ServeError::NoInput)?.clone();
-        let intake = Intake::new(ring, progress.state().birth.receive_base, progress.state().consumed);
-        Ok(TcpSession { stream, session, config, progress, intake, input_end })
+        Ok(TcpSession { stream, session, config, progress, intake, input_end: None })
     }
 
     /// Reads input that comes after all that was read before; 0 at its end, and when the session has moved. The node keeps
