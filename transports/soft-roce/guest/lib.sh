@@ -86,14 +86,16 @@ node_up() {
     [ "$(ON_NODE_LIMIT=1 on_node echo up)" = up ]
 }
 
-# wait_for_node [SECONDS]: until it answers, its RDMA port is active and has its address, which comes a moment later.
+# wait_for_node [SECONDS [COMMAND]]: until it answers, its RDMA port is active and has its address, which comes a moment
+# later; runs the command there in the same question, for each takes a while.
 wait_for_node() {
     _until=$(($(milliseconds) + ${1:-20} * 1000))
-    _ready='gid-index >/dev/null && cat /sys/class/infiniband/rxe0/ports/1/state'
-    until [ "$(ON_NODE_LIMIT=1 on_node "$_ready")" = "4: ACTIVE" ]; do
+    _ready="gid-index >/dev/null && grep -qx '4: ACTIVE' /sys/class/infiniband/rxe0/ports/1/state"
+    until _told=$(ON_NODE_LIMIT=2 on_node "$_ready && { ${2:-true}; }"); do
         [ "$(milliseconds)" -lt $_until ] || return 1
         usleep 50000
     done
+    [ -z "$_told" ] || echo "$_told"
 }
 
 # node_boot: a name for the node's present life; another one after a restart, nothing when it does not answer.
