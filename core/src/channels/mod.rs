@@ -23,8 +23,8 @@
 //! is what the heir sends first, and input that nobody acknowledged is sent again. What remains is input that the failed
 //! node's *kernel* acknowledged and its process had not acted upon. The client won't send that again, so it must come out
 //! of the failed node's socket ([`KernelQueues`]), or from somebody who saw it pass ([`mirror`]); where it can't,
-//! [`Input::UnreadUnknown`] says so. A service that takes input out of its socket into
-//! memory that outlives it, and keeps it there until it has committed what came of it, loses none to its own death.
+//! [`Input::UnreadUnknown`] says so. A service that takes input out of its socket into memory that outlives it, and keeps it
+//! there until it has committed what came of it, loses none to its own death.
 //!
 //! # How messages go on, each acted upon once
 //! A session that two processes serve has a State Box in each, with one writer each, and a link between them. [`IpcEnd`]

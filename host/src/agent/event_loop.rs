@@ -98,7 +98,8 @@ impl EventLoop {
                 fate == Fate::Stay
             });
             // To try in vain is dear: the kernel makes a socket first.
-            match if somebody_comes { self.listener.accept() } else { Ok(None) } {
+            let newcomer = if somebody_comes { self.listener.accept() } else { Ok(None) };
+            match newcomer {
                 Ok(Some(socket)) => {
                     next_id += 1;
                     peers.extend(self.welcome(socket, ConnectionId(next_id), peers.len(), now));
