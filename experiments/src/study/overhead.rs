@@ -237,11 +237,12 @@ fn ratios(name: &str, summary: &Table) -> Option<Figure> {
     let mut figure = Figure::new(name)
         .title("A service with State Boxes beside the same without, while nothing fails")
         .caption(
-            "Throughput and median latency with State Boxes, by those without, with 95% intervals over pairs of turns. Live: clients on this machine ask as fast as they are answered, and share its processors with the \
-             service. Model: a request costs as much processor time as it did live without State Boxes, and a save what \
-             the simulator assumes, a fixed time and one for each KiB. It leaves out the system calls by which a session \
-             asks what its client has acknowledged and takes its input in twice, the agent that looks at each connection, \
-             and what the state displaces from the caches: by these, live and model differ.",
+            "Throughput and median latency with State Boxes, by those without, with 95% intervals over pairs of turns. \
+             Live: clients on this machine ask as fast as they are answered, and each shares a processor with the thread \
+             that serves it. Model: a request costs as much processor time as it did live without State Boxes, and a save \
+             what the simulator assumes, a fixed time and one for each KiB. It leaves out the system call by which a \
+             session asks what its client has acknowledged, the copy of its input that the node keeps, the agent that \
+             looks at each connection, and what the state displaces from the caches: by these, live and model differ.",
         )
         .columns(2);
     let throughput = Axis::linear("throughput, of that without").percent();

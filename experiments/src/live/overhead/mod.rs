@@ -7,9 +7,14 @@
 //!
 //! The agent runs beside both: it watches the machine, whatever its services keep.
 //!
+//! A client and the thread that serves it share a processor, unless they are [not to](OverheadConfig::pinned). A request is
+//! then the work of one processor after the other's, and throughput says what that work is. Left to the scheduler, turns of
+//! the same service differ by a quarter, for it matters more which of the threads are on one processor.
+//!
 //! The yardstick is hard: a request is eight bytes, and to act on it is one addition.
 
 mod client;
+mod placement;
 mod report;
 mod serve;
 
@@ -56,12 +61,15 @@ pub struct OverheadConfig {
     pub pairs: u32,
     /// How long a turn takes.
     pub turn: Nanos,
+    /// Whether each client shares a processor with the thread that serves it, clients in turn; else the scheduler decides.
+    pub pinned: bool,
     /// Seed of the order of turns.
     pub seed: u64,
 }
 
 impl OverheadConfig {
-    /// Defaults: 1 KiB of state, a save per request, 4 clients, 20 pairs of 200 ms. `program` is the `backdoor` binary.
+    /// Defaults: 1 KiB of state, a save per request, 4 clients that each share a processor with their service, 20 pairs of
+    /// 200 ms. `program` is the `backdoor` binary.
     pub fn new(program: PathBuf) -> Self {
         OverheadConfig {
             program,
@@ -70,6 +78,7 @@ impl OverheadConfig {
             clients: 4,
             pairs: 20,
             turn: Nanos::from_millis(200),
+            pinned: true,
             seed: 1,
         }
     }
@@ -152,6 +161,7 @@ impl Side {
             agent: ready.map(|ready| ready.socket.into()),
             state_bytes: config.state_bytes,
             deadline_ns: DEADLINE.0,
+            pinned: config.pinned,
         }))?;
         let CountersReady { port } = service.expect(PATIENCE)?;
         let clients = (0..clients).map(|_| Client::connect(port, config.state_bytes)).collect::<Result<_, _>>()?;
@@ -162,11 +172,16 @@ impl Side {
     fn turn(&mut self, config: &OverheadConfig) -> Result<(f64, Turn), OverheadError> {
         let (stop, start) = (AtomicBool::new(false), Instant::now());
         let turns = std::thread::scope(|scope| {
-            let ask = |client| {
+            let ask = |(number, client): (usize, _)| {
                 let stop = &stop;
-                scope.spawn(move || Client::ask(client, config.requests_per_save, stop))
+                scope.spawn(move || {
+                    if config.pinned {
+                        placement::share_processor(number)?;
+                    }
+                    Client::ask(client, config.requests_per_save, stop)
+                })
             };
-            let asking: Vec<_> = self.clients.iter_mut().map(ask).collect();
+            let asking: Vec<_> = self.clients.iter_mut().enumerate().map(ask).collect();
             std::thread::sleep(Duration::from_nanos(config.turn.0));
             stop.store(true, Ordering::Relaxed);
             let ended = |turn: std::thread::ScopedJoinHandle<'_, std::io::Result<Turn>>| {

@@ -92,8 +92,12 @@ impl OverheadReport {
             1 => "request".to_owned(),
             several => format!("{several} requests"),
         };
+        let placed = match config.pinned {
+            true => "that each share a processor with their service",
+            false => "wherever the scheduler puts them",
+        };
         let mut text = format!(
-            "{} bytes of state saved per {requests}, {} clients, {} pairs of turns of {}\n",
+            "{} bytes of state saved per {requests}, {} clients {placed}, {} pairs of turns of {}\n",
             config.state_bytes,
             config.clients,
             self.rows.len(),

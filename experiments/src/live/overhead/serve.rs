@@ -11,6 +11,8 @@ use backdoor_host::app::{App, Node};
 use backdoor_host::serve::{Retain, SessionConfig, TcpSession};
 use serde::{Deserialize, Serialize};
 
+use super::placement::share_processor;
+
 /// The application's name in the Progress Box.
 const SERVICE_NAME: &str = "counters";
 /// Most requests that a client has under way at once.
@@ -30,6 +32,8 @@ pub struct Counters {
     pub state_bytes: usize,
     /// Deadline of the application and of each session, in ns.
     pub deadline_ns: u64,
+    /// Whether the thread that serves a client shares that client's processor.
+    pub pinned: bool,
 }
 
 /// What it says first.
@@ -108,13 +112,15 @@ pub(super) fn session_config(deadline: Nanos, state_bytes: usize) -> SessionConf
 fn welcome(app: Option<&App>, stream: TcpStream, number: usize, settings: &Counters) -> Result<(), Box<dyn Error>> {
     stream.set_nodelay(true)?;
     let state = State(vec![0; settings.state_bytes]);
+    let pinned = settings.pinned;
+    let placed = move || if pinned { share_processor(number) } else { Ok(()) };
     match app {
         Some(app) => {
             let config = session_config(Nanos(settings.deadline_ns), settings.state_bytes);
             let session = TcpSession::accept(app, stream, &format!("client {number}"), config)?;
-            std::thread::spawn(move || drop(serve_saved(session, state)));
+            std::thread::spawn(move || placed().map(|()| drop(serve_saved(session, state))));
         }
-        None => drop(std::thread::spawn(move || drop(serve_plain(stream, state)))),
+        None => drop(std::thread::spawn(move || placed().and_then(|()| serve_plain(stream, state)))),
     }
     Ok(())
 }
