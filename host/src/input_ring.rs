@@ -81,13 +81,15 @@ impl InputRing {
         let pieces = [piece(place, to_the_end), piece(0, most - to_the_end)];
         let taken = rustix::io::retry_on_intr(|| {
             let socket = socket.as_raw_fd();
+            let nobody = std::ptr::null_mut::<libc::c_void>();
+            // By number, for the C library's `recv` does more than that, lest a thread be cancelled.
             // SAFETY: the kernel writes into the two pieces, which lie in the words that `self` holds mapped. These are
             // atomics, so that others may write to them while there are references; no Rust code writes to them, and who
             // reads them meanwhile gets bytes of one or the other.
             let taken = unsafe {
                 match pieces[1].iov_len {
-                    0 => libc::recv(socket, pieces[0].iov_base, to_the_end, 0),
-                    _ => libc::readv(socket, pieces.as_ptr(), 2),
+                    0 => libc::syscall(libc::SYS_recvfrom, socket, pieces[0].iov_base, to_the_end, 0, nobody, nobody),
+                    _ => libc::syscall(libc::SYS_readv, socket, pieces.as_ptr(), 2),
                 }
             };
             usize::try_from(taken).map_err(|_| last_error())

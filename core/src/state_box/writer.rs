@@ -177,8 +177,8 @@ where
         Ownership::of(self.claim.load(), self.unclaimed)
     }
 
-    /// What its owner is to do at `now`, having waited as `doubt` knows.
-    pub fn duty(&self, doubt: &mut Doubt, now: Nanos) -> Duty {
+    /// What its owner is to do now, having waited as `doubt` knows; see [`Doubt::duty`].
+    pub fn duty(&self, doubt: &mut Doubt, now: impl FnOnce() -> Nanos) -> Duty {
         doubt.duty(now, self.claim.load(), self.unclaimed)
     }
 
@@ -241,7 +241,7 @@ mod tests {
         }
         let copy = copy_of(state_box.memory());
         assert_eq!(StateBoxView::read(&copy).unwrap().committed().unwrap().payload, [2]);
-        assert_eq!(state_box.duty(&mut Doubt::new(Nanos(1)), Nanos::ZERO), Duty::Stop);
+        assert_eq!(state_box.duty(&mut Doubt::new(Nanos(1)), || Nanos::ZERO), Duty::Stop);
     }
 
     #[test]

@@ -58,9 +58,9 @@ pub enum Duty {
 /// use backdoor_core::takeover::{Claim, Doubt, Duty, Epoch, PartyId};
 /// let mut doubt = Doubt::new(Nanos::from_secs(2));
 /// let claim = Claim::Claimed { by: PartyId::new(1).unwrap(), epoch: Epoch(1) }.word(0);
-/// assert_eq!(doubt.duty(Nanos::ZERO, claim, 0), Duty::ShowLife);
-/// assert_eq!(doubt.duty(Nanos::from_secs(2), claim, 0), Duty::FallSilent); // its taker may be dead
-/// assert_eq!(doubt.duty(Nanos::from_secs(9), 0, 0), Duty::Serve); // given back by another
+/// assert_eq!(doubt.duty(|| Nanos::ZERO, claim, 0), Duty::ShowLife);
+/// assert_eq!(doubt.duty(|| Nanos::from_secs(2), claim, 0), Duty::FallSilent); // its taker may be dead
+/// assert_eq!(doubt.duty(|| unreachable!(), 0, 0), Duty::Serve); // given back by another
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Doubt {
@@ -76,13 +76,15 @@ impl Doubt {
         Doubt { patience, claim: None }
     }
 
-    /// What to do at `now`, by the claim word's value now and its value while unclaimed.
-    pub fn duty(&mut self, now: Nanos, word: u64, unclaimed: u64) -> Duty {
+    /// What to do now, by the claim word's value and its value while unclaimed. A clock is read only while somebody claims
+    /// the session: `now` says when that is.
+    pub fn duty(&mut self, now: impl FnOnce() -> Nanos, word: u64, unclaimed: u64) -> Duty {
         let ownership = Ownership::of(word, unclaimed);
         if ownership != Ownership::InDoubt {
             self.claim = None;
             return if ownership == Ownership::Mine { Duty::Serve } else { Duty::Stop };
         }
+        let now = now();
         let since = match self.claim {
             Some((seen, since)) if seen == word => since,
             _ => now,
@@ -120,7 +122,7 @@ mod tests {
     #[test]
     fn a_claim_that_stands_silences_the_owner_and_a_new_one_lets_it_speak() {
         let mut doubt = Doubt::new(PATIENCE);
-        let mut at = |now: u64, word: u64| doubt.duty(Nanos(now), word, UNCLAIMED);
+        let mut at = |now: u64, word: u64| doubt.duty(|| Nanos(now), word, UNCLAIMED);
         assert_eq!(at(0, UNCLAIMED), Duty::Serve);
         assert_eq!(at(1_000, claimed(1, 1)), Duty::ShowLife);
         assert_eq!(at(1_099, claimed(1, 1)), Duty::ShowLife);
