@@ -32,7 +32,7 @@ pub(super) struct Arguments {
     #[arg(long, default_value = "200ms", value_name = "DURATION")]
     turn: Nanos,
     /// Let the scheduler put clients and their service where it likes. Without it, each client shares a processor with the
-    /// thread that serves it, and turns scatter a fifth as much.
+    /// thread that serves it, and turns of the same service differ less.
     #[arg(long)]
     unpinned: bool,
     /// Seed of the order of turns.
