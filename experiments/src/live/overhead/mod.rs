@@ -9,7 +9,7 @@
 //!
 //! A client and the thread that serves it share a processor, unless they are [not to](OverheadConfig::pinned). A request is
 //! then the work of one processor after the other's, and throughput says what that work is. Left to the scheduler, turns of
-//! the same service differ by a quarter, for it matters more which of the threads are on one processor.
+//! the same service differ by up to a quarter, for it matters more which of the threads are on one processor.
 //!
 //! The yardstick is hard: a request is eight bytes, and to act on it is one addition.
 
@@ -175,9 +175,7 @@ impl Side {
             let ask = |(number, client): (usize, _)| {
                 let stop = &stop;
                 scope.spawn(move || {
-                    if config.pinned {
-                        placement::share_processor(number)?;
-                    }
+                    placement::place(number, config.pinned)?;
                     Client::ask(client, config.requests_per_save, stop)
                 })
             };

@@ -4,9 +4,12 @@ use std::io;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// Keeps the calling thread on the processor of the client with that number: the same in every process that may use the
-/// same processors.
-pub(super) fn share_processor(client: usize) -> io::Result<()> {
+/// If `pinned`, keeps the calling thread on the processor of the client with that number: the same in every process that may
+/// use the same processors.
+pub(super) fn place(client: usize, pinned: bool) -> io::Result<()> {
+    if !pinned {
+        return Ok(());
+    }
     let allowed = sched_getaffinity(None)?;
     let mut allowed = (0..CpuSet::MAX_CPU).filter(|processor| allowed.is_set(*processor)).cycle();
     let mut one = CpuSet::new();
@@ -25,7 +28,7 @@ mod tests {
     fn clients_go_round_the_processors() {
         let on = |client| {
             let pinned = std::thread::spawn(move || {
-                share_processor(client).unwrap();
+                place(client, true).unwrap();
                 sched_getaffinity(None).unwrap()
             });
             let set = pinned.join().unwrap();

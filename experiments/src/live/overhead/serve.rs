@@ -11,7 +11,7 @@ use backdoor_host::app::{App, Node};
 use backdoor_host::serve::{Retain, SessionConfig, TcpSession};
 use serde::{Deserialize, Serialize};
 
-use super::placement::share_processor;
+use super::placement::place;
 
 /// The application's name in the Progress Box.
 const SERVICE_NAME: &str = "counters";
@@ -113,14 +113,13 @@ fn welcome(app: Option<&App>, stream: TcpStream, number: usize, settings: &Count
     stream.set_nodelay(true)?;
     let state = State(vec![0; settings.state_bytes]);
     let pinned = settings.pinned;
-    let placed = move || if pinned { share_processor(number) } else { Ok(()) };
     match app {
         Some(app) => {
             let config = session_config(Nanos(settings.deadline_ns), settings.state_bytes);
             let session = TcpSession::accept(app, stream, &format!("client {number}"), config)?;
-            std::thread::spawn(move || placed().map(|()| drop(serve_saved(session, state))));
+            std::thread::spawn(move || place(number, pinned).map(|()| drop(serve_saved(session, state))));
         }
-        None => drop(std::thread::spawn(move || placed().and_then(|()| serve_plain(stream, state)))),
+        None => drop(std::thread::spawn(move || place(number, pinned).and_then(|()| serve_plain(stream, state)))),
     }
     Ok(())
 }
