@@ -1,11 +1,12 @@
 //! The client's end of an agent's socket, for applications and monitors alike; and what all sockets have in common over
 //! which processes of a node exchange packets.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
@@ -87,14 +88,76 @@ pub enum ConnectionError {
     System(#[from] io::Error),
 }
 
-/// A connection to an agent. Requests of several threads take turns.
+/// Most requests over one connection whose answers have not been taken. Answers wait in a socket's queue, which is small: an
+/// agent disconnects whoever lets it become full.
+const MOST_UNDER_WAY: u64 = 16;
+
+/// A connection to an agent, for any number of threads. Requests are answered in their order, and several may be under way:
+/// so the agent need not be woken up for each.
 #[derive(Debug)]
 pub struct Connection {
     socket: OwnedFd,
     path: String,
     patience: Duration,
+    turns: Mutex<Turns>,
+    answered: Condvar,
+}
+
+/// Whose answer is next.
+#[derive(Debug, Default)]
+struct Turns {
+    /// Requests that were sent.
+    asked: u64,
+    /// Requests whose answers were taken.
+    answered: u64,
     /// Whether an answer is outstanding that nobody waits for any more, so that answers would be taken for others.
-    out_of_step: Mutex<bool>,
+    out_of_step: bool,
+}
+
+impl Turns {
+    fn is_full(&self) -> bool {
+        self.asked - self.answered >= MOST_UNDER_WAY && !self.out_of_step
+    }
+}
+
+/// The place of a request that was sent; its answer comes after those of all earlier ones. Dropped, nobody takes that answer
+/// any more.
+#[derive(Debug)]
+struct Turn<'a> {
+    connection: &'a Connection,
+    number: u64,
+}
+
+impl Turn<'_> {
+    /// The packet that answers, and the descriptors that come with it.
+    fn receive(self, packet: &mut [u8]) -> Result<(Received, Vec<OwnedFd>), ConnectionError> {
+        let Connection { socket, patience, answered, .. } = self.connection;
+        let waiting = self.connection.turns();
+        let not_yet = |turns: &mut Turns| turns.answered != self.number && !turns.out_of_step;
+        let turns = answered.wait_while(waiting, not_yet).unwrap_or_else(PoisonError::into_inner);
+        if turns.out_of_step {
+            return Err(ConnectionError::NoAnswer { waited: *patience });
+        }
+        // Nobody else receives until this one has.
+        drop(turns);
+        let answer = match receive(socket.as_fd(), packet) {
+            // Reported once, and before what is still to be received.
+            Err(Errno::CONNRESET) => receive(socket.as_fd(), packet),
+            answer => answer,
+        };
+        let answer = answer.map_err(|errno| self.connection.io_error(errno))?;
+        self.connection.turns().answered += 1;
+        Ok(answer)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut turns = self.connection.turns();
+        turns.out_of_step |= turns.answered <= self.number;
+        drop(turns);
+        self.connection.answered.notify_all();
+    }
 }
 
 impl Connection {
@@ -117,7 +180,9 @@ impl Connection {
             set_socket_timeout(&socket, which, Some(patience)).map_err(system)?;
         }
         match rustix::net::connect(&socket, &address) {
-            Ok(()) => Ok(Connection { socket, path: shown, patience, out_of_step: Mutex::new(false) }),
+            Ok(()) => {
+                Ok(Connection { socket, path: shown, patience, turns: Mutex::default(), answered: Condvar::new() })
+            }
             Err(Errno::NOENT) => Err(ConnectionError::Missing { path: shown }),
             // The kernel says the same of a socket without listener and of a path that is no socket.
             Err(Errno::CONNREFUSED) if is_socket(path) => Err(ConnectionError::Stale { path: shown }),
@@ -142,8 +207,56 @@ impl Connection {
         request: &Request,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<(Answer, Vec<OwnedFd>), ConnectionError> {
-        let mut out_of_step = self.out_of_step.lock().unwrap_or_else(PoisonError::into_inner);
-        if *out_of_step {
+        self.answer(self.ask(request, descriptors)?)
+    }
+
+    /// Asks all of it, and does not wait for one answer before the next question. Answers come in the order of the requests.
+    pub fn request_all(
+        &self,
+        requests: impl IntoIterator<Item = Request>,
+    ) -> Vec<Result<(Answer, Vec<OwnedFd>), ConnectionError>> {
+        let (mut answers, mut under_way) = (Vec::new(), VecDeque::new());
+        for request in requests {
+            let asked = loop {
+                // Whoever has requests under way does not wait for a place: two who did would wait for each other.
+                if under_way.is_empty() {
+                    break self.ask(&request, &[]);
+                }
+                match self.ask_if_there_is_a_place(&request) {
+                    Some(asked) => break asked,
+                    None => answers.extend(under_way.pop_front().map(|asked| self.answer(asked))),
+                }
+            };
+            match asked {
+                Ok(asked) => under_way.push_back(asked),
+                Err(error) => {
+                    answers.extend(under_way.drain(..).map(|asked| self.answer(asked)));
+                    answers.push(Err(error));
+                }
+            }
+        }
+        answers.extend(under_way.into_iter().map(|asked| self.answer(asked)));
+        answers
+    }
+
+    /// Sends it, as soon as there is a place.
+    fn ask(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<Turn<'_>, ConnectionError> {
+        let turns = self.answered.wait_while(self.turns(), |turns| turns.is_full());
+        self.send(turns.unwrap_or_else(PoisonError::into_inner), request, descriptors)
+    }
+
+    fn ask_if_there_is_a_place(&self, request: &Request) -> Option<Result<Turn<'_>, ConnectionError>> {
+        let turns = self.turns();
+        (!turns.is_full()).then(|| self.send(turns, request, &[]))
+    }
+
+    fn send(
+        &self,
+        mut turns: MutexGuard<'_, Turns>,
+        request: &Request,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<Turn<'_>, ConnectionError> {
+        if turns.out_of_step {
             return Err(ConnectionError::NoAnswer { waited: self.patience });
         }
         match send(self.socket.as_fd(), &encode(request), descriptors, SendFlags::empty()) {
@@ -151,16 +264,13 @@ impl Connection {
             Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => {}
             Err(errno) => return Err(self.io_error(errno)),
         }
+        turns.asked += 1;
+        Ok(Turn { connection: self, number: turns.asked - 1 })
+    }
+
+    fn answer(&self, asked: Turn<'_>) -> Result<(Answer, Vec<OwnedFd>), ConnectionError> {
         let mut packet = [0; MAX_PACKET_BYTES];
-        let answer = match receive(self.socket.as_fd(), &mut packet) {
-            // Reported once, and before what is still to be received.
-            Err(Errno::CONNRESET) => receive(self.socket.as_fd(), &mut packet),
-            answer => answer,
-        };
-        let (received, descriptors) = answer.map_err(|errno| {
-            *out_of_step = true;
-            self.io_error(errno)
-        })?;
+        let (received, descriptors) = asked.receive(&mut packet)?;
         let packet = match received {
             Received::Packet(0) => return Err(ConnectionError::Gone),
             Received::Packet(length) => &packet[..length],
@@ -172,6 +282,10 @@ impl Connection {
             Err(PacketError::WrongVersion { found }) => Err(ConnectionError::WrongVersion { theirs: found }),
             Err(PacketError::Malformed(why)) => Err(self.no_agent(why)),
         }
+    }
+
+    fn turns(&self) -> MutexGuard<'_, Turns> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says something that is not answered.

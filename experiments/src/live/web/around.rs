@@ -43,43 +43,59 @@ impl Agent {
         Agent { path, silent: None, connection: None }
     }
 
-    /// Asks it; `None` if there is nobody to ask. One that does not answer is not asked a second time, for each session
-    /// would wait for it.
-    fn ask<T>(&mut self, what: impl Fn(&Node) -> Result<T, ConnectionError>) -> Option<Result<T, String>> {
+    /// The way to it; `None` if there is nobody to ask.
+    fn connected(&mut self) -> Option<Result<Node, String>> {
         let path = self.path.as_ref()?;
         if let Some(why) = &self.silent {
             return Some(Err(why.clone()));
         }
-        let connection = match self.connection.take() {
-            Some(connection) => Ok(connection),
+        let connection = match &self.connection {
+            Some(connection) => Ok(connection.clone()),
             None => Node::connect_within(path, AGENT_PATIENCE),
         };
-        let answer = connection.and_then(|connection| {
-            let mut attempts = 1..ATTEMPTS;
-            loop {
-                match what(&connection) {
-                    Err(ConnectionError::Refused { .. }) if attempts.next().is_some() => {
-                        std::thread::sleep(PAUSE);
-                    }
-                    answer => {
-                        self.connection = Some(connection);
-                        return answer;
-                    }
-                }
-            }
-        });
-        Some(answer.map_err(|error| {
+        self.connection = connection.as_ref().ok().cloned();
+        Some(self.heard(connection))
+    }
+
+    /// One that does not answer is not asked a second time, for each session would wait for it.
+    fn heard<T>(&mut self, answer: Result<T, ConnectionError>) -> Result<T, String> {
+        answer.map_err(|error| {
             let why = error.to_string();
             if !matches!(error, ConnectionError::Refused { .. }) {
                 (self.silent, self.connection) = (Some(why.clone()), None);
             }
             why
-        }))
+        })
+    }
+
+    /// The queues of these sessions, in their order.
+    fn queues(&mut self, sessions: &[u64]) -> Vec<Result<Option<Queues>, String>> {
+        let mut found = vec![Ok(None); sessions.len()];
+        let mut wanted: Vec<usize> = (0..sessions.len()).collect();
+        let mut attempts = 0..ATTEMPTS;
+        while !wanted.is_empty() && attempts.next().is_some() {
+            if attempts.start > 1 {
+                std::thread::sleep(PAUSE);
+            }
+            let answers = match self.connected() {
+                None => break,
+                Some(Ok(agent)) => {
+                    let numbers: Vec<u64> = wanted.iter().map(|at| sessions[*at]).collect();
+                    agent.queues_of_all(&numbers).into_iter().map(|answer| self.heard(answer)).collect()
+                }
+                Some(Err(why)) => vec![Err(why); wanted.len()],
+            };
+            wanted.iter().zip(answers).for_each(|(at, answer)| found[*at] = answer.map(Some));
+            wanted.retain(|at| self.silent.is_none() && found[*at].is_err());
+        }
+        found
     }
 
     /// Has it close what it keeps of a connection that lives elsewhere now. Nothing depends on it.
     pub(super) fn let_go(&mut self, session: u64) {
-        let _ = self.ask(|agent| agent.let_go(session));
+        if let Some(Ok(agent)) = self.connected() {
+            let _ = self.heard(agent.let_go(session));
+        }
     }
 }
 
@@ -101,8 +117,8 @@ impl Surroundings for Around<'_> {
         self.links.set_down(&self.port).map_err(|error| error.to_string())
     }
 
-    fn queues(&mut self, session: u64) -> Result<Option<Queues>, String> {
-        self.agent.ask(|agent| agent.queues(session)).transpose()
+    fn queues(&mut self, sessions: &[u64]) -> Vec<Result<Option<Queues>, String>> {
+        self.agent.queues(sessions)
     }
 
     fn mirrored(&mut self, payload: &[u8]) -> Result<Option<Queues>, String> {

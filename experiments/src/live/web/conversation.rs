@@ -7,8 +7,7 @@
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::time::Duration;
+use std::sync::mpsc::{self, Receiver, Sender};
 
 use backdoor_core::takeover::Ownership;
 use backdoor_host::serve::{PreparedSession, ReadoptedSession, ServeError, TcpSession};
@@ -60,21 +59,16 @@ impl Conversation {
 
     /// The same for a session that was carried on to here, as soon as it may speak.
     pub(super) fn prepare(
-        mut session: PreparedSession,
+        session: PreparedSession,
         state: WebState,
         asks: Option<Asks>,
         shared: Arc<Shared>,
     ) -> io::Result<Silent> {
+        let ready = shared.waiting.enter(session);
         let (go, may_speak) = mpsc::channel();
         let (tell, spoke) = mpsc::channel();
-        let every = Duration::from_nanos(session.config().say_every().0);
         thread(move || {
-            while let Err(still) = may_speak.recv_timeout(every) {
-                match still {
-                    RecvTimeoutError::Timeout => session.waits(),
-                    RecvTimeoutError::Disconnected => return,
-                }
-            }
+            let Ok(Some(session)) = may_speak.recv().map(|()| lock(&ready).take()) else { return };
             // Whoever asked may be gone; the client is not.
             match session.speak() {
                 Ok(link) => {
@@ -192,6 +186,7 @@ fn thread(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
 mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
 
     use backdoor_core::Nanos;
     use backdoor_core::channels::{Channel, SessionPayload};
@@ -280,6 +275,7 @@ mod tests {
         fn is_never_suspected(&mut self, polls: usize) -> bool {
             let seen: Vec<_> = std::iter::repeat_with(|| {
                 std::thread::sleep(Duration::from_millis(1));
+                self.shared.waiting.say(clock::now());
                 self.standing()
             })
             .take(polls)

@@ -52,4 +52,5 @@ pub mod supervisor;
 mod swaps;
 pub mod taker;
 pub mod targets;
+mod waiting;
 mod worker;

@@ -51,8 +51,8 @@ const HOLD_LIMIT: Nanos = Nanos::from_millis(200);
 pub trait Surroundings {
     /// Cuts the old owner off, for good; returns when it is.
     fn fence(&mut self) -> Result<(), String>;
-    /// The queues of a session's socket, if the old owner's agent holds it; why they can't be had, if they should.
-    fn queues(&mut self, session: u64) -> Result<Option<Queues>, String>;
+    /// The queues of each session's socket, if the old owner's agent holds it; why they can't be had, if they should.
+    fn queues(&mut self, sessions: &[u64]) -> Vec<Result<Option<Queues>, String>>;
     /// The same from somebody who saw it pass, of the session whose State Box held `payload`; `None` if nobody looked.
     fn mirrored(&mut self, _payload: &[u8]) -> Result<Option<Queues>, String> {
         Ok(None)
@@ -324,18 +324,12 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
         if looks.iter().any(|(_, look)| look.purpose == Purpose::Verify) {
             self.surroundings.reached(Milestone::Claimed);
         }
+        self.ask_agent(looks);
         let (mut wanted, mut sessions) = (HashMap::new(), Vec::new());
         for (at, look) in looks {
-            let rescued = &mut self.rescued[*at];
-            if look.purpose == Purpose::Extract && rescued.has_client {
-                let number = rescued.session.record.session;
-                match self.surroundings.queues(number) {
-                    Ok(queues) => rescued.queues = queues,
-                    Err(why) => rescued.trouble = Some(format!("its queues can't be had: {why}")),
-                }
-            }
-            wanted.insert(rescued.session.record.session, (*at, *look));
-            sessions.push(rescued.session);
+            let session = self.rescued[*at].session;
+            wanted.insert(session.record.session, (*at, *look));
+            sessions.push(session);
         }
         let mut results = Vec::with_capacity(looks.len());
         let mut extraction = Extraction::new(ExtractionConfig::default(), self.plan.memory.states, sessions);
@@ -373,6 +367,22 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
                 self.rescued[at].marks.extracted_ns = now;
             }
             self.tell(at, Input::BoxRead { look, result });
+        }
+    }
+
+    /// Asks for the queues of those sessions whose states are to be read.
+    fn ask_agent(&mut self, looks: &[(usize, Look)]) {
+        let extracted = looks.iter().filter(|(_, look)| look.purpose == Purpose::Extract).map(|(at, _)| *at);
+        let asked: Vec<usize> = extracted.filter(|at| self.rescued[*at].has_client).collect();
+        if asked.is_empty() {
+            return;
+        }
+        let numbers: Vec<u64> = asked.iter().map(|at| self.rescued[*at].session.record.session).collect();
+        for (at, queues) in asked.into_iter().zip(self.surroundings.queues(&numbers)) {
+            match queues {
+                Ok(queues) => self.rescued[at].queues = queues,
+                Err(why) => self.rescued[at].trouble = Some(format!("its queues can't be had: {why}")),
+            }
         }
     }
 

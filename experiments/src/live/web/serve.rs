@@ -23,6 +23,7 @@ use super::conversation::{Conversation, INPUT_BYTES};
 use super::readopt::{Readopted, readopt};
 use super::standby::StandBy;
 use super::state::{LEAST_STATE_BYTES, WebState};
+use super::waiting::WaitingRoom;
 use super::worker::Worker;
 use crate::live::reach::NodeAddress;
 use crate::live::two_locks::{TwoLocks, lock};
@@ -139,6 +140,8 @@ pub(super) struct Shared {
     asked: Option<PathBuf>,
     /// A worker's fronts.
     pub(super) worker: Option<Arc<Worker>>,
+    /// An heir's sessions that do not speak yet.
+    pub(super) waiting: WaitingRoom,
     pub(super) deadline: Nanos,
     state_bytes: usize,
     /// Bytes that a new session's state carries along.
@@ -169,6 +172,7 @@ impl Shared {
             listeners: Mutex::default(),
             asked: None,
             worker: None,
+            waiting: WaitingRoom::default(),
             deadline,
             state_bytes,
             ballast: 0,
@@ -315,6 +319,7 @@ fn event_loop(shared: &Arc<Shared>) -> Result<(), Box<dyn Error>> {
                 Err(error) => complain(&mut complained, &error),
             }
         }
+        shared.waiting.say(clock::now());
         shared.app.progress().advance();
         if somebody_came {
             continue;

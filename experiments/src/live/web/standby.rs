@@ -185,10 +185,11 @@ impl StandBy {
         (said.epoch == answer.epoch).then_some(said)
     }
 
-    /// Gets sessions ready, unless it is over with them, by as many threads as there are processors: most of the time that
-    /// it takes goes to the kernel, and to waiting for the agent.
+    /// Gets sessions ready, unless it is over with them, by twice as many threads as there are processors: most of the time
+    /// that it takes goes to the kernel, and to waiting for the agent.
     fn prepare_all(&self, batch: &mut [Taking], bodies: Vec<OfferBody>, visit: &Visit<'_>) {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(bodies.len());
+        let threads =
+            std::thread::available_parallelism().map_or(2, |processors| 2 * processors.get()).min(bodies.len());
         let offered = Mutex::new(batch.iter_mut().zip(bodies).filter(|(taking, _)| !taking.is_over));
         let prepare = || {
             while let Some((taking, body)) = { lock(&offered).next() } {

@@ -52,10 +52,13 @@ impl Surroundings for Around {
         Ok(())
     }
 
-    fn queues(&mut self, session: u64) -> Result<Option<Queues>, String> {
+    fn queues(&mut self, sessions: &[u64]) -> Vec<Result<Option<Queues>, String>> {
         self.read_too_early |= self.sessions.iter().any(|session| session.ownership() != Ownership::Lost);
-        let unread = vec![0; if self.too_large == Some(session) { MAX_BODY_BYTES as usize } else { 0 }];
-        Ok(Some(Queues { acknowledged: 0, sent: 0, received: 0, ended: false, unread, unacknowledged: Vec::new() }))
+        let queues = |session: &u64| {
+            let unread = vec![0; if self.too_large == Some(*session) { MAX_BODY_BYTES as usize } else { 0 }];
+            Ok(Some(Queues { acknowledged: 0, sent: 0, received: 0, ended: false, unread, unacknowledged: Vec::new() }))
+        };
+        sessions.iter().map(queues).collect()
     }
 
     fn offer(&mut self, batches: &[super::Batch<'_>]) -> Vec<Result<(), String>> {
