@@ -63,7 +63,8 @@ impl InputRing {
     }
 
     fn place(&self, sequence: u32) -> usize {
-        sequence as usize % self.capacity()
+        // A power of two.
+        sequence as usize & (self.capacity() - 1)
     }
 
     /// Nothing was taken out of the socket before this byte.
@@ -110,7 +111,7 @@ impl InputRing {
         let (words, mut at) = (self.bytes(), self.place(sequence));
         let mut left = into;
         while !left.is_empty() {
-            let word = words[at / WORD_BYTES % words.len()].load(Ordering::Relaxed).to_ne_bytes();
+            let word = words[(at / WORD_BYTES) & (words.len() - 1)].load(Ordering::Relaxed).to_ne_bytes();
             let bytes = &word[at % WORD_BYTES..];
             let (now, later) = left.split_at_mut(bytes.len().min(left.len()));
             now.copy_from_slice(&bytes[..now.len()]);

@@ -1,4 +1,4 @@
-//! Taking little-endian numbers off the front of bytes that may end anywhere.
+//! Little-endian numbers: taken off the front of bytes that may end anywhere, and put behind each other.
 
 use super::error::ChannelError;
 
@@ -60,5 +60,35 @@ impl<'a> Reader<'a> {
 
     fn truncated(&self, need: u64) -> ChannelError {
         ChannelError::Truncated { what: self.what, have: self.left.len(), need }
+    }
+}
+
+/// A structure of `N` bytes that is being written. What is put where is known when this is compiled: a few moves, and one copy
+/// into the payload.
+pub(super) struct Writer<const N: usize> {
+    bytes: [u8; N],
+    length: usize,
+}
+
+impl<const N: usize> Writer<N> {
+    pub(super) const fn new() -> Self {
+        Writer { bytes: [0; N], length: 0 }
+    }
+
+    /// # Panics
+    /// If the structure is longer than it is meant to be.
+    #[inline(always)]
+    pub(super) fn put<const M: usize>(&mut self, bytes: [u8; M]) -> &mut Self {
+        self.bytes[self.length..][..M].copy_from_slice(&bytes);
+        self.length += M;
+        self
+    }
+
+    /// # Panics
+    /// If the structure is shorter than it is meant to be.
+    #[inline(always)]
+    pub(super) fn done(&self) -> &[u8; N] {
+        assert_eq!(self.length, N);
+        &self.bytes
     }
 }

@@ -1,6 +1,6 @@
 //! The payload as a whole.
 
-use super::bytes::Reader;
+use super::bytes::{Reader, Writer};
 use super::error::ChannelError;
 use super::ipc::IpcState;
 use super::tcp::TcpState;
@@ -105,15 +105,21 @@ impl<'a> SessionPayload<'a> {
             channel.check().map_err(|why| ChannelError::Inconsistent { id: *id, why })?;
         }
         into.reserve(encoded_len(application.len(), channels));
-        into.extend(MAGIC);
-        into.extend(VERSION.to_le_bytes());
-        into.extend(count.to_le_bytes());
-        into.extend((application.len() as u64).to_le_bytes());
+        let mut header = Writer::<HEADER_BYTES>::new();
+        header
+            .put(MAGIC)
+            .put(VERSION.to_le_bytes())
+            .put(count.to_le_bytes())
+            .put((application.len() as u64).to_le_bytes());
+        into.extend(header.done());
         into.extend(application);
         for (id, channel) in channels {
-            into.extend(channel.kind().to_le_bytes());
-            into.extend(id.0.to_le_bytes());
-            into.extend((channel.encoded_len() as u64).to_le_bytes());
+            let mut header = Writer::<CHANNEL_HEADER_BYTES>::new();
+            header
+                .put(channel.kind().to_le_bytes())
+                .put(id.0.to_le_bytes())
+                .put((channel.encoded_len() as u64).to_le_bytes());
+            into.extend(header.done());
             channel.encode(into);
         }
         Ok(())

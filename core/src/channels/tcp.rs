@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use super::bytes::Reader;
+use super::bytes::{Reader, Writer};
 use super::error::ChannelError;
 use super::payload::ChannelId;
 use crate::units::Nanos;
@@ -155,30 +155,31 @@ impl<'a> TcpState<'a> {
 
     pub(super) fn encode(&self, into: &mut Vec<u8>) {
         let birth = &self.birth;
-        for address in [birth.local, birth.peer] {
-            into.extend(address.ip().octets());
-            into.extend(address.port().to_le_bytes());
-        }
-        into.extend(birth.send_base.to_le_bytes());
-        into.extend(birth.receive_base.to_le_bytes());
-        into.extend(birth.mss.to_le_bytes());
         let bit = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
-        into.push(
-            bit(birth.window_scales.is_some(), flag::WINDOW_SCALES)
-                | bit(birth.selective_acknowledgements, flag::SELECTIVE_ACKNOWLEDGEMENTS)
-                | bit(birth.timestamp.is_some(), flag::TIMESTAMP)
-                | bit(self.output == Output::Regenerated, flag::REGENERATED)
-                | bit(self.input_ended, flag::INPUT_ENDED),
-        );
+        let flags = bit(birth.window_scales.is_some(), flag::WINDOW_SCALES)
+            | bit(birth.selective_acknowledgements, flag::SELECTIVE_ACKNOWLEDGEMENTS)
+            | bit(birth.timestamp.is_some(), flag::TIMESTAMP)
+            | bit(matches!(self.output, Output::Regenerated), flag::REGENERATED)
+            | bit(self.input_ended, flag::INPUT_ENDED);
         let WindowScales { send, receive } = birth.window_scales.unwrap_or(WindowScales { send: 0, receive: 0 });
-        into.extend([send, receive]);
         let TcpTimestamp { value, at } = birth.timestamp.unwrap_or(TcpTimestamp { value: 0, at: Nanos::ZERO });
-        into.extend(value.to_le_bytes());
-        into.extend(at.0.to_le_bytes());
-        into.extend(birth.send_buffer.to_le_bytes());
-        for offset in [self.intent, self.consumed, self.acknowledged] {
-            into.extend(offset.to_le_bytes());
-        }
+        let mut fixed = Writer::<FIXED_BYTES>::new();
+        fixed
+            .put(birth.local.ip().octets())
+            .put(birth.local.port().to_le_bytes())
+            .put(birth.peer.ip().octets())
+            .put(birth.peer.port().to_le_bytes())
+            .put(birth.send_base.to_le_bytes())
+            .put(birth.receive_base.to_le_bytes())
+            .put(birth.mss.to_le_bytes())
+            .put([flags, send, receive])
+            .put(value.to_le_bytes())
+            .put(at.0.to_le_bytes())
+            .put(birth.send_buffer.to_le_bytes())
+            .put(self.intent.to_le_bytes())
+            .put(self.consumed.to_le_bytes())
+            .put(self.acknowledged.to_le_bytes());
+        into.extend(fixed.done());
         into.extend(self.retained());
     }
 

@@ -88,15 +88,28 @@ pub(super) const fn committed_sequence(word: u64) -> Option<u64> {
     if commit_word(sequence) == word { Some(sequence) } else { None }
 }
 
-/// CRC-32 of a version, given in parts: sequence, length, payload. It goes on where the header's ended, for a version
-/// belongs to its header; so the bytes of both are checked, and nobody's twice.
-#[inline]
-pub(super) fn version_checksum<const PARTS: usize>(header_check: u32, version: [&[u8]; PARTS]) -> u64 {
-    let mut hasher = crc32fast::Hasher::new_with_initial(header_check);
-    for part in version {
-        hasher.update(part);
+/// CRC-32 of the versions of one State Box. It goes on where the header's ended, for a version belongs to its header; so the
+/// bytes of both are checked, and nobody's twice.
+#[derive(Clone, Debug)]
+pub(super) struct VersionChecksum {
+    /// Kept, for to make one is to ask what the processor can do.
+    header: crc32fast::Hasher,
+}
+
+impl VersionChecksum {
+    pub(super) fn after(header_check: u32) -> Self {
+        VersionChecksum { header: crc32fast::Hasher::new_with_initial(header_check) }
     }
-    u64::from(hasher.finalize())
+
+    /// Of a version, given in parts: sequence, length, payload.
+    #[inline]
+    pub(super) fn of<const PARTS: usize>(&self, version: [&[u8]; PARTS]) -> u64 {
+        let mut hasher = self.header.clone();
+        for part in version {
+            hasher.update(part);
+        }
+        u64::from(hasher.finalize())
+    }
 }
 
 /// Where the parts of a State Box of given length lie: what to READ to bring no more than needed.

@@ -1,6 +1,8 @@
 //! Reading a State Box out of the copy that a READ brought.
 
-use super::layout::{self, IDENTITY, SLOT_HEADER_WORDS, STATE_BOX_HEADER_WORDS, header, slot, slot_range};
+use super::layout::{
+    self, IDENTITY, SLOT_HEADER_WORDS, STATE_BOX_HEADER_WORDS, VersionChecksum, header, slot, slot_range,
+};
 use crate::format::FormatError;
 use crate::words::{WORD_BYTES, as_bytes, crc32_of};
 
@@ -113,7 +115,7 @@ impl<'a> StateBoxView<'a> {
         let length = usize::try_from(words[slot::LENGTH_BYTES]).ok()?;
         let payload = as_bytes(&words[SLOT_HEADER_WORDS..]).get(..length)?;
         let version = &as_bytes(&words[slot::SEQUENCE..])[..VERSION_HEAD_BYTES + length];
-        let checksum = layout::version_checksum(self.header_check(), [version]);
+        let checksum = VersionChecksum::after(self.header_check()).of([version]);
         (words[slot::CHECK] == checksum).then_some(Committed { sequence, payload })
     }
 }

@@ -3,7 +3,8 @@
 use std::ops::Deref;
 
 use super::layout::{
-    self, IDENTITY, MAX_SEQUENCE, SLOT_HEADER_WORDS, STATE_BOX_HEADER_WORDS, capacity_bytes, header, slot, slot_range,
+    self, IDENTITY, MAX_SEQUENCE, SLOT_HEADER_WORDS, STATE_BOX_HEADER_WORDS, VersionChecksum, capacity_bytes, header,
+    slot, slot_range,
 };
 use super::reader::{StateBoxError, StateBoxView};
 use crate::Nanos;
@@ -73,8 +74,7 @@ impl<W: Deref<Target = AtomicU64>> ClaimWord for W {
 pub struct StateBox<M, C> {
     memory: M,
     claim: C,
-    /// The header's, which that of every version goes on from.
-    check: u32,
+    checksum: VersionChecksum,
     unclaimed: u64,
     slot_words: usize,
     sequence: u64,
@@ -117,7 +117,7 @@ where
         let check = crc32_of(&fixed);
         memory[header::CHECK].store(u64::from(check), Ordering::Relaxed);
         memory[header::MAGIC].store(fixed[header::MAGIC], Ordering::Release);
-        Ok(StateBox { memory, claim, check, unclaimed, slot_words, sequence: 0 })
+        Ok(StateBox { memory, claim, checksum: VersionChecksum::after(check), unclaimed, slot_words, sequence: 0 })
     }
 
     /// Goes on where an earlier writer of the same memory stopped.
@@ -135,7 +135,7 @@ where
         let (check, unclaimed) = (view.header_check(), view.unclaimed());
         // The box's own length, which that of the memory need not be.
         let slot_words = view.slot_words();
-        Ok(StateBox { memory, claim, check, unclaimed, slot_words, sequence })
+        Ok(StateBox { memory, claim, checksum: VersionChecksum::after(check), unclaimed, slot_words, sequence })
     }
 
     /// Makes `payload` the session's committed state; answers its number.
@@ -164,7 +164,7 @@ where
         let length = payload.len() as u64;
         words[slot::LENGTH_BYTES].store(length, Ordering::Relaxed);
         store_bytes(&words[SLOT_HEADER_WORDS..], payload);
-        let checksum = layout::version_checksum(self.check, [as_bytes(&[sequence, length]), payload]);
+        let checksum = self.checksum.of([as_bytes(&[sequence, length]), payload]);
         words[slot::CHECK].store(checksum, Ordering::Relaxed);
         // Release: whoever sees the commit sees the slot.
         self.memory[header::COMMIT].store(layout::commit_word(sequence), Ordering::Release);

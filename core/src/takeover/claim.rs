@@ -118,6 +118,7 @@ impl Claim {
     }
 
     /// What `word` says, of a session whose unclaimed value is `unclaimed`.
+    #[inline]
     pub const fn of_word(word: u64, unclaimed: u64) -> Result<Self, DamagedClaim> {
         if word == unclaimed { Ok(Claim::Unclaimed) } else { Self::decode(word) }
     }

@@ -29,6 +29,7 @@ pub enum Ownership {
 
 impl Ownership {
     /// By the claim word's value now, and its value while unclaimed.
+    #[inline]
     pub const fn of(word: u64, unclaimed: u64) -> Self {
         match Claim::of_word(word, unclaimed) {
             Ok(Claim::Unclaimed) => Ownership::Mine,
@@ -78,6 +79,7 @@ impl Doubt {
 
     /// What to do now, by the claim word's value and its value while unclaimed. A clock is read only while somebody claims
     /// the session: `now` says when that is.
+    #[inline]
     pub fn duty(&mut self, now: impl FnOnce() -> Nanos, word: u64, unclaimed: u64) -> Duty {
         let ownership = Ownership::of(word, unclaimed);
         if ownership != Ownership::InDoubt {

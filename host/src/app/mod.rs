@@ -385,6 +385,7 @@ impl Session {
 
     /// What is to be done now; advances the progress counter if that is to [show life](Duty::ShowLife). To be called
     /// while the session is in doubt, at intervals shorter than its deadline, with the same `doubt`.
+    #[inline]
     pub fn duty(&mut self, doubt: &mut Doubt) -> Duty {
         let duty = self.state.duty(doubt, clock::now);
         if duty == Duty::ShowLife {

@@ -100,40 +100,41 @@ impl Progress {
         output: &[u8],
         acknowledged: u64,
     ) -> Result<(), ServeError> {
-        let mut next = self.state;
-        next.intent += output.len() as u64;
-        next.consumed += consumed as u64;
-        next.acknowledged = next.acknowledged.max(acknowledged);
+        let (intent, kept) = (self.state.intent, self.retained.len());
+        // Never negative: the client acknowledges no more than was promised.
+        let known = acknowledged.saturating_sub(self.state.acknowledged);
         if let Retain::Bytes(room) = self.retain {
-            // Never negative: the client acknowledges no more than was promised.
-            let known = (next.acknowledged - self.state.acknowledged) as usize;
-            let needed = self.retained.len() - known + output.len();
+            let needed = kept - known as usize + output.len();
             if needed > room {
                 return Err(ServeError::NoRoom { needed, room });
             }
-            self.retained.drain(..known);
-            self.state.acknowledged = next.acknowledged;
+            if known > 0 {
+                self.retained.drain(..known as usize);
+            }
             self.retained.extend(output);
         }
-        let outcome = self.write(&next, application, others).and_then(|()| Ok(session.commit(&self.payload)?));
-        match outcome {
-            Ok(_) => self.state = next,
-            Err(_) => self.retained.truncate(self.retained.len() - output.len().min(self.retained.len())),
+        self.state.acknowledged += known;
+        self.state.intent += output.len() as u64;
+        self.state.consumed += consumed as u64;
+        let outcome = self.encode(application, others).and_then(|()| Ok(session.commit(&self.payload)?));
+        if let Err(error) = outcome {
+            self.state.intent = intent;
+            self.state.consumed -= consumed as u64;
+            if self.retain != Retain::Regenerated {
+                self.retained.truncate(kept - known as usize);
+            }
+            return Err(error);
         }
-        outcome.map(|_| ())
+        Ok(())
     }
 
-    fn write(
-        &mut self,
-        next: &TcpState<'static>,
-        application: &[u8],
-        others: &[(ChannelId, Channel<'_>)],
-    ) -> Result<(), ServeError> {
+    /// Into the payload.
+    fn encode(&mut self, application: &[u8], others: &[(ChannelId, Channel<'_>)]) -> Result<(), ServeError> {
         let output = match self.retain {
             Retain::Bytes(_) => Output::Retained(&self.retained),
             Retain::Regenerated => Output::Regenerated,
         };
-        let tcp = TcpState { output, ..*next };
+        let tcp = TcpState { output, ..self.state };
         let client = [(CLIENT, Channel::Tcp(tcp))];
         if others.is_empty() {
             return Ok(SessionPayload::encode(application, &client, &mut self.payload)?);

@@ -31,6 +31,7 @@ impl Wait {
 
     /// Whether what others can see may be done now, or an error if never again. While somebody claims the session it may
     /// not: this then shows life as long as that is right, and waits a moment.
+    #[inline]
     pub(super) fn is_mine(&mut self, session: &mut Session) -> Result<bool, ServeError> {
         match session.duty(&mut self.doubt) {
             Duty::Serve => Ok(true),
