@@ -240,9 +240,9 @@ fn ratios(name: &str, summary: &Table) -> Option<Figure> {
             "Throughput and median latency with State Boxes, by those without, with 95% intervals over pairs of turns. \
              Live: clients on this machine ask as fast as they are answered, and each shares a processor with the thread \
              that serves it. Model: a request costs as much processor time as it did live without State Boxes, and a save \
-             what the simulator assumes, a fixed time and one for each KiB. It leaves out the system call by which a \
-             session asks what its client has acknowledged, the copy of its input that the node keeps, the agent that \
-             looks at each connection, and what the state displaces from the caches: by these, live and model differ.",
+             a fixed time and one for each KiB. These two are no prediction: unless they are set, they were fitted to \
+             such a measurement on another machine. So where the curves differ, saves cost more or less here than there, \
+             or the cost is not proportional to the state.",
         )
         .columns(2);
     let throughput = Axis::linear("throughput, of that without").percent();
