@@ -77,7 +77,8 @@ fn a_larger_state_takes_longer_to_extract_and_to_reinstate() {
     let parts = |bytes| {
         let mut scenario = scenario();
         scenario.workload.state_bytes = Some(bytes);
-        let outcome = run(&scenario, &options(FailureLevel::Application), 0);
+        // Nobody is asked, who would be the slowest.
+        let outcome = run(&scenario, &options(FailureLevel::Os), 0);
         check(&outcome);
         assert!(outcome.sessions.iter().all(|session| session.state_bytes == bytes as u64));
         let mut sum = (Nanos::ZERO, Nanos::ZERO);
@@ -89,6 +90,20 @@ fn a_larger_state_takes_longer_to_extract_and_to_reinstate() {
     };
     let sizes = [1 << 10, 32 << 10, 512 << 10].map(parts);
     assert!(sizes.is_sorted_by(|small, large| small.0 < large.0 && small.1 < large.1), "{sizes:?}");
+}
+
+#[test]
+fn the_agent_tells_of_one_session_after_another_unless_nobody_can_be_asked() {
+    let telling = Nanos::from_millis(2);
+    let extraction = |level, telling| {
+        let outcome = run(&scenario(), &RecoveryOptions { telling, ..options(level) }, 0);
+        check(&outcome);
+        timelines(&outcome).map(|timeline| timeline.extraction).max().unwrap()
+    };
+    let [at_once, told] = [Nanos::ZERO, telling].map(|telling| extraction(FailureLevel::Application, telling));
+    assert!((telling * 12..telling * 12 + at_once * 2).contains(&told), "{at_once} {told}");
+    let [at_once, told] = [Nanos::ZERO, telling].map(|telling| extraction(FailureLevel::Os, telling));
+    assert_eq!(at_once, told);
 }
 
 #[test]

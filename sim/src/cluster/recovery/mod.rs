@@ -12,7 +12,8 @@
 //! Detection is core's monitor, planning core's diagnosis and plan. What follows is core's
 //! [takeover](backdoor_core::takeover) of each session, all at the same time, over connections to the same simulated NIC
 //! that were opened beforehand as a monitor that wants to be quick would ([`rescue`]). The fence is a delay: whoever owns
-//! the way to the clients confirms it. Reinstatement is work for the target's run queue,
+//! the way to the clients confirms it. Before a State Box is read for good, the failed node's agent tells what its kernel
+//! holds of the connection, unless the operating system has failed. Reinstatement is work for the target's run queue,
 //! [`RecoveryOptions::reinstatement`] for each session, all in parallel as far as there are cores. With several targets,
 //! core's [`spread`](backdoor_core::recovery::policy::spread) says which of them each session is offered to.
 //!

@@ -4,6 +4,7 @@
 //!  taker ── READs (State Boxes) ──┐                    ┌── swap ── target: run queue
 //!        ── swaps (claim words) ──┴─▶ node's card ◀────┘               ▲
 //!        ── fence: confirmed after a delay of its own                   │
+//!        ── question to the node's agent, for each session, before its state is read for good
 //!        ── offers, with the state, over a connection ─────────────────┘
 //! ```
 //!
@@ -14,6 +15,7 @@
 use std::collections::BTreeMap;
 
 use backdoor_core::Nanos;
+use backdoor_core::progress_box::FailureLevel;
 use backdoor_core::recovery::policy::{Room, spread};
 use backdoor_core::recovery::{Extraction, ExtractionStats, SessionState, SessionToRecover, StateError};
 use backdoor_core::takeover::{
@@ -88,6 +90,8 @@ impl Rescued {
 #[derive(Clone, Copy, Debug)]
 enum Delivery {
     Fenced,
+    /// What the failed node's kernel holds of the session's connection.
+    Told,
     /// To this target.
     Offer {
         target: usize,
@@ -138,6 +142,8 @@ pub(super) struct Rescue {
     options: RecoveryOptions,
     /// The first of the machines' deadlines; forgotten when one of them may have moved.
     deadline: Option<Option<Nanos>>,
+    /// When the failed node's agent has told all that it was asked for.
+    told: Nanos,
 }
 
 fn party(number: u32) -> PartyId {
@@ -191,6 +197,7 @@ impl Rescue {
             service: (service_work, *streams),
             options: options.clone(),
             deadline: None,
+            told: now,
         };
         let mut actions = Vec::new();
         for at in 0..rescue.rescued.len() {
@@ -273,12 +280,12 @@ impl Rescue {
 
     fn perform(&mut self, now: Nanos, at: usize, actions: &mut Vec<Action>) {
         self.deadline = None;
-        let rescued = &mut self.rescued[at];
         for action in actions.drain(..) {
+            let rescued = &mut self.rescued[at];
             match action {
                 Action::ReadBox(look) if rescued.looking.is_none() => {
                     rescued.looking = Some(look);
-                    self.extraction.add(rescued.session);
+                    self.look(now, at, look.purpose);
                 }
                 // Asked for again, it is still under way: a READ always ends.
                 Action::ReadBox(look) => rescued.next_look = rescued.looking.filter(|l| *l != look).map(|_| look),
@@ -301,8 +308,20 @@ impl Rescue {
         }
     }
 
+    /// Begins to read a State Box; after it was asked for what lies in the kernel, if it is read for good.
+    fn look(&mut self, now: Nanos, at: usize, purpose: Purpose) {
+        if purpose != Purpose::Extract || self.options.level == FailureLevel::Os {
+            self.extraction.add(self.rescued[at].session);
+            return;
+        }
+        self.told = self.told.max(now) + self.options.telling;
+        self.sent += 1;
+        self.deliveries.insert((self.told, self.sent), (at, Delivery::Told));
+    }
+
     fn deliver(&mut self, now: Nanos, at: usize, delivery: Delivery) {
         match delivery {
+            Delivery::Told => self.extraction.add(self.rescued[at].session),
             Delivery::Fenced => {
                 self.rescued[at].marks.fenced.get_or_insert(now);
                 self.tell(now, at, Input::Fenced);
@@ -350,7 +369,7 @@ impl Rescue {
             }
             if let Some(next) = rescued.next_look.take() {
                 rescued.looking = Some(next);
-                self.extraction.add(rescued.session);
+                self.look(now, at, next.purpose);
             }
             self.tell(now, at, Input::BoxRead { look, result });
         }
@@ -538,7 +557,7 @@ mod tests {
     fn target_at(rescue: &Rescue, nth: usize) -> usize {
         let offers = rescue.deliveries.values().filter_map(|(_, delivery)| match delivery {
             Delivery::Offer { target, .. } => Some(*target),
-            Delivery::Fenced | Delivery::Answer { .. } => None,
+            Delivery::Fenced | Delivery::Told | Delivery::Answer { .. } => None,
         });
         offers.collect::<Vec<_>>()[nth]
     }
