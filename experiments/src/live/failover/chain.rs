@@ -8,7 +8,8 @@ use backdoor_core::Nanos;
 use backdoor_host::clock;
 
 use super::network::port_of_heir;
-use super::world::{World, taker, watch};
+use super::roles::{taker, watch};
+use super::world::World;
 use super::{FailoverError, FailoverFailure};
 use crate::live::parts::{Part, PartSignal};
 use crate::live::reach::NodeAddress;

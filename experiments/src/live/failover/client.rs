@@ -1,21 +1,20 @@
-//! Ordinary clients, and what they notice of a failover: when bytes came, and whether they were right.
+//! Ordinary clients at work.
 
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use backdoor_core::Nanos;
-use backdoor_host::clock;
 use backdoor_host::net::NetworkNamespace;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::line::{Line, Lines};
-use super::world::{SERVICE, service_address};
+use super::requests::{browse, count};
+use super::roles::{SERVICE, service_address};
+use super::seen::Seen;
 use crate::live::parts::Role;
 use crate::live::two_locks::lock;
 use crate::live::web::content;
@@ -77,88 +76,8 @@ pub(super) struct Errand {
     pub(super) seed: u64,
 }
 
-/// Requests a second of many clients together: each thinks in between, or two processors would see to nothing else.
-const REQUESTS_PER_S: u64 = 4000;
-/// Bytes of a browser's objects, by turns.
-const OBJECTS: [u64; 4] = [2_000, 150_000, 30_000, 900];
 /// How often a program's progress is looked at.
 const LOOK_EVERY: Duration = Duration::from_micros(500);
-
-/// When bytes moved over one connection.
-#[derive(Debug, Default)]
-pub(super) struct Flow {
-    /// In order, as good as.
-    moments: Mutex<Vec<Nanos>>,
-    /// Whether nothing more is to move.
-    is_over: AtomicBool,
-}
-
-impl Flow {
-    /// The longest time without any; up to `now`, if there is more to come.
-    fn longest_silence(&self, now: Nanos) -> Option<Nanos> {
-        let mut moments = lock(&self.moments).clone();
-        moments.extend((!self.is_over.load(Ordering::Acquire) && !moments.is_empty()).then_some(now));
-        moments.sort_unstable();
-        moments.windows(2).map(|pair| pair[1] - pair[0]).max()
-    }
-}
-
-/// What happened at the client so far.
-#[derive(Debug, Default)]
-pub(super) struct Seen {
-    flows: Mutex<Vec<Arc<Flow>>>,
-    bytes: AtomicU64,
-    /// Connections that have been answered once.
-    begun: AtomicU64,
-    /// Whether any byte was another one than it should have been.
-    wrong: AtomicBool,
-    /// Connections that ended before all was done, after which another one was made.
-    lost: AtomicU64,
-}
-
-impl Seen {
-    fn flow(&self) -> Arc<Flow> {
-        let flow = Arc::default();
-        lock(&self.flows).push(Arc::clone(&flow));
-        flow
-    }
-
-    fn note(&self, flow: &Flow, bytes: u64) {
-        self.bytes.fetch_add(bytes, Ordering::Release);
-        lock(&flow.moments).push(clock::now());
-    }
-
-    /// Connections over which anything has moved.
-    pub(super) fn begun(&self) -> u64 {
-        self.begun.load(Ordering::Acquire)
-    }
-
-    /// Sessions that ended before all was done, and others were begun in their place.
-    pub(super) fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Acquire)
-    }
-
-    /// Bytes moved so far.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Acquire)
-    }
-
-    /// Whether any byte was another one than it should have been, finished or not.
-    pub(super) fn is_wrong(&self) -> bool {
-        self.wrong.load(Ordering::Acquire)
-    }
-
-    /// The first moment from `from` on at which bytes moved, over any connection.
-    pub(super) fn first_after(&self, from: Nanos) -> Option<Nanos> {
-        let first = |flow: &Arc<Flow>| lock(&flow.moments).iter().copied().filter(|moment| *moment >= from).min();
-        lock(&self.flows).iter().filter_map(first).min()
-    }
-
-    /// The longest time without any over one connection; up to `now`, if it was not over by then.
-    pub(super) fn longest_silence(&self, now: Nanos) -> Option<Nanos> {
-        lock(&self.flows).iter().filter_map(|flow| flow.longest_silence(now)).max()
-    }
-}
 
 /// A client at work. Dropping it ends it, and waits for that.
 pub(super) struct Client {
@@ -202,7 +121,7 @@ impl Client {
                     ClientKind::KeepAlive => browse(line, errand, &seen, &flow),
                     _ => count(line, errand, number, &seen, &flow),
                 };
-                flow.is_over.store(true, Ordering::Release);
+                flow.ends();
                 result
             })?;
         }
@@ -247,17 +166,21 @@ impl Client {
                 match output.read(&mut buffer).map_err(|error| error.to_string())? {
                     0 => break,
                     length => {
-                        seen.begun.store(1, Ordering::Release);
+                        if at == 0 {
+                            seen.has_begun();
+                        }
                         seen.note(&flow, length as u64);
                         found.update(&buffer[..length]);
                         // At once, for a transfer that never ends has no hash.
                         content::fill(seed, at, &mut expected[..length]);
                         at += length as u64;
-                        seen.wrong.fetch_or(buffer[..length] != expected[..length], Ordering::AcqRel);
+                        if buffer[..length] != expected[..length] {
+                            seen.has_erred();
+                        }
                     }
                 }
             }
-            flow.is_over.store(true, Ordering::Release);
+            flow.ends();
             let ended_well = ended_well(&child)?;
             Ok(ended_well && found.finalize() == hash_of_content(seed, bytes))
         })
@@ -276,14 +199,16 @@ impl Client {
         let reading = Arc::clone(&flow);
         // What curl has read of its file, it has handed to its socket.
         self.spawn(move || {
-            let mut before = None;
-            while !reading.is_over.load(Ordering::Acquire) {
+            let (mut before, mut begun) = (None, false);
+            while !reading.is_over() {
                 let io = std::fs::read_to_string(format!("/proc/{id}/io")).unwrap_or_default();
                 let read = io.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse::<u64>().ok());
                 if let (Some(read), Some(last)) = (read, before)
                     && read > last
                 {
-                    seen.begun.store(1, Ordering::Release);
+                    if !std::mem::replace(&mut begun, true) {
+                        seen.has_begun();
+                    }
                     seen.note(&reading, read - last);
                 }
                 before = read.or(before);
@@ -296,7 +221,7 @@ impl Client {
             let mut answer = String::new();
             let result = output.read_to_string(&mut answer);
             seen.note(&flow, 0);
-            flow.is_over.store(true, Ordering::Release);
+            flow.ends();
             result.map_err(|error| error.to_string())?;
             Ok(ended_well(&child)? && answer.trim() == hex(&hash_of_content(seed, bytes)))
         })
@@ -362,92 +287,4 @@ fn hash_of_content(seed: u64, bytes: u64) -> sha2::digest::Output<Sha256> {
         Ok(())
     });
     hash.finalize()
-}
-
-/// An answer: bytes of its head, and its body.
-fn answer(from: &mut impl BufRead, seen: &Seen, flow: &Flow) -> Result<(u64, Vec<u8>), String> {
-    let error = |error: io::Error| format!("the connection broke: {error}");
-    let mut line = String::new();
-    let mut head = from.read_line(&mut line).map_err(error)?;
-    if line != "HTTP/1.1 200 OK\r\n" {
-        // Without a line it was closed.
-        seen.wrong.fetch_or(!line.is_empty(), Ordering::AcqRel);
-        return Err(format!("the service answered {line:?}"));
-    }
-    let mut length = None;
-    loop {
-        line.clear();
-        head += from.read_line(&mut line).map_err(error)?;
-        match line.trim_end() {
-            "" => break,
-            header => length = header.strip_prefix("Content-Length: ").and_then(|text| text.parse().ok()).or(length),
-        }
-    }
-    let mut body = vec![0; length.ok_or("an answer without its length")?];
-    seen.note(flow, head as u64);
-    let mut filled = 0;
-    while filled < body.len() {
-        match from.read(&mut body[filled..]).map_err(error)? {
-            0 => return Err("the connection was closed in the middle of an answer".into()),
-            bytes => {
-                filled += bytes;
-                seen.note(flow, bytes as u64);
-            }
-        }
-    }
-    Ok((head as u64, body))
-}
-
-/// Every request must be acted upon exactly once: the answers are 1, 2, 3, …, over each connection anew.
-fn count(mut line: Line, errand: Errand, number: u64, seen: &Seen, flow: &Flow) -> Result<bool, String> {
-    let think = Duration::from_micros(match errand.kind {
-        ClientKind::Many => errand.connections * 1_000_000 / REQUESTS_PER_S,
-        _ => 0,
-    });
-    let (mut moved, mut request) = (0, 0);
-    // Not all at once.
-    let place = number % errand.connections;
-    std::thread::sleep(think.mul_f64(place as f64 / errand.connections as f64));
-    while moved < errand.bytes / errand.connections {
-        seen.begun.fetch_add(u64::from(request == 1 && line.is_first()), Ordering::Release);
-        request += 1;
-        let asked = line.ask(b"POST /count HTTP/1.1\r\nHost: service\r\nContent-Length: 0\r\n\r\n");
-        let (head, body) = match asked.and_then(|from| answer(from, seen, flow)) {
-            Ok(answer) => answer,
-            Err(why) => {
-                line.again(why)?;
-                // Nobody knows any more what came before.
-                request = 0;
-                seen.lost.fetch_add(1, Ordering::Release);
-                continue;
-            }
-        };
-        moved += head + body.len() as u64;
-        if body != format!("{request}\n").as_bytes() {
-            seen.wrong.store(true, Ordering::Release);
-            let body = String::from_utf8_lossy(&body).trim().to_owned();
-            return Err(format!("client {number}: request {request} was answered as the one of number {body}"));
-        }
-        std::thread::sleep(think);
-    }
-    Ok(true)
-}
-
-/// One object after the other.
-fn browse(mut line: Line, errand: Errand, seen: &Seen, flow: &Flow) -> Result<bool, String> {
-    let (mut moved, mut object) = (0, 0);
-    let mut right = true;
-    while moved < errand.bytes {
-        seen.begun.fetch_add(u64::from(object == 1), Ordering::Release);
-        let (bytes, seed) = (OBJECTS[object % OBJECTS.len()], errand.seed.wrapping_add(object as u64));
-        let request = format!("GET /bytes/{bytes}?seed={seed} HTTP/1.1\r\nHost: service\r\n\r\n");
-        let (_, body) = answer(line.ask(request.as_bytes())?, seen, flow)?;
-        let mut expected = vec![0; bytes as usize];
-        content::fill(seed, 0, &mut expected);
-        right &= body == expected;
-        seen.wrong.fetch_or(body != expected, Ordering::AcqRel);
-        moved += bytes;
-        object += 1;
-    }
-    Ok(right)
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::disturbance::Accident;
 use super::network::Standby;
-use super::world::{begun, front, links, service, start};
+use super::roles::{begun, front, links, service, start};
 use super::{FailoverConfig, FailoverError, MAX_HEIRS, ServiceKind};
 use crate::live::parts::{Part, PartSignal};
 use crate::live::reach::NodeAddress;

@@ -13,7 +13,7 @@ use backdoor_core::Nanos;
 use backdoor_host::clock;
 use backdoor_host::net::{Announcer, Links, NetError, NetworkNamespace};
 
-use super::world::{SERVICE, service_address};
+use super::roles::{SERVICE, service_address};
 
 const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 9);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);

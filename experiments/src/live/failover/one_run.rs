@@ -9,12 +9,13 @@ use backdoor_sim::streams::Streams;
 use rand::{Rng, RngExt};
 
 use super::client::{Client, Errand};
+use super::config::LATE_CONNECTIONS;
 use super::disturbance::{Accident, Disturbance};
 use super::heirs::Heir;
 use super::report::FailoverRow;
 use super::story::Story;
 use super::world::World;
-use super::{FailoverConfig, FailoverError, FailoverFailure, LATE_CONNECTIONS};
+use super::{FailoverConfig, FailoverError, FailoverFailure};
 use crate::live::parts::{Part, PartError, PartSignal};
 use crate::live::web::milestone::Milestone;
 use crate::live::web::serve::{WebOrder, WebReport};
@@ -307,7 +308,7 @@ impl Run<'_> {
         self,
         number: u32,
         failed_at: Option<Nanos>,
-        before: super::world::TcpCounts,
+        before: super::tcp_counts::TcpCounts,
     ) -> Result<FailoverRow, FailoverError> {
         let Run { config, world, client, mut story, again, connections, .. } = self;
         let mut row = FailoverRow {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use backdoor_core::Nanos;
 
 use super::FailoverFailure;
-use super::client::Seen;
 use super::report::FailoverRow;
+use super::seen::Seen;
 use crate::live::web::rescued::Marks;
 use crate::live::web::supervisor::Restarted;
 use crate::live::web::taker::TakerReport;

@@ -1,6 +1,5 @@
 //! Who is in an experiment's network: the agents, the service, its heirs, the takers.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,26 +12,20 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::disturbance::Accident;
 use super::heirs::Heir;
 use super::network::Network;
-use super::{Elsewhere, FailoverConfig, FailoverError, MAX_TAKERS, ServiceKind, Victim};
-use crate::config::Span;
+use super::roles::{
+    PATIENCE, Reach, TAKERS, agent_role, begun, boxes, front, links, service, start, start_supervisor, start_taker,
+};
+use super::tcp_counts::TcpCounts;
+use super::{Elsewhere, FailoverConfig, FailoverError, ServiceKind, Victim};
 use crate::live::parts::{Part, PartError, PartSignal, Place, Ready, Role};
 use crate::live::reach::{NodeAddress, Offer, Reached, TransportKind, reach};
 use crate::live::stage::connection::StageConnection;
 use crate::live::stage::offset::ClockOffset;
-use crate::live::web::milestone::Milestone;
 use crate::live::web::remedy::Choice;
-use crate::live::web::serve::{Duty, Serve, ServicePart, WebReport, session_config};
-use crate::live::web::supervisor::{Supervise, SupervisorReport};
-use crate::live::web::taker::{Taker, TakerReport};
+use crate::live::web::serve::{Duty, ServicePart};
 
-/// How long a part may take for what takes milliseconds on a machine that has time.
-pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 /// How long a kernel that was cut off may take for its last words: it has to ask first where the clients are.
 const LAST_WORDS: Duration = Duration::from_millis(100);
-/// Where clients find the service, on whichever node it is: the first of its addresses.
-pub(super) const SERVICE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 10), 80);
-/// Numbers of the takers among the parties of a takeover.
-const TAKERS: [u32; MAX_TAKERS as usize] = [1, 3];
 /// Files that a process may have open beside those of connections.
 const OWN_FILES: u64 = 512;
 /// Files for each connection, in the process that has most.
@@ -62,14 +55,6 @@ pub(super) struct World {
     pub(super) config: FailoverConfig,
     /// Last: removed when whoever is in them has ended.
     _directories: Directories,
-}
-
-/// Where node A is.
-struct Reach {
-    /// Node A, to its monitors.
-    node: NodeAddress,
-    /// The socket of node A's agent, for whoever is on that machine.
-    agent_a: PathBuf,
 }
 
 /// The directories of this machine's agents. An agent removes its own, unless it is killed.
@@ -256,155 +241,6 @@ impl World {
     }
 }
 
-/// State Boxes of all sessions: a pair keeps two of each.
-pub(super) fn boxes(config: &FailoverConfig) -> usize {
-    config.most_sessions() as usize * if config.service == ServiceKind::Pair { 2 } else { 1 }
-}
-
-/// An agent that has room for so many of them.
-pub(super) fn agent_role(config: &FailoverConfig, room: usize, offer: Option<Offer>) -> Role {
-    let all = boxes(config);
-    Role::Agent {
-        capacity: 64 + 2 * all,
-        // A worker's State Boxes are smaller than a front's.
-        state_words: room * session_config(config.deadline, 2 * config.box_bytes()).words(),
-        os_deadline: Span(config.deadline.max(Nanos::from_millis(100))),
-        queues: all + 1,
-        retain: Span(Nanos::from_secs(60)),
-        offer,
-    }
-}
-
-/// The service's address number `number`, from 0.
-pub(super) const fn service_address(number: u32) -> SocketAddrV4 {
-    SocketAddrV4::new(Ipv4Addr::from_bits(SERVICE.ip().to_bits() + number), SERVICE.port())
-}
-
-pub(super) fn start(config: &FailoverConfig, namespace: &NetworkNamespace, role: Role) -> Result<Part, FailoverError> {
-    let place = Place::Here(config.program.clone());
-    Ok(namespace.enter_here(|| place.start(role))??)
-}
-
-pub(super) fn service(config: &FailoverConfig, agent: &Path, duty: Duty, part: ServicePart) -> Role {
-    Role::Web(serve(config, agent, duty, part))
-}
-
-fn serve(config: &FailoverConfig, agent: &Path, duty: Duty, part: ServicePart) -> Serve {
-    Serve {
-        agent: agent.to_owned(),
-        deadline_ns: config.deadline.0,
-        state_bytes: config.box_bytes(),
-        ballast: config.state_size,
-        addresses: (0..config.addresses()).map(service_address).collect(),
-        duty,
-        service: part,
-    }
-}
-
-/// Where the worker of a node listens: beside its agent's socket.
-pub(super) fn links(agent: &Path) -> PathBuf {
-    agent.with_file_name("links")
-}
-
-/// The part that talks to clients, on the node of this agent.
-pub(super) fn front(config: &FailoverConfig, agent: &Path) -> ServicePart {
-    match config.service {
-        ServiceKind::Web => ServicePart::Whole,
-        ServiceKind::Pair => ServicePart::Front { worker: links(agent) },
-    }
-}
-
-/// A service that is ready.
-pub(super) fn begun(mut part: Part) -> Result<Part, FailoverError> {
-    match part.expect(PATIENCE)? {
-        WebReport::Ready => Ok(part),
-        other => Err(FailoverError::Unexpected(format!("the service began with {other:?}"))),
-    }
-}
-
-impl Reach {
-    /// Where node A's supervisor is asked.
-    fn supervisor(&self) -> PathBuf {
-        self.agent_a.with_file_name("supervisor")
-    }
-}
-
-fn start_supervisor(
-    config: &FailoverConfig,
-    node: &NetworkNamespace,
-    reach: &Reach,
-    process: u32,
-) -> Result<Part, FailoverError> {
-    let service = serve(config, &reach.agent_a, Duty::ServeAgain, front(config, &reach.agent_a));
-    let mut supervisor =
-        start(config, node, Role::Supervisor(Supervise { requests: reach.supervisor(), process, service }))?;
-    match supervisor.expect(PATIENCE)? {
-        SupervisorReport::Ready => Ok(supervisor),
-    }
-}
-
-fn start_taker(
-    config: &FailoverConfig,
-    network: &Network,
-    reach: &Reach,
-    targets: &[(u32, PathBuf)],
-    number: u32,
-) -> Result<Part, FailoverError> {
-    let halts_at = match number == TAKERS[0] {
-        true => config.halts_at(),
-        // It is to find what the first one leaves.
-        false => config.is_disturbed_by(Accident::KillTaker).then_some(Milestone::Decided),
-    };
-    let asks_agent = config.failure.leaves_the_agent_in_reach() && config.elsewhere.is_none();
-    let taker = Taker {
-        agent: asks_agent.then(|| reach.agent_a.clone()),
-        remedy: config.remedy,
-        supervisor: (asks_agent && config.remedy.restarts()).then(|| reach.supervisor()),
-        can_reboot: config.can_reboot(),
-        halts_at,
-        ..taker(config, network, reach.node.clone(), network.port.clone(), number, targets.to_vec())
-    };
-    watch(config, network, taker)
-}
-
-/// Whoever watches `node`, which is behind `port`, as this party, and has its sessions taken over by `targets` without asking
-/// any agent.
-pub(super) fn taker(
-    config: &FailoverConfig,
-    network: &Network,
-    node: NodeAddress,
-    port: String,
-    party: u32,
-    targets: Vec<(u32, PathBuf)>,
-) -> Taker {
-    let mirror = || (network.clients_port.into(), (0..config.addresses()).map(service_address).collect());
-    Taker {
-        node,
-        party,
-        targets,
-        port,
-        agent: None,
-        mirror: config.mirror.then(mirror),
-        remedy: Choice::Takeover,
-        supervisor: None,
-        can_reboot: false,
-        poll_ns: config.poll.0,
-        detector: config.detector,
-        // So that it can tell what hindered it before the run is given up.
-        limit_ns: config.limit.0 / 4 * 3,
-        halts_at: None,
-    }
-}
-
-/// Starts it at the switch; it watches when this returns.
-pub(super) fn watch(config: &FailoverConfig, network: &Network, taker: Taker) -> Result<Part, FailoverError> {
-    let mut taker = start(config, &network.switch, Role::Taker(taker))?;
-    match taker.expect(PATIENCE)? {
-        TakerReport::Ready => Ok(taker),
-        other => Err(FailoverError::Unexpected(format!("the taker began with {other:?}"))),
-    }
-}
-
 /// Raises this process's limit of open files, which its children inherit, as far as it may.
 fn allow_files(needed: u64) -> Result<(), FailoverError> {
     let limit = getrlimit(Resource::Nofile);
@@ -420,48 +256,4 @@ fn allow_files(needed: u64) -> Result<(), FailoverError> {
     }
     let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(needed), ..limit });
     raised.map_err(|errno| FailoverError::Files(errno.into()))
-}
-
-/// What a namespace's kernel has counted of TCP (RFC 4022).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct TcpCounts {
-    /// Connections begun here.
-    pub(super) opened: u64,
-    /// Connections that ended by a reset, sent or received.
-    pub(super) resets: u64,
-    /// Segments sent, without those that were sent again.
-    pub(super) segments: u64,
-}
-
-impl TcpCounts {
-    fn of(namespace: &NetworkNamespace) -> Result<Self, FailoverError> {
-        let text = namespace.enter(|| std::fs::read_to_string("/proc/thread-self/net/snmp"))?;
-        TcpCounts::parse(&text.map_err(FailoverError::Files)?)
-            .ok_or_else(|| FailoverError::Unexpected("the kernel's TCP counters can't be read".into()))
-    }
-
-    fn parse(snmp: &str) -> Option<Self> {
-        let mut lines = snmp.lines().filter_map(|line| line.strip_prefix("Tcp: "));
-        let (names, values) = (lines.next()?, lines.next()?);
-        let of = |name: &str| {
-            let at = names.split(' ').position(|found| found == name)?;
-            values.split(' ').nth(at)?.parse::<u64>().ok()
-        };
-        // Without those that were sent again: Linux counts them as RetransSegs only.
-        Some(TcpCounts { opened: of("ActiveOpens")?, resets: of("EstabResets")?, segments: of("OutSegs")? })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn counters_are_found_by_name() {
-        let text = "Ip: A B\nIp: 1 2\nTcp: RtoMin ActiveOpens EstabResets OutSegs RetransSegs\nTcp: 200 7 3 9 4\n";
-        assert_eq!(TcpCounts::parse(text), Some(TcpCounts { opened: 7, resets: 3, segments: 9 }));
-        assert_eq!(TcpCounts::parse("Tcp: ActiveOpens\n"), None);
-        let here = std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
-        assert!(TcpCounts::parse(&here).is_some());
-    }
 }

@@ -34,6 +34,8 @@ pub const SERVICE_NAME: &str = "web";
 pub const SERVICE_WORKER_NAME: &str = "web worker";
 /// Period of the event loop.
 const TICK: Nanos = Nanos::from_millis(1);
+/// Clients that may wait to be taken in, if the kernel's limit (`net.core.somaxconn`) is not lower.
+const BACKLOG: i32 = 4096;
 /// Pause between two looks at whether it has failed as it was told.
 const LOOK_AGAIN: Duration = Duration::from_micros(100);
 
@@ -190,6 +192,8 @@ impl Shared {
 
     /// Takes the new clients of this listener from now on.
     pub(super) fn take_clients(&self, listener: TcpListener) {
+        // The library lets 128 wait, and who comes beyond that tries again a second later.
+        let _ = rustix::net::listen(&listener, BACKLOG);
         // One that waits would keep the event loop waiting.
         if listener.set_nonblocking(true).is_ok() {
             lock(&self.listeners).push(listener);
