@@ -66,7 +66,7 @@ pub use frame::{Frame, FrameError, MAX_FRAME_BYTES, MAX_MESSAGE_BYTES};
 pub use ipc::{Arrival, IpcState, LinkId, Messages, Outbox};
 pub use kept::{GoOn, KeptSocket, go_on};
 pub use link::{Greeting, IpcEnd, LinkError};
-pub use payload::{Channel, ChannelId, Channels, MAX_CHANNELS, SessionPayload, encoded_len};
+pub use payload::{Channel, ChannelId, Channels, MAX_CHANNELS, SessionPayload, TCP_CHANNEL_BYTES, encoded_len};
 pub use resume::{Input, KernelQueues, Resume, ResumeError, resume};
 pub use sequence::{offset_near, sequence_at};
 pub use tcp::{CLOCK_MARGIN, Output, TcpBirth, TcpState, TcpTimestamp, WindowScales};

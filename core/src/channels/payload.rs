@@ -3,7 +3,7 @@
 use super::bytes::{Reader, Writer};
 use super::error::ChannelError;
 use super::ipc::IpcState;
-use super::tcp::TcpState;
+use super::tcp::{self, TcpState};
 
 const MAGIC: [u8; 8] = *b"BDSESSN1";
 const VERSION: u32 = 2;
@@ -11,6 +11,8 @@ const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 8 + 4 + 4 + 8;
 /// Kind, id, length.
 const CHANNEL_HEADER_BYTES: usize = 4 + 4 + 8;
+/// Bytes of a payload that a connection to a client takes, beside the output that is retained.
+pub const TCP_CHANNEL_BYTES: usize = CHANNEL_HEADER_BYTES + tcp::FIXED_BYTES;
 /// Most channels of a session.
 pub const MAX_CHANNELS: usize = 1024;
 

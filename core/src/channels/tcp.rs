@@ -112,7 +112,7 @@ mod flag {
 }
 
 /// Bytes before the retained output.
-const FIXED_BYTES: usize = 2 * 6 + 2 * 4 + 2 + 3 + 4 + 8 + 4 + 3 * 8;
+pub(super) const FIXED_BYTES: usize = 2 * 6 + 2 * 4 + 2 + 3 + 4 + 8 + 4 + 3 * 8;
 const MAX_WINDOW_SCALE: u8 = 14;
 
 impl<'a> TcpState<'a> {
@@ -291,8 +291,12 @@ pub(super) mod tests {
     #[test]
     fn the_fixed_part_is_as_long_as_it_says() {
         let mut body = Vec::new();
-        TcpState::new(birth(), Output::Regenerated).encode(&mut body);
+        let state = TcpState::new(birth(), Output::Regenerated);
+        state.encode(&mut body);
         assert_eq!(body.len(), FIXED_BYTES);
+        let channels = [(ChannelId(0), crate::channels::Channel::Tcp(state))];
+        let encoded_len = crate::channels::encoded_len;
+        assert_eq!(encoded_len(7, &channels), encoded_len(7, &[]) + crate::channels::TCP_CHANNEL_BYTES);
     }
 
     proptest! {

@@ -1,8 +1,6 @@
 //! What is committed of a connection.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
-
-use backdoor_core::channels::{Channel, ChannelId, Output, SessionPayload, TcpBirth, TcpState, encoded_len};
+use backdoor_core::channels::{Channel, ChannelId, Output, SessionPayload, TCP_CHANNEL_BYTES, TcpState, encoded_len};
 
 use super::{CLIENT, Retain, ServeError};
 use crate::app::Session;
@@ -32,28 +30,8 @@ pub(super) fn state_bytes(retain: Retain, application_bytes: usize) -> usize {
         Retain::Bytes(bytes) => bytes,
         Retain::Regenerated => 0,
     };
-    encoded_len(application_bytes, &[(CLIENT, Channel::Tcp(NOWHERE))]) + most
+    encoded_len(application_bytes, &[]) + TCP_CHANNEL_BYTES + most
 }
-
-/// As long as any state of a connection that retains nothing.
-const NOWHERE: TcpState<'static> = TcpState {
-    birth: TcpBirth {
-        local: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0),
-        peer: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0),
-        send_base: 0,
-        receive_base: 0,
-        mss: 0,
-        window_scales: None,
-        selective_acknowledgements: false,
-        timestamp: None,
-        send_buffer: 0,
-    },
-    intent: 0,
-    consumed: 0,
-    acknowledged: 0,
-    input_ended: false,
-    output: Output::Regenerated,
-};
 
 impl Progress {
     pub(super) fn new(state: &TcpState<'_>, retain: Retain, retained: Vec<u8>) -> Self {
