@@ -8,7 +8,7 @@ use crate::study::Study;
 
 /// Run every experiment: tables, figures, report.
 ///
-/// The quick profile takes under four minutes on two cores. Simulated tables are the same bytes for the same seed;
+/// The quick profile takes about four minutes on two cores. Simulated tables are the same bytes for the same seed;
 /// live ones are measurements of this machine, which should have nothing else to do meanwhile.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
