@@ -21,8 +21,10 @@
 //!
 //! Any request can be answered by `refused`, with a reason for programs and a message for people. A closing notice
 //! (`close_session`, `depart`) is answered only if it is refused as malformed, so that no destructor waits for anybody.
-//! An answer lists regions in the order of its descriptors. An application that closes its connection without `depart`
-//! has died: its entities and State Boxes stay.
+//! An answer lists regions in the order of its descriptors. Requests over one connection are answered in their order, and
+//! several may be under way; whoever leaves so many answers in its queue that it is full is disconnected.
+//!
+//! An application that closes its connection without `depart` has died: its entities and State Boxes stay.
 //!
 //! `watch_queue` takes exactly one descriptor: a stream socket, or a Unix socket of packets in order, whose duplicate the
 //! agent keeps for the application or session in that slot, and from then on tells how much waits in it. If it is to `keep`
