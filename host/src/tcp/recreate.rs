@@ -293,16 +293,21 @@ mod tests {
     use super::super::{birth, silence, wall_clock};
     use super::*;
 
+    /// A client and its service; `None` for whoever is not root.
+    fn connected() -> Option<(TcpStream, TcpStream)> {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("not tested: repair mode needs root");
+            return None;
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        Some((client, listener.accept().unwrap().0))
+    }
+
     /// Without it, a loss is noticed by the timer alone.
     #[test]
     fn the_first_answer_tells_the_round_trip_time_however_much_is_played_again() {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("not tested: repair mode needs root");
-            return;
-        }
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let mut server = listener.accept().unwrap().0;
+        let Some((mut client, mut server)) = connected() else { return };
         let birth = birth(&server).unwrap();
         server.write_all(&[1; 8_000]).unwrap();
         client.read_exact(&mut [0; 8_000]).unwrap();
@@ -328,13 +333,7 @@ mod tests {
     /// A client that was asked by an heir a moment ago does not answer the next one's probe.
     #[test]
     fn an_heir_soon_after_another_sends_at_once() {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("not tested: repair mode needs root");
-            return;
-        }
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let mut owner = listener.accept().unwrap().0;
+        let Some((mut client, mut owner)) = connected() else { return };
         let birth = birth(&owner).unwrap();
         for answers in [1, 2, 3] {
             owner.write_all(b"answer").unwrap();

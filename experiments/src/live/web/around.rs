@@ -72,9 +72,11 @@ impl Agent {
     fn queues(&mut self, sessions: &[u64]) -> Vec<Result<Option<Queues>, String>> {
         let mut found = vec![Ok(None); sessions.len()];
         let mut wanted: Vec<usize> = (0..sessions.len()).collect();
-        let mut attempts = 0..ATTEMPTS;
-        while !wanted.is_empty() && attempts.next().is_some() {
-            if attempts.start > 1 {
+        for attempt in 0..ATTEMPTS {
+            if wanted.is_empty() {
+                break;
+            }
+            if attempt > 0 {
                 std::thread::sleep(PAUSE);
             }
             let answers = match self.connected() {

@@ -78,8 +78,8 @@ pub struct RecoveryOptions {
 }
 
 impl Default for RecoveryOptions {
-    /// An application fails after 2 s and is taken over; an idle target of two cores; 10 s until the end. What is assumed, and on what
-    /// ground:
+    /// An application fails after 2 s and is taken over; an idle target of two cores; 10 s until the end. What is
+    /// assumed, and on what ground:
     ///
     /// * a fence in 1 ms: a rule of a switch or a host's filter, asked for over the network. Cutting the power takes seconds;
     /// * 65 µs to tell what a connection holds, and 400 µs + 2 µs/KiB to reinstate a session: what `backdoor live failover`

@@ -296,15 +296,13 @@ impl Rescue {
                 Action::Fence => {
                     rescued.marks.claimed.get_or_insert(now);
                     let delay = self.fence.0.sample(&mut self.fence.1);
-                    self.sent += 1;
-                    self.deliveries.insert((now + delay, self.sent), (at, Delivery::Fenced));
+                    self.deliver_at(now + delay, at, Delivery::Fenced);
                 }
                 Action::Offer { to, offer } => {
                     let target = to.number().saturating_sub(TARGETS) as usize;
                     let bytes = rescued.state.map_or(0, |(_, bytes)| bytes);
                     let arrives = self.offers.send(now, HEAD_WORDS + bytes.div_ceil(8));
-                    self.sent += 1;
-                    self.deliveries.insert((arrives, self.sent), (at, Delivery::Offer { target, offer }));
+                    self.deliver_at(arrives, at, Delivery::Offer { target, offer });
                 }
                 Action::End(_) => {}
             }
@@ -318,8 +316,12 @@ impl Rescue {
             return;
         }
         self.told = self.told.max(now) + self.options.telling;
+        self.deliver_at(self.told, at, Delivery::Told);
+    }
+
+    fn deliver_at(&mut self, when: Nanos, at: usize, delivery: Delivery) {
         self.sent += 1;
-        self.deliveries.insert((self.told, self.sent), (at, Delivery::Told));
+        self.deliveries.insert((when, self.sent), (at, delivery));
     }
 
     fn deliver(&mut self, now: Nanos, at: usize, delivery: Delivery) {
@@ -395,8 +397,8 @@ impl Rescue {
 
     fn perform_at_target(&mut self, now: Nanos, at: usize, target: usize, actions: Vec<TargetAction>) {
         self.deadline = None;
-        let rescued = &mut self.rescued[at];
         for action in actions {
+            let rescued = &mut self.rescued[at];
             match action {
                 TargetAction::Prepare => {
                     let bytes = rescued.state.map_or(0, |(_, bytes)| bytes);
@@ -418,8 +420,7 @@ impl Rescue {
                 TargetAction::Answer(answer) => {
                     let epoch = rescued.reinstatements.get(&target).map_or(Epoch(0), |it| it.offer().epoch);
                     let arrives = self.offers.answer(now, HEAD_WORDS);
-                    self.sent += 1;
-                    self.deliveries.insert((arrives, self.sent), (at, Delivery::Answer { target, epoch, answer }));
+                    self.deliver_at(arrives, at, Delivery::Answer { target, epoch, answer });
                 }
                 TargetAction::Discard => {}
             }
