@@ -3,7 +3,7 @@
 //! Everything goes to stderr, so that stdout stays usable in pipes. Bars are drawn without colour when `NO_COLOR` is
 //! set. Where stderr is no terminal (a log, CI), a line at most every ten seconds says the same in words.
 
-use crate::say;
+use crate::say::{self, OutputError};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::sync::Mutex;
@@ -67,6 +67,17 @@ impl Progress {
             Some(bars) => bars.suspend(|| say::err(text)),
             None if self.quiet => {}
             None => say::err(text),
+        }
+    }
+
+    /// Writes to standard output, which may be the same terminal; answers whether anybody still reads it.
+    ///
+    /// # Errors
+    /// It can't be written for another reason.
+    pub(crate) fn out(&self, text: &str) -> Result<bool, OutputError> {
+        match &self.bars {
+            Some(bars) => bars.suspend(|| say::out(text)),
+            None => say::out(text),
         }
     }
 

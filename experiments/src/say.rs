@@ -19,8 +19,14 @@ pub(crate) fn err(line: &str) {
 
 /// What the operating system said, without the number that the standard library appends.
 pub(crate) fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+    without_numbers(&error.to_string()).to_lowercase()
+}
+
+/// A text without the numbers that the standard library appends to what the operating system said.
+pub(crate) fn without_numbers(text: &str) -> String {
+    let mut pieces = text.split(" (os error ");
+    let first = pieces.next().unwrap_or_default().to_owned();
+    pieces.fold(first, |text, piece| text + piece.split_once(')').map_or("", |(_, rest)| rest))
 }
 
 fn write(to: &mut impl Write, text: &str) -> Result<bool, OutputError> {
@@ -57,5 +63,6 @@ mod tests {
     #[test]
     fn numbers_of_errors_are_left_out() {
         assert_eq!(plain(&io::Error::from_raw_os_error(2)), "no such file or directory");
+        assert_eq!(without_numbers("a (os error 2); b (os error 111) c"), "a; b c");
     }
 }

@@ -4,8 +4,11 @@
 
 mod common;
 
-use common::Place;
+use std::process::Stdio;
+
 use common::failover::{DEADLINE, assert_refused, failovers, is_root};
+use common::{PATIENCE, Place, Running};
+use rustix::process::Signal;
 
 #[test]
 fn without_the_privilege_one_sentence_says_what_is_missing() {
@@ -79,7 +82,78 @@ fn settings_that_cannot_be_get_one_sentence() {
         (&["--size", "10"], "1 kB"),
         (&["--size", "10XB"], "unit"),
         (&["--runs", "0"], "runs"),
-        (&["--sessions", "0"], "connections"),
+        (&["--client", "many", "--sessions", "0"], "connections"),
         (&["--client", "telnet"], "telnet"),
+        (&["--limit", "0s"], "the limit"),
+        (&["--limit", "99d"], "the limit"),
+        (&["--limit", "5s", "--deadline", "6s"], "longer than the deadline"),
+        (&["--boot-time", "1s"], "only a reboot"),
+        (&["--sessions", "5"], "only the client 'many'"),
+        (&["--client", "curl,requests,curl"], "curl is named twice"),
+        (&["--device", "mlx5_0"], "only with --on"),
+        (&["--mirror", "--remedy", "restart"], "nobody asks it"),
     ]);
+}
+
+#[test]
+fn without_its_program_a_client_is_refused() {
+    if is_root() {
+        let arguments = ["live", "failover", "--client", "requests,curl", "--runs", "1"];
+        let output = Place::new().backdoor(&arguments).env("PATH", "").output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            (output.status.code(), &*stderr),
+            (Some(1), "backdoor: can't start curl: no such file or directory\n")
+        );
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn rows_come_as_runs_end_and_an_interruption_keeps_them() {
+    if is_root() {
+        let place = Place::new();
+        let arguments = ["--client", "requests", "--size", "200kB", "--runs", "1000", "--format", "csv", "--quiet"];
+        let mut command =
+            Running::start(place.backdoor(&[&["live", "failover"][..], &arguments].concat()).stderr(Stdio::null()));
+        let line = || command.lines.recv_timeout(PATIENCE).unwrap();
+        assert!(line().starts_with("run,failure,"));
+        assert!(line().starts_with("0,sigstop,requests,"));
+        assert!(line().starts_with("1,sigstop,requests,"));
+        command.signal(Signal::INT);
+        assert_eq!(command.exit_code(), Some(130));
+        assert!(command.lines.iter().all(|line| line.contains(",sigstop,requests,")));
+        place.assert_nothing_is_left();
+    }
+}
+
+#[test]
+fn an_interruption_ends_a_run_that_waits() {
+    if is_root() {
+        let place = Place::new();
+        // Nobody takes over, so the run would last up to its limit.
+        let arguments = ["--client", "requests", "--disturb", "kill-taker", "--limit", "1h", "--quiet"];
+        let mut command = Running::start(&mut place.backdoor(&[&["live", "failover"][..], &arguments].concat()));
+        common::wait_for("the taker's end", || {
+            let processes = place.processes();
+            processes.iter().any(|line| line.contains(r#""heir""#) || line.contains(r#""web""#))
+                && !processes.iter().any(|line| line.contains(r#""part":"taker""#))
+        });
+        command.signal(Signal::INT);
+        assert_eq!(command.exit_code(), Some(130));
+        place.assert_nothing_is_left();
+    }
+}
+
+#[test]
+fn rows_that_cannot_be_written_end_the_runs() {
+    if is_root() {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let arguments = ["--client", "requests", "--size", "200kB", "--runs", "1000", "--format", "csv", "--quiet"];
+        let output =
+            Place::new().backdoor(&[&["live", "failover"][..], &arguments].concat()).stdout(full).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(stderr, "backdoor: cannot write to standard output: no space left on device\n");
+    }
 }

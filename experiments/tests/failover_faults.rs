@@ -35,7 +35,7 @@ fn rows(arguments: &[&str]) -> Vec<FailoverRow> {
 fn goes_on(arguments: &[&str]) -> Vec<FailoverRow> {
     let rows = one(arguments);
     for row in &rows {
-        assert!(row.is_good() && row.moved == row.sessions, "{row:?}");
+        assert!(row.is_good() && row.hit && row.moved == row.sessions, "{row:?}");
     }
     rows
 }
@@ -46,7 +46,7 @@ fn ends_with(arguments: &[&str], why: &[&str]) -> FailoverRow {
     let mut rows = one(&[arguments, &["--limit", "5s"]].concat());
     assert_eq!(rows.len(), 1);
     let row = rows.remove(0);
-    assert!(!row.sha256_ok && row.client_resets == 0, "{row:?}");
+    assert!(!row.sha256_ok && row.hit && row.client_resets == 0, "{row:?}");
     for why in why {
         assert!(row.trouble.contains(why), "'{why}': {row:?}");
     }
@@ -64,6 +64,9 @@ fn sessions_that_are_opened_until_the_fence_are_carried_on() {
             let rows = goes_on(&[&TEN[..], &["--failure", "wrong", "--disturb", &at]].concat());
             assert_eq!(rows[0].sessions, 15);
         }
+        // Whoever comes between the fence and the takeover finds nobody.
+        let row = &one(&[&TEN[..], &["--failure", "sigstop", "--disturb", "connect@fenced"]].concat())[0];
+        assert!(row.sha256_ok && row.trouble.contains("came late: can't connect"), "{row:?}");
     }
 }
 
@@ -244,7 +247,10 @@ fn a_client_that_finishes_before_the_failure_is_a_row_with_a_reason() {
     if is_root() {
         let rows = rows(&["--client", "requests", "--size", "1kB", "--failure", "session-stuck", "--runs", "3"]);
         assert_eq!(rows.len(), 3);
-        assert!(rows.iter().all(|row| row.sha256_ok), "{rows:?}");
+        assert!(rows.iter().all(|row| row.sha256_ok && row.hit == row.trouble.is_empty()), "{rows:?}");
+        for row in failovers(DEADLINE, &["--client", "curl", "--size", "1kB", "--runs", "3"]) {
+            assert!(row.sha256_ok && !row.hit && !row.trouble.is_empty(), "{row:?}");
+        }
     }
 }
 
@@ -277,10 +283,12 @@ fn disturbances_that_cannot_be_get_one_sentence() {
         (&["--disturb", "heir-dies-taking@served"], "leave out the step"),
         (&["--disturb", "kill-supervisor"], "no supervisor"),
         (&["--disturb", "kill-supervisor@decided", "--remedy", "takeover"], "no supervisor"),
-        (&["--disturb", "kill-heir@served", "--remedy", "restart"], "only watches and decides"),
-        (&["--then", "zombie"], "node A's"),
-        (&["--then", "sigstop", "--service", "pair"], "second failure"),
-        (&["--then", "sigstop", "--remedy", "restart"], "second failure"),
+        (&["--disturb", "kill-agent@served", "--remedy", "restart"], "only watches and decides"),
+        (&["--disturb", "kill-heir", "--remedy", "reboot", "--client", "requests"], "only a takeover"),
+        (&["--then", "zombie"], "possible values: sigstop, sigkill"),
+        (&["--then", "sigstop", "--service", "pair"], "not of a pair"),
+        (&["--then", "sigstop", "--heirs", "2"], "not of one of several"),
+        (&["--then", "sigstop", "--remedy", "restart"], "another remedy has none"),
         (&["--takers", "3"], "takers"),
     ]);
 }

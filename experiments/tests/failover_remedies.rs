@@ -106,6 +106,11 @@ fn the_policy_reboots_when_nothing_else_can_be_had() {
     let policy = ["--remedy", "policy", "--runs", "1", "--failure", "sigstop", "--disturb"];
     // Nobody can start the service again, and nobody stands by.
     begins_anew(&[&REQUESTS[..], &policy, &["kill-supervisor", "--heirs", "0"]].concat());
+    // Nobody can be asked for anything either.
+    let nothing = ["--remedy", "policy", "--runs", "1", "--failure", "cut", "--heirs", "0", "--limit", "3s"];
+    for row in if is_root() { failovers(DEADLINE, &[&REQUESTS[..], &nothing].concat()) } else { Vec::new() } {
+        assert!(row.trouble.contains("no remedy is left"), "{row:?}");
+    }
     // Whoever stood by has died, and so it can't take anything any more.
     begins_anew(&[&REQUESTS[..], &policy, &["kill-supervisor,kill-heir", "--limit", "8s"]].concat());
     if !is_root() {

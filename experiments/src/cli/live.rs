@@ -51,6 +51,7 @@ enum Experiment {
 /// that was told by that machine's clock. Failures of a kernel or a link begin when they are ordered, so that detection
 /// times are upper bounds; after each, the stage is waited for.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = measurement::columns::<DetectRow>())]
 struct Detect {
     /// What fails, and how; several, separated by commas, run one after the other.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "sigstop", value_name = "KIND")]

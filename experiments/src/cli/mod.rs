@@ -1,7 +1,6 @@
 //! The command line: one file per command, each from arguments to an exit code by way of the library.
 //!
-//! Exit codes: 0 done; 1 failed, with one sentence on standard error; 2 wrong usage; 130 interrupted by
-//! Ctrl-C, 143 by SIGTERM.
+//! Exit codes: see [`EXIT_STATUS`].
 
 mod doctor;
 mod hooks;
@@ -31,11 +30,16 @@ use crate::say;
 /// Watch a machine from outside by one-sided remote memory access, notice within milliseconds that something in it
 /// stopped making progress, and read its sessions' state out of it.
 #[derive(Debug, Parser)]
-#[command(name = "backdoor", version, about, arg_required_else_help = true, max_term_width = 100)]
+#[command(name = "backdoor", version, after_help = EXIT_STATUS, arg_required_else_help = true, max_term_width = 100)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
+
+/// For the end of the help.
+const EXIT_STATUS: &str = "Exit status: 0 done; 1 failed, with one sentence on standard error; 2 wrong usage; 130 stopped \
+    by Ctrl-C, 143 by SIGTERM. The first of those lets a command end in order, and keeps what is finished; a second one \
+    ends it at once.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -78,11 +82,10 @@ impl Failure {
 impl<E: std::error::Error> From<E> for Failure {
     /// The error and its causes in one sentence.
     fn from(error: E) -> Self {
-        let without_number = |text: String| text.split(" (os error").next().map(str::to_owned).unwrap_or_default();
-        let mut message = without_number(error.to_string());
+        let mut message = say::without_numbers(&error.to_string());
         let mut source = error.source();
         while let Some(cause) = source {
-            let cause_text = without_number(cause.to_string());
+            let cause_text = say::without_numbers(&cause.to_string());
             if !message.to_lowercase().contains(&cause_text.to_lowercase()) {
                 message = format!("{message}: {cause_text}");
             }

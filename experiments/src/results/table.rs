@@ -146,14 +146,27 @@ impl Table {
     /// # Panics
     /// When a row has more or fewer cells than there are columns: a mistake in the program, not in the data.
     pub fn to_csv(&self) -> String {
-        let mut writer = csv::Writer::from_writer(Vec::new());
-        writer.write_record(&self.columns).expect("writing to memory succeeds");
+        csv_text([&self.columns]) + &self.to_csv_without_head()
+    }
+
+    /// The same without the head line, to go on where one is written already.
+    ///
+    /// # Panics
+    /// As [`Table::to_csv`].
+    pub fn to_csv_without_head(&self) -> String {
         for row in &self.rows {
             assert_eq!(row.len(), self.columns.len(), "row {row:?} under columns {:?}", self.columns);
-            writer.write_record(row).expect("writing to memory succeeds");
         }
-        String::from_utf8(writer.into_inner().expect("writing to memory succeeds")).expect("cells are text")
+        csv_text(&self.rows)
     }
+}
+
+fn csv_text<'a>(records: impl IntoIterator<Item = &'a Vec<String>>) -> String {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for record in records {
+        writer.write_record(record).expect("writing to memory succeeds");
+    }
+    String::from_utf8(writer.into_inner().expect("writing to memory succeeds")).expect("cells are text")
 }
 
 impl Row<'_> {

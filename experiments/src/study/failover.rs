@@ -11,7 +11,6 @@ use crate::live::failover::{
 };
 use crate::results::{ResultsDir, Table};
 use crate::runner::{Task, TaskError};
-use crate::stats::{self, Estimate};
 use serde::{Deserialize, Serialize};
 
 /// A failover study.
@@ -141,7 +140,7 @@ impl Config {
         let base = FailoverConfig { seed, ..FailoverConfig::of(swept.client, swept.failure)? };
         let config = self.experiment(&swept, context.profile, base);
         let report = measure(&config, context, task)?;
-        let median = |of| median(&report.rows, of);
+        let median = |of| failover::median(&report.rows, of);
         let summary = Summary {
             client: swept.client.name().to_owned(),
             failure: swept.failure.name().to_owned(),
@@ -180,18 +179,12 @@ pub(super) fn measure<P>(
     }
 }
 
-/// The median over runs of what they have measured.
-pub(super) fn median(rows: &[FailoverRow], of: fn(&FailoverRow) -> Option<f64>) -> Option<Estimate> {
-    let mut values: Vec<f64> = rows.iter().filter_map(of).collect();
-    stats::quantile(&mut values, 0.5)
-}
-
 /// What a client waits for: a panel for each client, over the failures.
 fn phases(name: &str, summary: &Table) -> Option<Figure> {
     let mut figure = Figure::new(name)
         .title("A client's server dies: how long until it goes on")
         .caption(
-            "Medians over the runs with 95% intervals. Detection: from the failure to the first suspicion. First byte: from \
+            "Medians over the runs that finished, with 95% intervals. Detection: from the failure to the first suspicion. First byte: from \
              the decision to the first new byte at the client. Outage: the longest silence of any one of the client's \
              connections over the whole transfer. Of a wrong suspicion there is no detection.",
         )

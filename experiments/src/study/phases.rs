@@ -16,7 +16,7 @@ use super::row::row;
 use super::scenario::{ScenarioConfig, complain};
 use super::{Context, Presentation, Profile, StudyError, failover, limits, replicate, summary_name};
 use crate::config::{self, Axis as Values, ConfigError, OneOrMany, Span};
-use crate::live::failover::{ClientKind, FailoverConfig, FailoverFailure, FailoverRow};
+use crate::live::failover::{ClientKind, FailoverConfig, FailoverFailure, FailoverRow, median};
 use crate::results::{ResultsDir, Table};
 use crate::runner::{Task, TaskError};
 use crate::stats;
@@ -303,7 +303,7 @@ fn state_bytes(rows: &[FailoverRow]) -> u64 {
 }
 
 fn summary(swept: &Swept, state_bytes: u64, rows: &[FailoverRow], simulated: &[Phases]) -> Summary {
-    let live = |of| failover::median(rows, of);
+    let live = |of| median(rows, of);
     let model = |of: fn(&Phases) -> Nanos| {
         let mut values: Vec<f64> = simulated.iter().map(|phases| of(phases).as_millis_f64()).collect();
         stats::quantile(&mut values, 0.5)

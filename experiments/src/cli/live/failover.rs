@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 
 use backdoor_core::Nanos;
+use clap::ValueEnum;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use super::Format;
 use super::measurement::{self, Measurement};
@@ -11,7 +13,7 @@ use crate::interrupt::Interrupt;
 use crate::live::detector::DetectorKind;
 use crate::live::failover::{
     ClientKind, Disturbance, Elsewhere, FailoverConfig, FailoverError, FailoverFailure, FailoverReport, FailoverRow,
-    ServiceKind, Victim, run as run_failover,
+    ServiceKind, Victim, has_means, run as run_failover,
 };
 use crate::live::reach::{Card, Retry};
 use crate::live::web::remedy::Choice;
@@ -21,12 +23,13 @@ use crate::live::web::remedy::Choice;
 /// A client, two nodes and a switch get a network namespace each; an ordinary client talks to a service on the one node,
 /// which fails. A monitor behind the switch notices it by one-sided reads, claims the sessions, cuts the node off, reads
 /// its State Boxes, and has the other node recreate the connections. The client should finish with every byte right,
-/// without a reset and without a new connection.
+/// without a reset and without a new connection. The exit status is 1 if in any run it did not finish with every byte right.
 ///
 /// Needs root, or CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_NET_RAW and CAP_NET_BIND_SERVICE, and Linux with TCP_REPAIR; curl for
 /// the clients of that name. Whatever is made ends with the command, however that ends; but with
 /// --on, a SIGKILL leaves the bridge bd-failover behind, and the link --through in it.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = measurement::columns::<FailoverRow>())]
 pub(super) struct Arguments {
     /// Who talks to the service; several, separated by commas, run one after the other.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "curl", value_name = "KIND")]
@@ -43,22 +46,22 @@ pub(super) struct Arguments {
     process: Vec<Victim>,
     /// How the other node fails after it has taken over, in the middle of what is left: a third node takes over from it, and a
     /// second monitor decides.
-    #[arg(long, value_enum, value_name = "KIND")]
+    #[arg(long, value_name = "KIND", value_parser = of_an_heir())]
     then: Option<FailoverFailure>,
-    /// What the client moves, about, such as 60MB or 512KiB. [default: 60MB; requests: 2MB; many: 500kB]
+    /// What the client moves, about, such as 60MB or 512KiB; from 1kB to 10GB. [default: 60MB; requests: 2MB; many: 500kB]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     size: Option<u64>,
-    /// Connections of the client 'many'.
-    #[arg(long, default_value_t = 200, value_name = "K")]
-    sessions: u64,
-    /// Bytes of each session's state beyond what it needs, such as 4KiB: written with each commit, and compared by the node
-    /// that carries the session on.
+    /// Connections of the client 'many', up to 2000. [default: 200]
+    #[arg(long, value_name = "K")]
+    sessions: Option<u64>,
+    /// Bytes of each session's state beyond what it needs, such as 4KiB and up to 1MiB: written with each commit, and compared
+    /// by the node that carries the session on.
     #[arg(long, default_value = "0", value_name = "BYTES", value_parser = bytes)]
     state_size: u64,
-    /// Silence of the service or a session longer than this is a failure.
+    /// Silence of the service or a session longer than this is a failure; from 2ms to 60s.
     #[arg(long, default_value = "100ms", value_name = "DURATION")]
     deadline: Nanos,
-    /// Time between the monitor's polls.
+    /// Time between the monitor's polls, from 10us to the deadline.
     #[arg(long, default_value = "1ms", value_name = "DURATION")]
     poll: Nanos,
     /// What the monitor judges by.
@@ -70,30 +73,34 @@ pub(super) struct Arguments {
     /// switch's port to node A stays closed: that node is excluded.
     #[arg(long, value_enum, default_value_t = Choice::default())]
     remedy: Choice,
-    /// Monitors that watch, each by itself; each takes over what it suspects, and the claim words decide.
+    /// Monitors that watch, each by itself, one or two; each takes over what it suspects, and the claim words decide. If the
+    /// one dies that has claimed a session, the other one goes on when that claim has run out, after some seconds.
     #[arg(long, default_value_t = 1, value_name = "N")]
     takers: u32,
-    /// For how long node A is off when it is rebooted, beside what its processes take to start; a machine takes a minute or so.
+    /// For how long node A is off when it is rebooted, beside what its processes take to start, and shorter than --limit; a
+    /// machine takes a minute or so.
     #[arg(long, default_value = "0s", value_name = "DURATION")]
     boot_time: Nanos,
-    /// Nodes that stand by: B, C, and so on; none, if nothing is to be taken over. The service has as many addresses, from 10.0.0.10 on; the client 'many' connects to
-    /// them by turns, others to the first. All sessions of an address go on at the same node, spread so that each has about as
-    /// many; those of a node that can't take them go to another one.
+    /// Nodes that stand by, up to 4: B, C, and so on; none, if nothing is to be taken over. The service has as many addresses,
+    /// from 10.0.0.10 on; the client 'many' connects to them by turns, others to the first. All sessions of an address go on at
+    /// the same node, spread so that each has about as many. Those of a node that takes none go to another one; of a node that
+    /// takes some and has no room for others, or dies when it has taken them, those others are left.
     #[arg(long, default_value_t = 1, value_name = "N")]
     heirs: u32,
     /// What else goes wrong, as ACCIDENT@STEP; several, separated by commas, together. Accidents: kill-taker, kill-agent,
-    /// stop-agent, kill-supervisor, kill-heir, restart-heir, stop-heir, heir-dies-taking, fill-heir, cut-heir, stranger, connect. Steps of the
-    /// first taker: watching (right before the failure), decided, claimed, fencing, fenced, offering, offered, served.
+    /// stop-agent, kill-supervisor, kill-heir, restart-heir, stop-heir, cut-heir, stranger, connect; and, which have no step,
+    /// heir-dies-taking, fill-heir. Steps of the first taker: watching (right before the failure, and if none is named), decided,
+    /// claimed, fencing, fenced, offering, offered, served.
     #[arg(long, value_delimiter = ',', value_name = "ACCIDENT@STEP")]
     disturb: Vec<Disturbance>,
     /// Runs of each combination, each in a network of its own.
     #[arg(long, default_value_t = 20, value_name = "N")]
     runs: u32,
-    /// How long a run may take from the failure on.
+    /// How long a run may take from the failure on; from 1s to 1h, and longer than the deadline.
     #[arg(long, default_value = "30s", value_name = "DURATION")]
     limit: Nanos,
     /// The taker has a mirror of what passes between the client and the switch: when the serving node can't be asked what its
-    /// sockets held, the mirror is.
+    /// sockets held, the mirror is. For takeovers.
     #[arg(long)]
     mirror: bool,
     /// The stage on the machine that is to be node A (see 'backdoor live stage'), by its address in the network that the
@@ -124,6 +131,13 @@ pub(super) struct Arguments {
 /// Heading of the options for node A on another machine.
 const ELSEWHERE: &str = "With node A on another machine";
 
+/// Ways for an heir to fail: whose sessions nobody has, goes on again without a word.
+fn of_an_heir() -> impl TypedValueParser<Value = FailoverFailure> {
+    let all = FailoverFailure::value_variants().iter().filter(|failure| **failure != FailoverFailure::Zombie);
+    let named = all.filter_map(ValueEnum::to_possible_value).collect::<Vec<PossibleValue>>();
+    PossibleValuesParser::new(named).try_map(|name| FailoverFailure::from_str(&name, false))
+}
+
 /// Bytes, with a unit or without.
 fn bytes(text: &str) -> Result<u64, String> {
     let at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -143,6 +157,20 @@ fn bytes(text: &str) -> Result<u64, String> {
 }
 
 impl Arguments {
+    /// What only some of the other arguments have a use for.
+    fn check(&self) -> Result<(), String> {
+        if self.sessions.is_some() && !self.client.contains(&ClientKind::Many) {
+            return Err("--sessions: only the client 'many' has more than one".into());
+        }
+        let retry = self.retry != Retry::default();
+        if self.on.is_none() && (retry || self.card != Card::default()) {
+            return Err("options for RDMA: only with --on is anything read through a card".into());
+        }
+        named_once("--client", &self.client, |client| client.name())?;
+        named_once("--failure", &self.failure, |failure| failure.name())?;
+        named_once("--process", &self.process, |process| process.name())
+    }
+
     fn configs(&self) -> Result<Vec<FailoverConfig>, Failure> {
         let mut configs = Vec::new();
         let elsewhere = self.on.zip(self.through.clone()).map(|(stage, through)| Elsewhere {
@@ -160,7 +188,7 @@ impl Arguments {
                         victim: *victim,
                         then: self.then,
                         bytes: self.size.unwrap_or(default.bytes),
-                        connections: self.sessions,
+                        connections: self.sessions.unwrap_or(default.connections),
                         state_size: usize::try_from(self.state_size).unwrap_or(usize::MAX),
                         deadline: self.deadline,
                         poll: self.poll,
@@ -184,7 +212,14 @@ impl Arguments {
     }
 }
 
+/// Whether no value comes twice, which would only mix its runs up.
+fn named_once<T: PartialEq>(option: &str, values: &[T], name: fn(&T) -> &'static str) -> Result<(), String> {
+    let twice = (1..values.len()).find(|at| values[..*at].contains(&values[*at]));
+    twice.map_or(Ok(()), |at| Err(format!("{option}: {} is named twice", name(&values[at]))))
+}
+
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    arguments.check().map_err(Failure::Message)?;
     measurement::run(&arguments.configs()?, arguments.quiet, arguments.format)
 }
 
@@ -194,7 +229,8 @@ impl Measurement for FailoverConfig {
     type Error = FailoverError;
 
     fn check(&self) -> Result<(), FailoverError> {
-        self.check()
+        self.check()?;
+        has_means(self)
     }
 
     fn name(&self) -> String {
@@ -222,6 +258,12 @@ impl Measurement for FailoverConfig {
 
     fn text(report: &FailoverReport) -> String {
         report.to_text()
+    }
+
+    fn complaint(reports: &[FailoverReport]) -> Option<String> {
+        let count = |of: fn(&FailoverReport) -> usize| reports.iter().map(of).sum::<usize>();
+        let (failed, all) = (count(FailoverReport::failed), count(|report| report.rows.len()));
+        (failed > 0).then(|| format!("in {failed} of {all} runs the client did not finish with every byte right"))
     }
 }
 

@@ -14,6 +14,7 @@ use crate::live::overhead::{OverheadConfig, OverheadError, OverheadReport, Overh
 /// are answered, and check every answer. A request is eight bytes and costs one addition, so that little is there to hide
 /// the cost behind.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = measurement::columns::<OverheadRow>())]
 pub(super) struct Arguments {
     /// Bytes of each session's state, all saved each time; several, separated by commas, run one after the other.
     #[arg(long, value_delimiter = ',', default_value = "1024", value_name = "BYTES")]
@@ -75,6 +76,8 @@ impl Measurement for OverheadConfig {
     type Row = OverheadRow;
     type Report = OverheadReport;
     type Error = OverheadError;
+
+    const UNIT: &'static str = "pairs";
 
     fn check(&self) -> Result<(), OverheadError> {
         self.check()

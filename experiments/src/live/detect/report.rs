@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
+use documented::DocumentedFields;
 use serde::{Deserialize, Serialize};
 
 use super::{DetectConfig, FailureKind};
@@ -13,7 +14,7 @@ use crate::results::{ResultsError, Table};
 use crate::stats::{self, Estimate};
 
 /// One run. The field names are the columns of the CSV.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, DocumentedFields)]
 pub struct DetectRow {
     /// Number of the run, from 0.
     pub run: u32,

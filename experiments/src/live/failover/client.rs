@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -59,6 +59,12 @@ impl ClientKind {
     pub const fn connects_again(self) -> bool {
         matches!(self, ClientKind::Requests | ClientKind::Many)
     }
+}
+
+/// Whether curl can be started; why not, if it can't.
+pub(super) fn find_curl() -> Result<(), String> {
+    let started = Command::new("curl").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    started.map(drop).map_err(|error| format!("can't start curl: {}", crate::plain(&error)))
 }
 
 /// What a client is to do.

@@ -165,6 +165,13 @@ impl FailoverConfig {
         if self.deadline < least || self.deadline > most {
             return error(format!("the deadline is {}, must be from {least} to {most}", self.deadline));
         }
+        let (shortest, longest) = (Nanos::from_secs(1), Nanos::from_secs(3600));
+        if self.limit < shortest || self.limit > longest || self.limit <= self.deadline {
+            return error(format!(
+                "the limit is {}, must be from {shortest} to {longest} and longer than the deadline",
+                self.limit
+            ));
+        }
         if self.poll < Nanos::from_micros(10) || self.poll > self.deadline {
             return error(format!("the poll interval is {}, must be from 10us to the deadline", self.poll));
         }
@@ -216,21 +223,37 @@ impl FailoverConfig {
         if self.remedy == Choice::Reboot && !self.client.connects_again() {
             return error("a reboot: only the clients 'requests' and 'many' connect again".into());
         }
+        if self.boot_time > Nanos::ZERO && !self.remedy.reboots() {
+            return error("a boot time: of the remedies, only a reboot and the policy's choice boot anything".into());
+        }
         if self.boot_time >= self.limit {
             return error(format!("a boot of {}: must be shorter than the limit", self.boot_time));
         }
+        if self.mirror && matches!(self.remedy, Choice::Restart | Choice::Reboot) {
+            return error("a mirror: without a takeover, nobody asks it".into());
+        }
         if self.remedy.restarts() && self.service == ServiceKind::Pair {
-            return error("a restart in place: of one process only, and not of a pair".into());
+            return error(
+                "a restart in place, which the policy may choose, too: of one process only, and not of a pair".into(),
+            );
         }
         if self.remedy == Choice::Restart && !self.failure.leaves_the_agent_in_reach() {
             return error("a restart in place: nobody at a node that is cut off can be asked for it".into());
         }
-        let takes_over = self.remedy == Choice::Takeover && self.heirs == 1;
-        if self.then.is_some() && (!takes_over || self.elsewhere.is_some() || self.service == ServiceKind::Pair) {
-            return error("a second failure: of a node on this machine, whose one process has taken all over".into());
-        }
-        if self.then == Some(FailoverFailure::Zombie) {
-            return error("a second failure: a process that is to go on again is node A's".into());
+        if self.then.is_some() {
+            let in_vain = [
+                (self.remedy != Choice::Takeover, "is of a node that has taken sessions over; another remedy has none"),
+                (self.heirs != 1, "is of the one node that has taken all over, and not of one of several"),
+                (self.service == ServiceKind::Pair, "is of a service of one process, and not of a pair"),
+                (self.elsewhere.is_some(), "is of a node B that has taken over from a node A on this machine"),
+                (
+                    self.then == Some(FailoverFailure::Zombie),
+                    "that a process goes on after is node A's, of which somebody else has the sessions",
+                ),
+            ];
+            if let Some((_, why)) = in_vain.iter().find(|(is_so, _)| *is_so) {
+                return error(format!("a second failure {why}"));
+            }
         }
         let mut steps =
             self.disturbances.iter().map(|disturbance| disturbance.at).filter(|at| *at != Milestone::Watching);

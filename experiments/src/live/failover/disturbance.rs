@@ -87,6 +87,9 @@ impl Disturbance {
                 "'{self}': whether the heir is full, or dies taking, is settled before; leave out the step"
             ));
         }
+        if accident.is_an_heirs() && matches!(remedy, Choice::Restart | Choice::Reboot) {
+            return Some(format!("'{self}': only a takeover asks an heir for anything"));
+        }
         if accident == Accident::KillSupervisor && remedy == Choice::Takeover {
             return Some(format!("'{self}': with --remedy takeover there is no supervisor"));
         }
@@ -137,6 +140,7 @@ mod tests {
             assert!(!in_vain(text, Choice::Takeover), "{text}");
         }
         assert!(!in_vain("kill-supervisor@decided", Choice::Restart) && !in_vain("kill-supervisor", Choice::Policy));
+        assert!(in_vain("kill-heir", Choice::Reboot) && !in_vain("kill-heir", Choice::Policy));
         assert!(in_vain("kill-agent@claimed", Choice::Restart) && !in_vain("kill-agent@claimed", Choice::Policy));
     }
 }

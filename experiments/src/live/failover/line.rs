@@ -13,6 +13,8 @@ use crate::live::two_locks::lock;
 
 /// How long a client waits for an answer, at most.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long it waits for its first connection.
+const FIRST_WITHIN: Duration = Duration::from_secs(5);
 /// How long it waits for a new connection before it tries once more, and the pause before that.
 const CONNECTS_WITHIN: Duration = Duration::from_millis(100);
 const AGAIN: Duration = Duration::from_millis(10);
@@ -59,8 +61,11 @@ impl Line {
         lines: &Arc<Lines>,
         connects_again: bool,
     ) -> Result<Self, String> {
-        let stream = namespace.enter(|| TcpStream::connect(address)).map_err(|error| error.to_string())?;
-        let from = stream.and_then(|stream| ready(stream, lines)).map_err(|error| format!("can't connect: {error}"))?;
+        let connect = || TcpStream::connect_timeout(&address.into(), FIRST_WITHIN);
+        let stream = namespace.enter(connect).map_err(|error| error.to_string())?;
+        let from = stream
+            .and_then(|stream| ready(stream, lines))
+            .map_err(|error| format!("can't connect: {}", crate::plain(&error)))?;
         let here =
             || namespace.enter(NetworkNamespace::current).and_then(|here| here).map_err(|error| error.to_string());
         let again = connects_again.then(here).transpose()?;

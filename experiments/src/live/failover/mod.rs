@@ -88,7 +88,10 @@ pub use client::ClientKind;
 pub use config::{Elsewhere, FailoverConfig, MAX_HEIRS, MAX_SESSIONS, MAX_TAKERS};
 pub use disturbance::{Accident, Disturbance};
 pub use failure::{FailoverFailure, ServiceKind, Victim};
-pub use report::{FailoverReport, FailoverRow};
+pub use report::{FailoverReport, FailoverRow, median};
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
 
 use backdoor_host::net::{NetError, NetworkNamespace};
 use backdoor_sim::streams::{StreamKey, Streams};
@@ -127,13 +130,27 @@ pub enum FailoverError {
     },
 }
 
-/// What this machine or user lacks for the experiment, in a sentence; `None` if it can be tried.
+/// What this machine or user lacks for any of them, in a sentence; `None` if all can be tried.
 pub fn missing() -> Option<String> {
-    let has_curl = || std::process::Command::new("curl").arg("--version").stdout(std::process::Stdio::null()).status();
-    match NetworkNamespace::new() {
-        Err(error) => Some(error.to_string()),
-        Ok(_) => has_curl().err().map(|error| format!("can't start curl: {error}")),
-    }
+    let config = FailoverConfig::new(ClientKind::Curl, FailoverFailure::Sigstop, PathBuf::new());
+    has_means(&config).err().map(|error| error.to_string())
+}
+
+/// Whether this machine and user have what the experiment needs: privileges, a place for sockets, the client's program.
+///
+/// # Errors
+/// A sentence about the first of them that is missing.
+pub fn has_means(config: &FailoverConfig) -> Result<(), FailoverError> {
+    let namespace = NetworkNamespace::new()?;
+    let port = roles::SERVICE.port();
+    namespace.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))?.map_err(|error| {
+        let why = crate::plain(&error);
+        FailoverError::Client(format!(
+            "the service can't listen at port {port}: {why}; that takes CAP_NET_BIND_SERVICE"
+        ))
+    })?;
+    tempfile::tempdir().map_err(FailoverError::Files)?;
+    if config.client.is_curl() { client::find_curl().map_err(FailoverError::Client) } else { Ok(()) }
 }
 
 /// Runs one configuration. `finished` gets each row as soon as there is one. The calling thread starts the processes and
@@ -144,14 +161,18 @@ pub fn run(
     finished: &mut dyn FnMut(&FailoverRow),
 ) -> Result<FailoverReport, FailoverError> {
     config.check()?;
+    has_means(config)?;
     let mut report = FailoverReport { config: config.clone(), rows: Vec::new() };
     for number in 0..config.runs {
-        if interrupt.requested() {
-            return Err(FailoverError::Interrupted { report: Box::new(report), runs: config.runs });
-        }
         let key =
             StreamKey { seed: config.seed, experiment: "live-failover", point: "", replication: u64::from(number) };
-        let row = one_run::one_run(config, number, &Streams::new(key))?;
+        let row = match interrupt.requested() {
+            true => None,
+            false => one_run::one_run(config, number, &Streams::new(key), interrupt)?,
+        };
+        let Some(row) = row else {
+            return Err(FailoverError::Interrupted { report: Box::new(report), runs: config.runs });
+        };
         finished(&row);
         report.rows.push(row);
     }

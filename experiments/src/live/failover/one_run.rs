@@ -16,6 +16,7 @@ use super::report::FailoverRow;
 use super::story::Story;
 use super::world::World;
 use super::{FailoverConfig, FailoverError, FailoverFailure};
+use crate::interrupt::Interrupt;
 use crate::live::parts::{Part, PartError, PartSignal};
 use crate::live::web::milestone::Milestone;
 use crate::live::web::serve::{WebOrder, WebReport};
@@ -27,6 +28,8 @@ const LOOK_EVERY: Duration = Duration::from_micros(200);
 const TO_THE_FAILURE: Nanos = Nanos::from_secs(60);
 /// How long late clients are waited for: their first answer comes within milliseconds, or not before the takeover.
 const LATE_CLIENTS: Nanos = Nanos::from_secs(2);
+/// How long takers are listened to beyond the time in which they should notice a failure, if the client needs none of them.
+const SPARED: Nanos = Nanos::from_millis(500);
 /// How long a process that goes on again is watched.
 const ZOMBIE: Duration = Duration::from_millis(300);
 
@@ -42,6 +45,7 @@ enum Taking {
 /// A run that is under way.
 struct Run<'a> {
     config: &'a FailoverConfig,
+    interrupt: &'a Interrupt,
     world: World,
     client: Client,
     story: Story,
@@ -52,8 +56,14 @@ struct Run<'a> {
     connections: u64,
 }
 
-/// Does one run. What goes wrong in it is told in its row; an error is what keeps runs from being made at all.
-pub(super) fn one_run(config: &FailoverConfig, number: u32, streams: &Streams) -> Result<FailoverRow, FailoverError> {
+/// Does one run. What goes wrong in it is told in its row; an error is what keeps runs from being made at all. No row if
+/// somebody asked to stop in the middle of it.
+pub(super) fn one_run(
+    config: &FailoverConfig,
+    number: u32,
+    streams: &Streams,
+    interrupt: &Interrupt,
+) -> Result<Option<FailoverRow>, FailoverError> {
     let world = World::make(config)?;
     let before = world.counted()?;
     let errand = Errand {
@@ -70,7 +80,8 @@ pub(super) fn one_run(config: &FailoverConfig, number: u32, streams: &Streams) -
     let fail_at = (config.bytes as f64 * streams.stream("failure").random_range(middle)) as u64;
     let takers = vec![Taking::AtWork; world.takers.len()];
     let (story, again) = (Story::default(), None);
-    let mut run = Run { config, world, client, story, again, takers, connections: errand.connections };
+    let connections = errand.connections;
+    let mut run = Run { config, interrupt, world, client, story, again, takers, connections };
     // What goes wrong before the failure takes its time, and the client does not wait. What curl has read of a file before
     // its connection stands is less.
     let begun = run.gets_to(config.bytes / 20);
@@ -84,17 +95,25 @@ pub(super) fn one_run(config: &FailoverConfig, number: u32, streams: &Streams) -
         None
     };
     if let Some(failed_at) = failed_at {
-        run.follow(failed_at + config.limit)?;
+        run.follow(failed_at)?;
         if let Some(then) = config.then {
             let part = streams.stream("second failure").random_range(0.1..0.5);
             run.fail_again(then, part)?;
         }
         run.wait(failed_at + config.limit * if config.then.is_some() { 2 } else { 1 });
     }
-    run.end(number, failed_at, before)
+    if interrupt.requested() {
+        return Ok(None);
+    }
+    run.end(number, failed_at, before).map(Some)
 }
 
 impl Run<'_> {
+    /// Whether to go on waiting.
+    fn has_time(&self, give_up: Nanos) -> bool {
+        clock::now() < give_up && !self.interrupt.requested()
+    }
+
     /// Whether the client has moved so much; not if it has finished before, or never does.
     fn gets_to(&self, bytes: u64) -> bool {
         let give_up = clock::now() + self.config.limit.max(TO_THE_FAILURE);
@@ -103,7 +122,7 @@ impl Run<'_> {
             if client.seen.bytes() >= bytes && client.seen.begun() >= *connections {
                 return true;
             }
-            if client.is_done() || clock::now() > give_up {
+            if client.is_done() || !self.has_time(give_up) {
                 return false;
             }
             std::thread::sleep(LOOK_EVERY);
@@ -143,7 +162,7 @@ impl Run<'_> {
         let mut at = Vec::new();
         for victim in world.victims(config.victim) {
             victim.send(&order)?;
-            at.push(failed(victim, &self.client, give_up)?.map(|at| clock.to_ours(at)));
+            at.push(failed(victim, &self.client, give_up, self.interrupt)?.map(|at| clock.to_ours(at)));
         }
         // The first of them, if all of them have.
         let all: Option<Vec<Nanos>> = at.into_iter().collect();
@@ -154,9 +173,14 @@ impl Run<'_> {
         Ok(None)
     }
 
-    /// Listens to the takers until they are done.
-    fn follow(&mut self, give_up: Nanos) -> Result<(), FailoverError> {
-        while self.takers.iter().any(|taking| *taking != Taking::Over) && clock::now() < give_up {
+    /// Listens to the takers until they are done, or have nothing to do: whoever serves nobody is not taken over from.
+    fn follow(&mut self, failed_at: Nanos) -> Result<(), FailoverError> {
+        let give_up = failed_at + self.config.limit;
+        let noticed = failed_at + self.config.deadline * 3 + SPARED;
+        while self.takers.iter().any(|taking| *taking != Taking::Over) && self.has_time(give_up) {
+            if self.client.is_done() && self.story.decided().is_none() && clock::now() > noticed {
+                break;
+            }
             for taker in 0..self.takers.len() {
                 if self.takers[taker] != Taking::Over {
                     self.listen_to(taker)?;
@@ -171,7 +195,7 @@ impl Run<'_> {
 
     /// Waits for the client.
     fn wait(&self, give_up: Nanos) {
-        while !self.client.is_done() && clock::now() < give_up {
+        while !self.client.is_done() && self.has_time(give_up) {
             std::thread::sleep(LOOK_EVERY);
         }
     }
@@ -194,7 +218,7 @@ impl Run<'_> {
                     let give_up = clock::now() + config.limit;
                     let standing_by = &mut self.world.heirs[0].standing_by;
                     standing_by.send(&order)?;
-                    failed(standing_by, &self.client, give_up)?
+                    failed(standing_by, &self.client, give_up, self.interrupt)?
                 }
             },
             false => None,
@@ -205,7 +229,7 @@ impl Run<'_> {
         };
         let mut again = Story::default();
         let give_up = failed_at + config.limit;
-        while clock::now() < give_up {
+        while self.has_time(give_up) {
             match taker.receive(LOOK_EVERY) {
                 Ok(None) => {}
                 Ok(Some(TakerReport::Done)) => break,
@@ -274,10 +298,15 @@ impl Run<'_> {
                 continue;
             }
             if *accident == Accident::Connect {
-                self.client.connect(LATE_CONNECTIONS, &self.world.network.client).map_err(FailoverError::Client)?;
-                self.connections += LATE_CONNECTIONS;
+                for _ in 0..LATE_CONNECTIONS {
+                    if let Err(why) = self.client.connect(1, &self.world.network.client) {
+                        self.story.trouble(format!("a client that came late: {why}"));
+                        break;
+                    }
+                    self.connections += 1;
+                }
                 let give_up = clock::now() + LATE_CLIENTS;
-                while self.client.seen.begun() < self.connections && clock::now() < give_up {
+                while self.client.seen.begun() < self.connections && self.has_time(give_up) {
                     std::thread::sleep(LOOK_EVERY);
                 }
             }
@@ -340,13 +369,19 @@ impl Run<'_> {
         let moved: Vec<String> = world.heirs.iter().map(|heir| format!("{}:{}", heir.name, moved(heir))).collect();
         row.moved_to = moved.join(" ");
         let seen = Arc::clone(&client.seen);
-        let verdict = if client.is_done() { client.verdict() } else { Err("the client did not finish".into()) };
+        let has_finished = client.is_done();
+        let verdict = if has_finished { client.verdict() } else { Err("the client did not finish".into()) };
         row.sha256_ok = verdict == Ok(true);
         if seen.is_wrong() || verdict == Ok(false) {
             story.trouble(WRONG_BYTES.into());
         }
         if let Err(why) = verdict {
             story.trouble(why);
+        }
+        let went_on = || story.decided().is_some_and(|decided| seen.first_after(decided).is_some());
+        row.hit = failed_at.is_some() && (!has_finished || went_on());
+        if failed_at.is_some() && !row.hit {
+            story.trouble("the client had finished before anybody decided what to do".into());
         }
         story.tell(config.failure, failed_at, &seen, &mut row);
         if let (Some((again, failed_at)), Some(then)) = (again, config.then) {
@@ -359,8 +394,13 @@ impl Run<'_> {
 }
 
 /// When a process that was told to fail had, by its node's clock; `None` if there was nobody left to fail.
-fn failed(victim: &mut Part, client: &Client, give_up: Nanos) -> Result<Option<Nanos>, FailoverError> {
-    while clock::now() < give_up {
+fn failed(
+    victim: &mut Part,
+    client: &Client,
+    give_up: Nanos,
+    interrupt: &Interrupt,
+) -> Result<Option<Nanos>, FailoverError> {
+    while clock::now() < give_up && !interrupt.requested() {
         match victim.receive(LOOK_EVERY)? {
             Some(WebReport::Failed { at_ns }) => return Ok(Some(Nanos(at_ns))),
             Some(other) => {

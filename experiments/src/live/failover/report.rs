@@ -3,14 +3,15 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
+use documented::DocumentedFields;
 use serde::{Deserialize, Serialize};
 
 use super::{FailoverConfig, ServiceKind};
 use crate::live::web::remedy::Choice;
-use crate::stats;
+use crate::stats::{self, Estimate};
 
 /// One run. The field names are the columns of the CSV.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, DocumentedFields)]
 pub struct FailoverRow {
     /// Number of the run, from 0.
     pub run: u32,
@@ -42,6 +43,10 @@ pub struct FailoverRow {
     pub client_resets: u64,
     /// Connections that the client's kernel opened, or tried to: who connects again tries until somebody is there.
     pub client_connections: u64,
+    /// Whether the client still waited for something when the failure was decided upon. If not, it had finished before, and the
+    /// row says nothing of what a failure costs.
+    #[serde(default)]
+    pub hit: bool,
     /// Sessions.
     pub sessions: u64,
     /// Of those: carried on at another node.
@@ -104,10 +109,21 @@ impl FailoverRow {
         }
     }
 
+    /// Whether the failure was one to the client, and it finished with every byte right: what medians are of.
+    pub fn is_measured(&self) -> bool {
+        self.hit && self.sha256_ok
+    }
+
     /// Whether the client finished with every byte right, over the connections that it began with.
     pub fn is_good(&self) -> bool {
         self.sha256_ok && self.client_resets == 0 && self.client_connections == self.sessions
     }
+}
+
+/// The median of what was measured, over the runs that were hit and finished.
+pub fn median(rows: &[FailoverRow], of: fn(&FailoverRow) -> Option<f64>) -> Option<Estimate> {
+    let mut values: Vec<f64> = rows.iter().filter(|row| row.is_measured()).filter_map(of).collect();
+    stats::quantile(&mut values, 0.5)
 }
 
 /// All runs of one configuration.
@@ -120,12 +136,16 @@ pub struct FailoverReport {
 }
 
 impl FailoverReport {
+    /// In how many runs the client did not get every byte right.
+    pub fn failed(&self) -> usize {
+        self.rows.iter().filter(|row| !row.sha256_ok).count()
+    }
+
     /// For people.
     pub fn to_text(&self) -> String {
         let config = &self.config;
-        let good = self.rows.iter().filter(|row| row.is_good()).count();
         let mut text = format!(
-            "{}, {}{}{}{}{}: {} bytes, deadline {}, poll {}\n  {:<18}{good} of {} runs: every byte right, no reset, no new connection\n",
+            "{}, {}{}{}{}{}: {} bytes, deadline {}, poll {}\n",
             config.client.name(),
             config.failure.name(),
             match config.service {
@@ -146,9 +166,25 @@ impl FailoverReport {
             config.bytes,
             config.deadline,
             config.poll,
-            "finished",
-            self.rows.len(),
         );
+        let mut line = |name: &str, what: &str| {
+            // Writing to a String can't fail.
+            let _ = writeln!(text, "  {name:<18}{what}");
+        };
+        let count = |of: fn(&&FailoverRow) -> bool| self.rows.iter().filter(of).count();
+        let (all, spared) = (self.rows.len(), count(|row| !row.hit && row.sha256_ok));
+        let (finished, good) = (count(|row| row.is_measured()), count(|row| row.is_measured() && row.is_good()));
+        let how = match finished - good {
+            _ if finished == 0 => String::new(),
+            0 => ": every byte right, no reset, no new connection".to_owned(),
+            _ => format!(" with every byte right; {good} of them without a reset and a new connection"),
+        };
+        if all > spared {
+            line("finished", &format!("{finished} of {} runs{how}", all - spared));
+        }
+        if spared > 0 {
+            line("not hit", &format!("{spared} of {all} runs, which no median is of: the client had finished before"));
+        }
         type Column = (&'static str, fn(&FailoverRow) -> Option<f64>);
         let columns: [Column; 9] = [
             ("detection", |row| row.detection_ms),
@@ -162,31 +198,73 @@ impl FailoverReport {
             ("outage", |row| row.outage_ms),
         ];
         for (name, of) in columns {
-            let mut values: Vec<f64> = self.rows.iter().filter_map(of).collect();
-            let Some(median) = stats::quantile(&mut values, 0.5) else { continue };
+            let Some(median) = median(&self.rows, of) else { continue };
             let interval = match (median.low, median.high) {
                 (Some(low), Some(high)) => format!(" (95%: {low:.2} to {high:.2})"),
                 _ => String::new(),
             };
-            // Writing to a String can't fail.
-            let _ = writeln!(text, "  {name:<18}{:.2} ms in the median{interval}", median.value);
+            line(name, &format!("{:.2} ms in the median{interval}", median.value));
         }
         if config.heirs > 1 {
             let moved = self.rows.iter().map(|row| row.moved_to.as_str()).collect::<Vec<_>>();
-            let _ = writeln!(text, "  {:<18}{}", "sessions moved", moved.join(", "));
+            line("sessions moved", &moved.join(", "));
         }
         let (lost, resets) =
             self.rows.iter().fold((0, 0), |(lost, resets), row| (lost + row.lost, resets + row.client_resets));
         if lost + resets > 0 {
-            let _ = writeln!(text, "  {:<18}{lost} sessions; the client counted {resets} resets", "lost");
+            line("lost", &format!("{lost} sessions; the client counted {resets} resets"));
         }
         let mut troubles: Vec<&str> =
             self.rows.iter().map(|row| row.trouble.as_str()).filter(|t| !t.is_empty()).collect();
         troubles.sort_unstable();
         troubles.dedup();
         for trouble in troubles {
-            let _ = writeln!(text, "  {:<18}{trouble}", "trouble");
+            line("trouble", trouble);
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live::failover::{ClientKind, FailoverFailure};
+
+    fn row(hit: bool, sha256_ok: bool, outage: f64) -> FailoverRow {
+        let trouble = if hit && sha256_ok { String::new() } else { "why".into() };
+        let (sessions, client_connections) = (1, 1);
+        let outage_ms = Some(outage);
+        FailoverRow { hit, sha256_ok, outage_ms, trouble, sessions, client_connections, ..FailoverRow::default() }
+    }
+
+    fn report(rows: Vec<FailoverRow>) -> FailoverReport {
+        let config = FailoverConfig::new(ClientKind::Curl, FailoverFailure::Sigstop, std::path::PathBuf::new());
+        FailoverReport { config, rows }
+    }
+
+    #[test]
+    fn medians_are_of_runs_that_were_hit_and_finished() {
+        let rows =
+            vec![row(true, true, 100.0), row(false, true, 1.0), row(true, false, 9000.0), row(true, true, 100.0)];
+        let report = report(rows);
+        assert_eq!(median(&report.rows, |row| row.outage_ms).map(|median| median.value), Some(100.0));
+        assert_eq!(report.failed(), 1);
+        let text = report.to_text();
+        for line in
+            ["2 of 3 runs: every byte right, no reset", "1 of 4 runs, which no median", "outage            100.00 ms"]
+        {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+    }
+
+    #[test]
+    fn who_finished_over_another_connection_has_finished() {
+        let mut other = row(true, true, 100.0);
+        other.client_connections = 2;
+        let text = report(vec![row(true, true, 100.0), other]).to_text();
+        assert!(text.contains("2 of 2 runs with every byte right; 1 of them without a reset"), "{text}");
+        let text = report(vec![row(true, false, 100.0)]).to_text();
+        assert!(text.contains("0 of 1 runs\n") && !text.contains("every byte right"), "{text}");
+        assert!(!report(vec![row(false, true, 1.0)]).to_text().contains("finished   "));
     }
 }

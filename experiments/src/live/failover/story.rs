@@ -10,6 +10,7 @@ use super::seen::Seen;
 use crate::live::web::rescued::Marks;
 use crate::live::web::supervisor::Restarted;
 use crate::live::web::taker::TakerReport;
+use crate::say::without_numbers;
 
 /// Most troubles that a row tells.
 const MOST_TROUBLES: usize = 6;
@@ -82,6 +83,10 @@ impl Story {
                     }
                 }
             }
+            TakerReport::NoRemedy => self.troubles.push(
+                "no remedy is left: nobody can start the service again, take its sessions over, or reboot its node"
+                    .into(),
+            ),
             TakerReport::AgentGone => self.troubles.push("a taker found its node's agent gone".into()),
             TakerReport::Ready | TakerReport::Reboot | TakerReport::Halted { .. } | TakerReport::Done => {}
         }
@@ -100,6 +105,11 @@ impl Story {
     /// Whether it has.
     pub(super) fn has_rebooted(&self) -> bool {
         self.rebooted.is_some()
+    }
+
+    /// When it was decided what to do.
+    pub(super) fn decided(&self) -> Option<Nanos> {
+        self.decided
     }
 
     /// Sessions that were moved.
@@ -143,7 +153,7 @@ impl Story {
         let [claimed, fenced, extracted, served] =
             [last(|m| m.claimed_ns), last(|m| m.fenced_ns), last(|m| m.extracted_ns), last(|m| m.served_ns)];
         let phase = |from: u64, to: u64| (from > 0 && to > 0).then(|| ms(Nanos(from), Nanos(to)));
-        if failed_at.is_some() && self.decided.is_none() {
+        if failed_at.is_some() && row.hit && self.decided.is_none() {
             self.troubles.push("no taker has decided to take over".into());
         }
         if let Some(decided) = self.decided {
@@ -168,7 +178,7 @@ impl Story {
         }
         row.cause = self.cause;
         let mut told: Vec<String> = Vec::new();
-        self.troubles.into_iter().for_each(|trouble| {
+        self.troubles.iter().map(|trouble| without_numbers(trouble)).for_each(|trouble| {
             if !told.contains(&trouble) {
                 told.push(trouble);
             }

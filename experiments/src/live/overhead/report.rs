@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use documented::DocumentedFields;
 use serde::{Deserialize, Serialize};
 
 use super::OverheadConfig;
@@ -9,7 +10,7 @@ use super::client::Turn;
 use crate::stats::{self, Estimate};
 
 /// A pair of turns: one without State Boxes, one with. The field names are the columns of the CSV.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, DocumentedFields)]
 pub struct OverheadRow {
     /// Number of the pair, from 0.
     pub pair: u32,

@@ -102,6 +102,8 @@ pub enum TakerReport {
     Restarted(Restarted),
     /// The node is to start anew. It waits to be told to go on when that is done.
     Reboot,
+    /// Nothing that the policy knows can be done, or nothing more.
+    NoRemedy,
     /// What is to be done at the node besides.
     Afterwards {
         /// For people.
@@ -270,6 +272,9 @@ pub fn play(settings: &Taker, mut tell: impl FnMut(TakerReport) -> std::io::Resu
             break;
         }
         to_do = remedy::to_do(settings.remedy, &known);
+    }
+    if to_do.remedies.is_empty() {
+        (around.tell)(TakerReport::NoRemedy)?;
     }
     let moved = || endings.iter().filter(|ending| matches!(ending.outcome, Some(Outcome::Moved { .. })));
     if moved().next().is_some() {
