@@ -22,6 +22,9 @@ use backdoor_sim::streams::Streams;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
+/// Most starts of the services of a point.
+const STARTS: u32 = 8;
+
 /// A study of overhead.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -131,11 +134,13 @@ impl Config {
     fn experiment(&self, swept: &Swept, profile: Profile, program: PathBuf) -> OverheadConfig {
         let full = self.full.filter(|_| profile == Profile::Full);
         let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let pairs = full.and_then(|full| full.pairs).unwrap_or(self.pairs);
         OverheadConfig {
             state_bytes: size(swept.state_bytes),
             requests_per_save: size(swept.requests_per_save),
             clients: self.clients,
-            pairs: full.and_then(|full| full.pairs).unwrap_or(self.pairs),
+            pairs,
+            starts: pairs.clamp(1, STARTS),
             turn: full.and_then(|full| full.turn).unwrap_or(self.turn).0,
             ..OverheadConfig::new(program)
         }
@@ -237,7 +242,7 @@ fn ratios(name: &str, summary: &Table) -> Option<Figure> {
     let mut figure = Figure::new(name)
         .title("A service with State Boxes beside the same without, while nothing fails")
         .caption(
-            "Throughput and median latency with State Boxes, by those without, with 95% intervals over pairs of turns. \
+            "Throughput and median latency with State Boxes, by those without, with 95% intervals over starts of both services. \
              Live: clients on this machine ask as fast as they are answered, and each shares a processor with the thread \
              that serves it. Model: a request costs as much processor time as it did live without State Boxes, and a save \
              a fixed time and one for each KiB. These two are no prediction: unless they are set, they were fitted to \

@@ -17,7 +17,7 @@ use crate::live::overhead::{OverheadConfig, OverheadError, OverheadReport, Overh
 #[command(after_long_help = measurement::columns::<OverheadRow>())]
 pub(super) struct Arguments {
     /// Bytes of each session's state, all saved each time; several, separated by commas, run one after the other.
-    #[arg(long, value_delimiter = ',', default_value = "1024", value_name = "BYTES")]
+    #[arg(long, value_delimiter = ',', default_value = "64,1024", value_name = "BYTES")]
     state_size: Vec<usize>,
     /// Requests that a client has under way at once, and the service saves at once; several, separated by commas, run
     /// one after the other.
@@ -27,11 +27,15 @@ pub(super) struct Arguments {
     #[arg(long, default_value_t = 4, value_name = "K")]
     clients: u32,
     /// Pairs of turns, one with State Boxes and one without.
-    #[arg(long, default_value_t = 20, value_name = "N")]
+    #[arg(long, default_value_t = 80, value_name = "N")]
     pairs: u32,
     /// How long a turn takes.
-    #[arg(long, default_value = "200ms", value_name = "DURATION")]
+    #[arg(long, default_value = "100ms", value_name = "DURATION")]
     turn: Nanos,
+    /// How often both services are started anew meanwhile: where their memory lies makes a difference that all pairs of a start
+    /// share, so intervals take starts as the sample. Up to as many as pairs. [default: 8, or as many as pairs]
+    #[arg(long, value_name = "N")]
+    starts: Option<u32>,
     /// Let the scheduler put clients and their service where it likes. Without it, each client shares a processor with the
     /// thread that serves it, and turns of the same service differ less.
     #[arg(long)]
@@ -56,6 +60,7 @@ impl Arguments {
             clients: self.clients,
             pairs: self.pairs,
             turn: self.turn,
+            starts: self.starts.unwrap_or(self.pairs.clamp(1, 8)),
             pinned: !self.unpinned,
             seed: self.seed,
             ..OverheadConfig::new(program.clone())

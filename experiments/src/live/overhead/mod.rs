@@ -23,6 +23,7 @@ pub use serve::{Counters, CountersReady};
 
 pub(in crate::live) use serve::play;
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -63,24 +64,34 @@ pub struct OverheadConfig {
     pub turn: Nanos,
     /// Whether each client shares a processor with the thread that serves it, clients in turn; else the scheduler decides.
     pub pinned: bool,
+    /// How often both services are started, each time for as many pairs: where a service's memory happens to lie makes a
+    /// difference that all pairs of one start share, so starts are the sample.
+    pub starts: u32,
     /// Seed of the order of turns.
     pub seed: u64,
 }
 
 impl OverheadConfig {
-    /// Defaults: 1 KiB of state, a save per request, 4 clients that each share a processor with their service, 20 pairs of
-    /// 200 ms. `program` is the `backdoor` binary.
+    /// Defaults: 1 KiB of state, a save per request, 4 clients that each share a processor with their service, 80 pairs of
+    /// 100 ms in 8 starts. `program` is the `backdoor` binary.
     pub fn new(program: PathBuf) -> Self {
         OverheadConfig {
             program,
             state_bytes: 1024,
             requests_per_save: 1,
             clients: 4,
-            pairs: 20,
-            turn: Nanos::from_millis(200),
+            pairs: 80,
+            turn: Nanos::from_millis(100),
             pinned: true,
+            starts: 8,
             seed: 1,
         }
+    }
+
+    /// Numbers of the pairs of this start.
+    fn pairs_of(&self, start: u32) -> Range<u32> {
+        let until = |start: u32| (u64::from(self.pairs) * u64::from(start) / u64::from(self.starts)) as u32;
+        until(start)..until(start + 1)
     }
 
     /// Whether it can be run.
@@ -103,6 +114,9 @@ impl OverheadConfig {
         }
         if !(2..=100_000).contains(&self.pairs) {
             return error(format!("{} pairs of turns: must be from 2 to 100000", self.pairs));
+        }
+        if !(1..=self.pairs).contains(&self.starts) {
+            return error(format!("{} starts: must be from 1 to as many as pairs", self.starts));
         }
         let (least, most) = (Nanos::from_millis(10), Nanos::from_secs(60));
         if self.turn < least || self.turn > most {
@@ -203,26 +217,28 @@ pub fn run(
 ) -> Result<OverheadReport, OverheadError> {
     config.check()?;
     let mut report = OverheadReport { config: config.clone(), rows: Vec::new() };
-    let (mut plain, mut saved) = (Side::start(config, false)?, Side::start(config, true)?);
     let streams = Streams::new(StreamKey { seed: config.seed, experiment: "live-overhead", point: "", replication: 0 });
     let mut order = streams.stream("order");
-    // Caches and processors' clocks warm up.
-    plain.turn(config)?;
-    saved.turn(config)?;
-    for number in 0..config.pairs {
-        if interrupt.requested() {
-            return Err(OverheadError::Interrupted { report: Box::new(report), pairs: config.pairs });
+    for start in 0..config.starts {
+        let (mut plain, mut saved) = (Side::start(config, false)?, Side::start(config, true)?);
+        // Caches and processors' clocks warm up.
+        plain.turn(config)?;
+        saved.turn(config)?;
+        for number in config.pairs_of(start) {
+            if interrupt.requested() {
+                return Err(OverheadError::Interrupted { report: Box::new(report), pairs: config.pairs });
+            }
+            let (without, with) = if order.random() {
+                let without = plain.turn(config)?;
+                (without, saved.turn(config)?)
+            } else {
+                let with = saved.turn(config)?;
+                (plain.turn(config)?, with)
+            };
+            let row = OverheadRow::of((start, number), config, without, with);
+            finished(&row);
+            report.rows.push(row);
         }
-        let (without, with) = if order.random() {
-            let without = plain.turn(config)?;
-            (without, saved.turn(config)?)
-        } else {
-            let with = saved.turn(config)?;
-            (plain.turn(config)?, with)
-        };
-        let row = OverheadRow::of(number, config, without, with);
-        finished(&row);
-        report.rows.push(row);
     }
     Ok(report)
 }

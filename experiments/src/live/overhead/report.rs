@@ -14,6 +14,9 @@ use crate::stats::{self, Estimate};
 pub struct OverheadRow {
     /// Number of the pair, from 0.
     pub pair: u32,
+    /// Which start of both services it was made with, from 0.
+    #[serde(default)]
+    pub start: u32,
     /// Bytes of each session's state.
     pub state_bytes: u64,
     /// Requests acted upon with one save.
@@ -37,7 +40,12 @@ pub struct OverheadRow {
 }
 
 impl OverheadRow {
-    pub(super) fn of(pair: u32, config: &OverheadConfig, plain: (f64, Turn), saved: (f64, Turn)) -> Self {
+    pub(super) fn of(
+        (start, pair): (u32, u32),
+        config: &OverheadConfig,
+        plain: (f64, Turn),
+        saved: (f64, Turn),
+    ) -> Self {
         let percentiles = |mut turn: Turn| {
             turn.latencies.sort_unstable();
             [0.5, 0.99].map(|q| {
@@ -48,6 +56,7 @@ impl OverheadRow {
         let ([plain_p50_us, plain_p99_us], [saved_p50_us, saved_p99_us]) = (percentiles(plain.1), percentiles(saved.1));
         OverheadRow {
             pair,
+            start,
             state_bytes: config.state_bytes as u64,
             requests_per_save: config.requests_per_save as u64,
             clients: config.clients,
@@ -72,7 +81,8 @@ pub struct OverheadReport {
 }
 
 impl OverheadReport {
-    /// Throughput with State Boxes by throughput without, over all pairs; `None` of fewer than two.
+    /// Throughput with State Boxes by throughput without, over all pairs. Its interval takes starts as the sample, or pairs, if
+    /// there was only one; `None` of fewer than two.
     pub fn throughput_ratio(&self) -> Option<Estimate> {
         self.ratio(|row| (row.saved_per_s, row.plain_per_s))
     }
@@ -83,7 +93,13 @@ impl OverheadReport {
     }
 
     fn ratio(&self, of: fn(&OverheadRow) -> (f64, f64)) -> Option<Estimate> {
-        stats::ratio(&self.rows.iter().map(of).collect::<Vec<_>>())
+        let add = |(a, b): (f64, f64), (c, d): (f64, f64)| (a + c, b + d);
+        let starts = self.rows.chunk_by(|one, next| one.start == next.start);
+        let of_starts: Vec<_> = starts.filter_map(|rows| rows.iter().map(of).reduce(add)).collect();
+        match of_starts.len() {
+            0 | 1 => stats::ratio(&self.rows.iter().map(of).collect::<Vec<_>>()),
+            _ => stats::ratio(&of_starts),
+        }
     }
 
     /// For people.
@@ -98,11 +114,12 @@ impl OverheadReport {
             false => "wherever the scheduler puts them",
         };
         let mut text = format!(
-            "{} bytes of state saved per {requests}, {} clients {placed}, {} pairs of turns of {}\n",
+            "{} bytes of state saved per {requests}, {} clients {placed}, {} pairs of turns of {}, {} starts\n",
             config.state_bytes,
             config.clients,
             self.rows.len(),
-            config.turn
+            config.turn,
+            config.starts
         );
         let mut ratio = |name: &str, estimate: Option<Estimate>| {
             let Some(estimate) = estimate else { return };
@@ -130,5 +147,24 @@ impl OverheadReport {
             median(|row| row.saved_p50_us),
         );
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn starts_are_the_sample_and_pairs_if_there_was_one() {
+        let row = |start, saved_per_s| OverheadRow { start, saved_per_s, plain_per_s: 100.0, ..OverheadRow::default() };
+        let width = |rows: Vec<OverheadRow>| {
+            let config = OverheadConfig::new(std::path::PathBuf::new());
+            let ratio = OverheadReport { config, rows }.throughput_ratio().unwrap();
+            ratio.high.unwrap() - ratio.low.unwrap()
+        };
+        // Pairs of a start are alike: eight of two starts say as much as two do.
+        let alike: Vec<_> = (0..8).map(|pair| row(pair / 4, if pair < 4 { 96.0 } else { 98.0 })).collect();
+        assert!((width(alike.clone()) - width(vec![row(0, 96.0), row(1, 98.0)])).abs() < 1e-9);
+        assert!(width(alike.into_iter().map(|pair| OverheadRow { start: 0, ..pair }).collect()) < 0.05);
     }
 }
