@@ -243,6 +243,22 @@ fn a_service_that_goes_on_again_stops_serving_what_is_anothers() {
 }
 
 #[test]
+fn whoever_goes_on_before_the_fence_keeps_its_sessions() {
+    if is_root() {
+        for (client, step) in [(&REQUESTS[..], "decided"), (&REQUESTS[..], "claimed"), (&TEN[..], "claimed")] {
+            let at = format!("resume@{step}");
+            let row = &one(&[client, &["--failure", "sigstop", "--disturb", &at]].concat())[0];
+            assert!(row.is_good() && row.hit && row.trouble.is_empty(), "{row:?}");
+            assert_eq!((row.moved, row.given_back, &*row.remedy), (0, row.sessions, ""), "{row:?}");
+            assert_eq!((row.fence_ms, row.first_byte_ms), (None, None), "{row:?}");
+        }
+        // After it, it finds itself claimed, and is silent.
+        let row = &goes_on(&[&REQUESTS[..], &["--disturb", "resume@fencing"]].concat())[0];
+        assert_eq!((row.given_back, row.trouble.as_str()), (0, ""), "{row:?}");
+    }
+}
+
+#[test]
 fn a_client_that_finishes_before_the_failure_is_a_row_with_a_reason() {
     if is_root() {
         let rows = rows(&["--client", "requests", "--size", "1kB", "--failure", "session-stuck", "--runs", "3"]);
@@ -282,6 +298,8 @@ fn disturbances_that_cannot_be_get_one_sentence() {
         (&["--disturb", "fill-heir@offering"], "leave out the step"),
         (&["--disturb", "heir-dies-taking@served"], "leave out the step"),
         (&["--disturb", "kill-supervisor"], "no supervisor"),
+        (&["--disturb", "resume"], "name a later step"),
+        (&["--disturb", "resume@claimed", "--failure", "sigkill"], "the failure sigstop"),
         (&["--disturb", "kill-supervisor@decided", "--remedy", "takeover"], "no supervisor"),
         (&["--disturb", "kill-agent@served", "--remedy", "restart"], "only watches and decides"),
         (&["--disturb", "kill-heir", "--remedy", "reboot", "--client", "requests"], "only a takeover"),

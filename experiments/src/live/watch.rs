@@ -18,7 +18,7 @@ use backdoor_core::detector::Detector;
 use backdoor_core::diagnosis::{Cause, Failure, diagnose, settles_by};
 use backdoor_core::hook_table::Purpose;
 use backdoor_core::monitor::{Event, Monitor, MonitorConfig, MonitorStats, Standing};
-use backdoor_core::progress_box::EntityRecord;
+use backdoor_core::progress_box::{EntityRecord, Slot};
 use backdoor_core::recovery::{Extraction, ExtractionConfig, RecoveryPlan, plan};
 use backdoor_core::transport::Transport;
 use backdoor_host::attach::{AgentLink, AttachError, Attachment, NodeAddress, attach};
@@ -32,6 +32,8 @@ use super::wakeups::Wakeups;
 const LOOK_EVERY: Nanos = Nanos::from_millis(50);
 /// How long an attempt to attach is waited for before it is left to itself.
 const ANSWER_AT_ONCE: Duration = Duration::from_millis(5);
+/// How long a look at once may take.
+const LAST_LOOK: Nanos = Nanos::from_millis(1);
 /// How long before its time a spinning monitor stops to sleep.
 const SPIN_MARGIN: Nanos = Nanos::from_micros(200);
 /// Least pause between two looks for the answer to a READ.
@@ -54,6 +56,15 @@ pub struct WatchConfig {
     pub spin: bool,
     /// Whether to read the state of the sessions that a failure affects, and to hand it out with the notice.
     pub recover: bool,
+}
+
+/// Who was suspected at some moment, at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Suspicion {
+    /// Of the attachments to the node, which.
+    attachment: u64,
+    /// By place and use of that place.
+    of: Vec<(Slot, u32)>,
 }
 
 /// A node being watched.
@@ -297,6 +308,33 @@ impl<D: Detector + 'static> Watch<D> {
             judged += usize::from(entity.standing != Standing::Trusted || entity.last_progress > first);
         }
         entities > 0 && entities == judged && !node.unsettled
+    }
+
+    /// Takes a sample if one is due, and waits a moment for it.
+    pub fn look_at_once(&mut self, notices: &mut Vec<Notice>) {
+        let until = clock::now() + LAST_LOOK;
+        self.turn(clock::now(), notices);
+        while self.node.as_ref().is_some_and(|node| node.monitor.is_waiting()) && clock::now() < until {
+            self.turn(until, notices);
+        }
+    }
+
+    /// Who is suspected now.
+    pub fn suspicion(&self) -> Option<Suspicion> {
+        let (attachment, monitor) = self.monitor()?;
+        let suspected = monitor.entities().filter(|entity| entity.standing == Standing::Suspected);
+        let of: Vec<_> = suspected.map(|entity| (entity.slot, entity.record.generation)).collect();
+        (!of.is_empty()).then_some(Suspicion { attachment, of })
+    }
+
+    /// Whether everybody of whom that was is there still, and nobody is suspected any more.
+    pub fn has_passed(&self, suspicion: &Suspicion) -> bool {
+        let Some((attachment, monitor)) = self.monitor() else { return false };
+        let is_there = |(slot, generation): &(Slot, u32)| {
+            monitor.entities().any(|entity| entity.slot == *slot && entity.record.generation == *generation)
+        };
+        // What another agent knows of says nothing about those.
+        attachment == suspicion.attachment && self.suspicion().is_none() && suspicion.of.iter().all(is_there)
     }
 
     /// What was done so far.

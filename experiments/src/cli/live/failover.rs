@@ -87,8 +87,8 @@ pub(super) struct Arguments {
     /// takes some and has no room for others, or dies when it has taken them, those others are left.
     #[arg(long, default_value_t = 1, value_name = "N")]
     heirs: u32,
-    /// What else goes wrong, as ACCIDENT@STEP; several, separated by commas, together. Accidents: kill-taker, kill-agent,
-    /// stop-agent, kill-supervisor, kill-heir, restart-heir, stop-heir, cut-heir, stranger, connect; and, which have no step,
+    /// What else goes wrong, as ACCIDENT@STEP; several, separated by commas, together. Accidents: kill-taker, resume (the
+    /// frozen service goes on), kill-agent, stop-agent, kill-supervisor, kill-heir, restart-heir, stop-heir, cut-heir, stranger, connect; and, which have no step,
     /// heir-dies-taking, fill-heir. Steps of the first taker: watching (right before the failure, and if none is named), decided,
     /// claimed, fencing, fenced, offering, offered, served.
     #[arg(long, value_delimiter = ',', value_name = "ACCIDENT@STEP")]

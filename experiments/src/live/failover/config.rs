@@ -264,6 +264,9 @@ impl FailoverConfig {
         if let Some(why) = self.disturbances.iter().find_map(|disturbance| disturbance.is_in_vain(self.remedy)) {
             return error(format!("disturbances: {why}"));
         }
+        if self.is_disturbed_by(Accident::Resume) && self.failure != FailoverFailure::Sigstop {
+            return error("disturbances: what goes on by itself was frozen before, by the failure sigstop".into());
+        }
         if self.is_disturbed_by(Accident::Connect) && self.client.is_curl() {
             return error("disturbances: curl has one connection, and can't connect once more".into());
         }

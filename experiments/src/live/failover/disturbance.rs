@@ -14,6 +14,8 @@ use crate::live::web::remedy::Choice;
 pub enum Accident {
     /// The first taker is killed. A second one waits for that before it begins.
     KillTaker,
+    /// The service goes on by itself, if it was frozen.
+    Resume,
     /// Node A's agent is killed.
     KillAgent,
     /// Node A's agent is frozen.
@@ -86,6 +88,9 @@ impl Disturbance {
             return Some(format!(
                 "'{self}': whether the heir is full, or dies taking, is settled before; leave out the step"
             ));
+        }
+        if accident == Accident::Resume && !at_a_step {
+            return Some(format!("'{self}': right before the failure nobody is frozen; name a later step"));
         }
         if accident.is_an_heirs() && matches!(remedy, Choice::Restart | Choice::Reboot) {
             return Some(format!("'{self}': only a takeover asks an heir for anything"));

@@ -58,6 +58,11 @@
 //! again, to reboot), is told in `afterwards` and not done. Exclusion is done: the switch's port to node A, closed by the fence,
 //! stays closed to the end of the run, and only a reboot opens it.
 //!
+//! # A suspicion that passes
+//! When claims stand and nobody is cut off, a taker looks at the node once more. If nobody of it is suspected any more, all claims are given
+//! back, and the service goes on by itself (`given_back`); the disturbance `resume` makes that happen. The failure `wrong` does not: there
+//! the taker was told to suspect, and asks no monitor.
+//!
 //! # What can't be carried on
 //! A connection that the node's kernel has accepted and its service has not is no session yet: node B's kernel resets it,
 //! once all sessions are there. If the agent has ended before the service, its memory is there still: progress is watched on,

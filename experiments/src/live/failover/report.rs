@@ -92,6 +92,9 @@ pub struct FailoverRow {
     /// How many sessions were carried on at each of them, such as `B:100 C:100`.
     #[serde(default)]
     pub moved_to: String,
+    /// Sessions that were claimed and then left to node A, whose service had gone on by itself.
+    #[serde(default)]
+    pub given_back: u64,
     /// Sessions that ended with node A's reboot, and whose clients connected again.
     #[serde(default)]
     pub lost: u64,
@@ -208,6 +211,10 @@ impl FailoverReport {
         if config.heirs > 1 {
             let moved = self.rows.iter().map(|row| row.moved_to.as_str()).collect::<Vec<_>>();
             line("sessions moved", &moved.join(", "));
+        }
+        let given_back: u64 = self.rows.iter().map(|row| row.given_back).sum();
+        if given_back > 0 {
+            line("given back", &format!("{given_back} sessions, to node A, whose service had gone on"));
         }
         let (lost, resets) =
             self.rows.iter().fold((0, 0), |(lost, resets), row| (lost + row.lost, resets + row.client_resets));

@@ -19,6 +19,7 @@ const MOST_TROUBLES: usize = 6;
 #[derive(Debug, Default)]
 struct Told {
     moved: Option<(u32, u32)>,
+    left: bool,
     marks: Marks,
     outcome: String,
     state_bytes: u64,
@@ -49,7 +50,7 @@ impl Story {
                     (self.decided, self.cause) = (Some(Nanos(at_ns)), cause);
                 }
             }
-            TakerReport::Session { session, moved, outcome, marks, state_bytes, input_known } => {
+            TakerReport::Session { session, moved, left, outcome, marks, state_bytes, input_known } => {
                 let told = self.sessions.entry(session).or_default();
                 if let (Some(one), Some(other)) = (told.moved, moved)
                     && one != other
@@ -64,7 +65,7 @@ impl Story {
                 let knows_more =
                     (moved.is_some(), input_known.is_some()) > (told.moved.is_some(), told.input_known.is_some());
                 if knows_more || told.outcome.is_empty() {
-                    *told = Told { moved, marks, outcome, state_bytes, input_known };
+                    *told = Told { moved, left, marks, outcome, state_bytes, input_known };
                 }
             }
             TakerReport::Restarted(restarted) => {
@@ -133,6 +134,7 @@ impl Story {
         row.moved = self.moved();
         let restarted = self.restarted.take().filter(|restarted| restarted.readopted > 0);
         row.readopted = restarted.as_ref().map_or(0, |restarted| restarted.readopted);
+        row.given_back = self.sessions.values().filter(|told| told.left).count() as u64;
         row.lost = seen.lost();
         let done = [(row.readopted > 0, "restart"), (row.moved > 0, "takeover"), (self.has_rebooted(), "reboot")];
         let done: Vec<&str> = done.into_iter().filter_map(|(is_done, name)| is_done.then_some(name)).collect();
@@ -172,7 +174,7 @@ impl Story {
             row.first_byte_ms = spoke.and_then(|at| seen.first_after(Nanos(at))).map(|at| ms(decided, at));
         }
         for told in self.sessions.values() {
-            if told.moved.is_none() || told.outcome.contains(": ") {
+            if told.moved.is_none() && !told.left || told.outcome.contains(": ") {
                 self.troubles.push(told.outcome.clone());
             }
         }
@@ -205,6 +207,7 @@ mod tests {
         TakerReport::Session {
             session,
             moved,
+            left: false,
             outcome: outcome.into(),
             marks: Marks::default(),
             state_bytes: 1,

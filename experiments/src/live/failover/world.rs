@@ -170,6 +170,11 @@ impl World {
         let signal = |part: &Part, signal| part.signal(signal).map(drop);
         match accident {
             Accident::KillTaker => self.takers.first().map_or(Ok(()), |taker| signal(taker, PartSignal::Kill))?,
+            Accident::Resume => {
+                self.signal(self.config.victim, PartSignal::Continue)?;
+                // It shows life four times in its deadline.
+                std::thread::sleep(Duration::from_nanos(self.config.deadline.0 / 2));
+            }
             Accident::KillAgent => signal(&self.agents[0], PartSignal::Kill)?,
             Accident::StopAgent => signal(&self.agents[0], PartSignal::Stop)?,
             Accident::KillSupervisor => {

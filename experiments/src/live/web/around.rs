@@ -18,6 +18,7 @@ use super::milestone::Milestone;
 use super::rescue::{Batch, Surroundings};
 use super::taker::{TakerOrder, TakerReport};
 use super::targets::Target;
+use crate::live::watch::{Suspicion, Watch};
 
 /// How long the node's agent may take for an answer. It answers within a millisecond if it can answer at all, and what it
 /// knows can be done without.
@@ -109,6 +110,10 @@ pub(super) struct Around<'a> {
     /// What passed between the node and its clients, for each of its addresses.
     pub(super) mirrors: Vec<Mirror>,
     pub(super) targets: Vec<Target>,
+    /// Whoever watches the node.
+    pub(super) watch: Watch,
+    /// Its suspicion, if it was that which decided.
+    pub(super) suspicion: Option<Suspicion>,
     pub(super) halts_at: Option<Milestone>,
     pub(super) orders: &'a Receiver<TakerOrder>,
     pub(super) tell: &'a mut dyn FnMut(TakerReport) -> io::Result<()>,
@@ -155,6 +160,12 @@ impl Surroundings for Around<'_> {
 
     fn check(&self, payload: &[u8]) -> Result<(), &'static str> {
         SessionPayload::check(payload)
+    }
+
+    fn is_trusted_again(&mut self) -> bool {
+        let Some(suspicion) = &self.suspicion else { return false };
+        self.watch.look_at_once(&mut Vec::new());
+        self.watch.has_passed(suspicion)
     }
 
     fn reached(&mut self, milestone: Milestone) {

@@ -11,6 +11,8 @@
 //! claimed; for a while, as one may be in the hands of another taker. If two boxes do not fit after all, their heirs find
 //! out and do not serve.
 //!
+//! Between claim and fence the owner is looked at once more: whoever is trusted again gets all of its sessions back.
+//!
 //! Sessions that were opened between the decision and the fence are found in the directory, which is read again after the
 //! fence: whatever a client was answered by then is there. Nothing is offered before everything of the node that this
 //! taker has in hand can be, for whoever carries on the first session of an address announces that address.
@@ -62,6 +64,10 @@ pub trait Surroundings {
     fn offer(&mut self, batches: &[Batch<'_>]) -> Vec<Result<(), String>>;
     /// Whether a payload holds channels whose states fit together.
     fn check(&self, payload: &[u8]) -> Result<(), &'static str>;
+    /// Whether the suspicion was wrong, or has passed: asked as long as claims can be given back.
+    fn is_trusted_again(&mut self) -> bool {
+        false
+    }
     /// It is about to take a step. May come again.
     fn reached(&mut self, _: Milestone) {}
 }
@@ -124,6 +130,7 @@ pub fn rescue<T: Transport>(
         aims: Aims::default(),
         held: Vec::new(),
         held_until: None,
+        is_fenced: false,
     };
     sessions.iter().for_each(|session| rescue.begin(*session));
     rescue.run(heard);
@@ -145,6 +152,8 @@ struct Rescue<'a, T, S> {
     /// States to be read as soon as all sessions are claimed, and when that has taken long enough.
     held: Vec<(usize, Look)>,
     held_until: Option<Nanos>,
+    /// Whether there is no way back for the node.
+    is_fenced: bool,
 }
 
 impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
@@ -288,6 +297,7 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
 
     /// One fence cuts off the node, and so all of its sessions.
     fn fence(&mut self, sessions: &[usize]) {
+        self.is_fenced = true;
         let claimed = clock::now().0;
         let result = self.surroundings.fence();
         let fenced = clock::now().0;
@@ -323,6 +333,9 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
     fn read(&mut self, looks: &[(usize, Look)]) {
         if looks.iter().any(|(_, look)| look.purpose == Purpose::Verify) {
             self.surroundings.reached(Milestone::Claimed);
+            if !self.is_fenced && self.surroundings.is_trusted_again() {
+                return (0..self.rescued.len()).for_each(|at| self.tell(at, Input::Trusted));
+            }
         }
         self.ask_agent(looks);
         let (mut wanted, mut sessions) = (HashMap::new(), Vec::new());

@@ -118,6 +118,8 @@ pub enum TakerReport {
     Session {
         /// Its number at the old owner.
         session: u64,
+        /// Whether it was left to its owner, who is trusted again.
+        left: bool,
         /// If another node has it: which, and the epoch of the offer that it took.
         moved: Option<(u32, u32)>,
         /// How it ended, for people.
@@ -164,10 +166,11 @@ pub fn play(settings: &Taker, mut tell: impl FnMut(TakerReport) -> std::io::Resu
         recover: false,
     });
     let (mut ready, mut agent_lives, mut notices) = (false, true, Vec::new());
-    let (cause, affected, sessions, memory, mut transport) = loop {
+    let (cause, affected, sessions, memory, mut transport, told_so) = loop {
         watch.turn(clock::now() + LOOK_EVERY, &mut notices);
         let order = orders.try_recv().ok().filter(|order| *order == TakerOrder::Suspect);
         let mut cause = order.map(|_| ("told so".to_owned(), usize::MAX));
+        let told_so = cause.is_some();
         for notice in notices.drain(..) {
             match notice.what {
                 What::Connected { incarnation, .. } => {
@@ -206,7 +209,7 @@ pub fn play(settings: &Taker, mut tell: impl FnMut(TakerReport) -> std::io::Resu
                 .filter(|entity| entity.record.state_box.is_some())
                 .map(|entity| SessionToRecover { slot: entity.slot, record: *entity.record })
                 .collect();
-            break (cause, affected, sessions, memory, channel.into_parts().0);
+            break (cause, affected, sessions, memory, channel.into_parts().0, told_so);
         }
     };
     let decided = clock::now();
@@ -235,6 +238,8 @@ pub fn play(settings: &Taker, mut tell: impl FnMut(TakerReport) -> std::io::Resu
         agent: Agent::new(settings.agent.clone()),
         mirrors,
         targets,
+        suspicion: if told_so { None } else { watch.suspicion() },
+        watch,
         halts_at: settings.halts_at,
         orders: &orders,
         tell: &mut tell,
@@ -257,7 +262,7 @@ pub fn play(settings: &Taker, mut tell: impl FnMut(TakerReport) -> std::io::Resu
                 endings = rescue::rescue(plan.clone(), &sessions, &mut transport, &mut around, &heard);
                 let moved = |ending: &Ending| matches!(ending.outcome, Some(Outcome::Moved { .. }));
                 // What a session may be served by yet, the node's new start must not serve beside it.
-                if endings.iter().any(|ending| moved(ending) || ending.in_doubt) {
+                if endings.iter().any(|ending| moved(ending) || ending.in_doubt || is_left(ending)) {
                     break;
                 }
                 known.targets = &[];
@@ -315,6 +320,11 @@ fn orders() -> mpsc::Receiver<TakerOrder> {
     receiver
 }
 
+/// Whether the session is its owner's as before.
+fn is_left(ending: &Ending) -> bool {
+    matches!(ending.outcome, Some(Outcome::GivenBack | Outcome::NotNeeded))
+}
+
 fn report(ending: &Ending) -> TakerReport {
     let Ending { session, outcome, marks, why, state_bytes, input_known, .. } = ending;
     let outcome_text = match outcome {
@@ -331,6 +341,7 @@ fn report(ending: &Ending) -> TakerReport {
             Some(Outcome::Moved { to, epoch }) => Some((to.number(), epoch.0)),
             _ => None,
         },
+        left: is_left(ending),
         outcome: outcome_text,
         marks: *marks,
         state_bytes: *state_bytes,

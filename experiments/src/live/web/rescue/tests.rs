@@ -4,7 +4,7 @@ use std::sync::mpsc::{self, Sender};
 
 use backdoor_core::channels::{ChannelId, IpcEnd, LinkId};
 use backdoor_core::hook_table::{HookTable, Purpose as For};
-use backdoor_core::takeover::Ownership;
+use backdoor_core::takeover::{Outcome, Ownership};
 use backdoor_core::transport::{LocalSlice, Operation, WorkId, WorkRequest};
 use backdoor_host::agent::{Agent, AgentConfig};
 use backdoor_host::app::{App, Node, Session};
@@ -23,6 +23,8 @@ type Batch = Vec<(u64, u32, u64)>;
 /// The world around a rescue, which opens another session right before the first fence.
 struct Around {
     is_fenced: bool,
+    /// Whether the owner goes on meanwhile.
+    is_trusted_again: bool,
     app: App,
     sessions: Vec<Session>,
     /// Whether a session was its owner's when the state of another was about to be read.
@@ -75,6 +77,11 @@ impl Surroundings for Around {
         batches.iter().map(offer).collect()
     }
 
+    fn is_trusted_again(&mut self) -> bool {
+        assert!(!self.is_fenced, "there is no way back");
+        self.is_trusted_again
+    }
+
     fn check(&self, _: &[u8]) -> Result<(), &'static str> {
         Ok(())
     }
@@ -89,6 +96,7 @@ fn node(sessions: usize) -> (Around, ShmTransport, Memory, mpsc::Receiver<Heard>
     let (answers, heard) = mpsc::channel();
     let mut around = Around {
         is_fenced: false,
+        is_trusted_again: false,
         read_too_early: false,
         app,
         sessions: Vec::new(),
@@ -133,6 +141,19 @@ fn sessions_opened_until_the_fence_are_offered_together_with_the_others() {
     let followed: Vec<(u32, u64)> = first.iter().map(|(_, more, all)| (*more, *all)).collect();
     assert_eq!(followed, [(3, 4), (2, 4), (1, 4), (0, 4)]);
     assert!(endings.iter().all(|ending| ending.why.as_deref() == Some("node 2 closed the connection")), "{endings:?}");
+}
+
+#[test]
+fn whoever_is_trusted_again_before_the_fence_gets_all_sessions_back() {
+    let (mut around, mut transport, memory, heard) = node(3);
+    around.is_trusted_again = true;
+    let endings = rescued(&mut around, &mut transport, memory, &heard);
+    assert!(!around.is_fenced && around.batches.is_empty());
+    assert!(endings.iter().all(|ending| ending.outcome == Some(Outcome::GivenBack)), "{endings:?}");
+    for session in &mut around.sessions {
+        assert_eq!(session.ownership(), Ownership::Mine);
+        session.commit(b"more").unwrap();
+    }
 }
 
 #[test]
