@@ -1,6 +1,6 @@
 //! The command line: one file per command, each from arguments to an exit code by way of the library.
 //!
-//! Exit codes: see [`EXIT_STATUS`].
+//! Exit codes: as the end of the help says.
 
 mod doctor;
 mod hooks;

@@ -257,6 +257,8 @@ pub fn play(settings: &Taker, mut tell: impl FnMut(TakerReport) -> std::io::Resu
                     break;
                 }
                 known.can_restart = false;
+                // Whoever serves there now is not whom that was about.
+                around.suspicion = None;
             }
             Remedy::Takeover => {
                 endings = rescue::rescue(plan.clone(), &sessions, &mut transport, &mut around, &heard);
