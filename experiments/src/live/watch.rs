@@ -310,12 +310,13 @@ impl<D: Detector + 'static> Watch<D> {
         entities > 0 && entities == judged && !node.unsettled
     }
 
-    /// Takes a sample if one is due, and waits a moment for it.
+    /// Takes a sample if one is due, and waits a moment for it. Looks for no other agent meanwhile, which may take longer.
     pub fn look_at_once(&mut self, notices: &mut Vec<Notice>) {
         let until = clock::now() + LAST_LOOK;
-        self.turn(clock::now(), notices);
+        self.poll(notices);
         while self.node.as_ref().is_some_and(|node| node.monitor.is_waiting()) && clock::now() < until {
-            self.turn(until, notices);
+            clock::sleep_until(clock::now() + SHORTEST_NAP);
+            self.poll(notices);
         }
     }
 

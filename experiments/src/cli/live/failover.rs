@@ -54,7 +54,7 @@ pub(super) struct Arguments {
     /// Connections of the client 'many', up to 2000. [default: 200]
     #[arg(long, value_name = "K")]
     sessions: Option<u64>,
-    /// Bytes of each session's state beyond what it needs, such as 4KiB and up to 1MiB: written with each commit, and compared
+    /// Bytes of each session's state beyond what it needs, such as 4KiB and up to 256KiB: written with each commit, and compared
     /// by the node that carries the session on.
     #[arg(long, default_value = "0", value_name = "BYTES", value_parser = bytes)]
     state_size: u64,
