@@ -8,6 +8,11 @@
 //! little before the loop of its application did. So a diagnosis waits until what is suspected has *settled*
 //! ([`settles_by`]). Detection is the verdict itself and does not wait.
 
+mod repeats;
+mod suspicion;
+
+pub use suspicion::Suspicion;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -18,7 +23,7 @@ use backdoor_core::detector::Detector;
 use backdoor_core::diagnosis::{Cause, Failure, diagnose, settles_by};
 use backdoor_core::hook_table::Purpose;
 use backdoor_core::monitor::{Event, Monitor, MonitorConfig, MonitorStats, Standing};
-use backdoor_core::progress_box::{EntityRecord, Slot};
+use backdoor_core::progress_box::EntityRecord;
 use backdoor_core::recovery::{Extraction, ExtractionConfig, RecoveryPlan, plan};
 use backdoor_core::transport::Transport;
 use backdoor_host::attach::{AgentLink, AttachError, Attachment, NodeAddress, attach};
@@ -27,6 +32,7 @@ use backdoor_host::clock;
 use super::detector::{DetectorKind, LiveDetector};
 use super::notice::{Entity, Notice, RecoveredState, Recovery, Summary, What, action_name, cause_name, to_hex};
 use super::wakeups::Wakeups;
+use repeats::Repeats;
 
 /// Pause between two looks for an agent, or at whether it is still there.
 const LOOK_EVERY: Nanos = Nanos::from_millis(50);
@@ -38,8 +44,6 @@ const LAST_LOOK: Nanos = Nanos::from_millis(1);
 const SPIN_MARGIN: Nanos = Nanos::from_micros(200);
 /// Least pause between two looks for the answer to a READ.
 const SHORTEST_NAP: Nanos = Nanos::from_micros(20);
-/// How often a lasting fault of the memory is reported.
-const REPEAT_EVERY: Nanos = Nanos::from_secs(10);
 /// An extraction over shared memory takes microseconds; one that takes this long is given up.
 const EXTRACTION_LIMIT: Nanos = Nanos::from_secs(5);
 
@@ -56,15 +60,6 @@ pub struct WatchConfig {
     pub spin: bool,
     /// Whether to read the state of the sessions that a failure affects, and to hand it out with the notice.
     pub recover: bool,
-}
-
-/// Who was suspected at some moment, at least one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Suspicion {
-    /// Of the attachments to the node, which.
-    attachment: u64,
-    /// By place and use of that place.
-    of: Vec<(Slot, u32)>,
 }
 
 /// A node being watched.
@@ -320,24 +315,6 @@ impl<D: Detector + 'static> Watch<D> {
         }
     }
 
-    /// Who is suspected now.
-    pub fn suspicion(&self) -> Option<Suspicion> {
-        let (attachment, monitor) = self.monitor()?;
-        let suspected = monitor.entities().filter(|entity| entity.standing == Standing::Suspected);
-        let of: Vec<_> = suspected.map(|entity| (entity.slot, entity.record.generation)).collect();
-        (!of.is_empty()).then_some(Suspicion { attachment, of })
-    }
-
-    /// Whether everybody of whom that was is there still, and nobody is suspected any more.
-    pub fn has_passed(&self, suspicion: &Suspicion) -> bool {
-        let Some((attachment, monitor)) = self.monitor() else { return false };
-        let is_there = |(slot, generation): &(Slot, u32)| {
-            monitor.entities().any(|entity| entity.slot == *slot && entity.record.generation == *generation)
-        };
-        // What another agent knows of says nothing about those.
-        attachment == suspicion.attachment && self.suspicion().is_none() && suspicion.of.iter().all(is_there)
-    }
-
     /// What was done so far.
     pub fn summary(&self) -> Summary {
         let mut summary = self.summary.clone();
@@ -437,31 +414,6 @@ impl<D: Detector> Node<D> {
     }
 }
 
-/// What is wrong with a node's memory is found again at every attempt to attach; said now and then, it is said enough.
-#[derive(Debug, Default)]
-struct Repeats {
-    last: Option<(What, Nanos)>,
-}
-
-impl Repeats {
-    fn is_news(&mut self, what: &What, at: Nanos) -> bool {
-        match what {
-            What::BadMemory { .. } | What::NoProgressBox => match &self.last {
-                Some((last, said)) if last == what && at < *said + REPEAT_EVERY => false,
-                _ => {
-                    self.last = Some((what.clone(), at));
-                    true
-                }
-            },
-            What::Attached { .. } => {
-                self.last = None;
-                true
-            }
-            _ => true,
-        }
-    }
-}
-
 fn notice(what: What) -> Notice {
     Notice { at_ns: clock::now().0, what }
 }
@@ -507,18 +459,5 @@ mod tests {
         assert!(watch.answer_due() >= now + waited);
         watch.note_waiting();
         assert_eq!(watch.waiting, None, "no READ is under way");
-    }
-
-    #[test]
-    fn a_lasting_fault_of_the_memory_is_reported_now_and_then() {
-        let bad = |error: &str| What::BadMemory { error: error.into() };
-        let mut repeats = Repeats::default();
-        let mut told = |what: What, second| repeats.is_news(&what, Nanos::from_secs(second));
-        assert!(told(bad("version 7"), 1));
-        assert!(!told(bad("version 7"), 2));
-        assert!(told(bad("torn"), 3));
-        assert!(!told(bad("torn"), 12) && told(bad("torn"), 13));
-        assert!(told(What::Attached { incarnation: 1, capacity: 2 }, 14));
-        assert!(told(bad("torn"), 15), "it was well in between");
     }
 }
