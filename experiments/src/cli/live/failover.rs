@@ -73,7 +73,7 @@ pub(super) struct Arguments {
     /// switch's port to node A stays closed: that node is excluded.
     #[arg(long, value_enum, default_value_t = Choice::default())]
     remedy: Choice,
-    /// Monitors that watch, each by itself, one or two; each takes over what it suspects, and the claim words decide. If the
+    /// Monitors that watch, each by itself, up to 2; each takes over what it suspects, and the claim words decide. If the
     /// one dies that has claimed a session, the other one goes on when that claim has run out, after some seconds.
     #[arg(long, default_value_t = 1, value_name = "N")]
     takers: u32,
@@ -96,7 +96,7 @@ pub(super) struct Arguments {
     /// Runs of each combination, each in a network of its own.
     #[arg(long, default_value_t = 20, value_name = "N")]
     runs: u32,
-    /// How long a run may take from the failure on; from 1s to 1h, and longer than the deadline.
+    /// How long a run may take from the failure on; from 1s to 3600s, and longer than the deadline.
     #[arg(long, default_value = "30s", value_name = "DURATION")]
     limit: Nanos,
     /// The taker has a mirror of what passes between the client and the switch: when the serving node can't be asked what its
@@ -269,7 +269,55 @@ impl Measurement for FailoverConfig {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::RangeInclusive;
+
+    use clap::{Args, FromArgMatches};
+
     use super::*;
+    use crate::live::failover::{DEADLINES, MAX_HEIRS, MAX_SESSIONS, MAX_TAKERS, RUN_LIMITS, SHORTEST_POLL, TRANSFERS};
+    use crate::live::web::ballast::MAX_BALLAST_BYTES;
+
+    fn command() -> clap::Command {
+        Arguments::augment_args(clap::Command::new("failover"))
+    }
+
+    fn configs(options: &str) -> Vec<FailoverConfig> {
+        let line = std::iter::once("failover").chain(options.split_whitespace());
+        Arguments::from_arg_matches(&command().get_matches_from(line)).unwrap().configs().unwrap()
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_library() {
+        for client in ClientKind::value_variants() {
+            let given = configs(&format!("--client {}", client.name()));
+            assert_eq!(given, [FailoverConfig::of(*client, FailoverFailure::Sigstop).unwrap()]);
+        }
+        assert_eq!(configs("")[0].client, ClientKind::Curl);
+    }
+
+    #[test]
+    fn the_help_says_what_is_checked() {
+        let said = |option: &str, what: String| {
+            let command = command();
+            let argument = command.get_arguments().find(|argument| argument.get_id() == option).unwrap();
+            let help = argument.get_long_help().or_else(|| argument.get_help()).unwrap().to_string();
+            assert!(help.contains(&what), "--{option} should say '{what}', says: {help}");
+        };
+        let from_to = |range: RangeInclusive<Nanos>| format!("from {} to {}", range.start(), range.end());
+        said("deadline", from_to(DEADLINES));
+        said("limit", from_to(RUN_LIMITS));
+        said("poll", format!("from {SHORTEST_POLL} to the deadline"));
+        said("size", format!("from {}kB to {}GB", TRANSFERS.start() / 1000, TRANSFERS.end() / 1_000_000_000));
+        said("state_size", format!("up to {}KiB", MAX_BALLAST_BYTES >> 10));
+        said("sessions", format!("up to {MAX_SESSIONS}."));
+        said("takers", format!("up to {MAX_TAKERS};"));
+        said("heirs", format!("up to {MAX_HEIRS}:"));
+        let default = |client| FailoverConfig::of(client, FailoverFailure::Sigstop).unwrap();
+        said("sessions", format!("[default: {}]", default(ClientKind::Many).connections));
+        let [most, requests, many] =
+            [ClientKind::Curl, ClientKind::Requests, ClientKind::Many].map(|client| default(client).bytes / 1000);
+        said("size", format!("[default: {}MB; requests: {}MB; many: {many}kB]", most / 1000, requests / 1000));
+    }
 
     #[test]
     fn sizes_have_units() {

@@ -115,3 +115,20 @@ impl Measurement for OverheadConfig {
         report.to_text()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, FromArgMatches};
+
+    use super::*;
+
+    #[test]
+    fn defaults_are_those_of_the_library() {
+        let command = Arguments::augment_args(clap::Command::new("overhead"));
+        let arguments = Arguments::from_arg_matches(&command.get_matches_from(["overhead"])).unwrap();
+        let configs = arguments.configs().unwrap();
+        let library = OverheadConfig::new(std::env::current_exe().unwrap());
+        let of = |state_bytes| OverheadConfig { state_bytes, ..library.clone() };
+        assert_eq!(configs, [of(64), library.clone()]);
+    }
+}

@@ -1,6 +1,7 @@
 //! What an experiment is to be, and whether it can be.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use backdoor_core::Nanos;
@@ -19,6 +20,14 @@ pub const MAX_SESSIONS: u64 = 2000;
 pub const MAX_TAKERS: u32 = 2;
 /// Most nodes that stand by.
 pub const MAX_HEIRS: u32 = 4;
+/// Deadlines that there can be.
+pub const DEADLINES: RangeInclusive<Nanos> = Nanos::from_millis(2)..=Nanos::from_secs(60);
+/// For how long a run may be allowed to go on.
+pub const RUN_LIMITS: RangeInclusive<Nanos> = Nanos::from_secs(1)..=Nanos::from_secs(3600);
+/// Shortest time between two polls.
+pub const SHORTEST_POLL: Nanos = Nanos::from_micros(10);
+/// Bytes that a client can be asked to move.
+pub const TRANSFERS: RangeInclusive<u64> = 1000..=10_000_000_000;
 /// Clients that [`Accident::Connect`] brings.
 pub(super) const LATE_CONNECTIONS: u64 = 5;
 
@@ -161,19 +170,19 @@ impl FailoverConfig {
     /// A sentence about the first setting that can't be.
     pub fn check(&self) -> Result<(), FailoverError> {
         let error = |what: String| Err(FailoverError::Config(what));
-        let (least, most) = (Nanos::from_millis(2), Nanos::from_secs(60));
-        if self.deadline < least || self.deadline > most {
-            return error(format!("the deadline is {}, must be from {least} to {most}", self.deadline));
+        let from_to = |range: &RangeInclusive<Nanos>| format!("from {} to {}", range.start(), range.end());
+        if !DEADLINES.contains(&self.deadline) {
+            return error(format!("the deadline is {}, must be {}", self.deadline, from_to(&DEADLINES)));
         }
-        let (shortest, longest) = (Nanos::from_secs(1), Nanos::from_secs(3600));
-        if self.limit < shortest || self.limit > longest || self.limit <= self.deadline {
+        if !RUN_LIMITS.contains(&self.limit) || self.limit <= self.deadline {
             return error(format!(
-                "the limit is {}, must be from {shortest} to {longest} and longer than the deadline",
-                self.limit
+                "the limit is {}, must be {} and longer than the deadline",
+                self.limit,
+                from_to(&RUN_LIMITS)
             ));
         }
-        if self.poll < Nanos::from_micros(10) || self.poll > self.deadline {
-            return error(format!("the poll interval is {}, must be from 10us to the deadline", self.poll));
+        if self.poll < SHORTEST_POLL || self.poll > self.deadline {
+            return error(format!("the poll interval is {}, must be from {SHORTEST_POLL} to the deadline", self.poll));
         }
         if self.connections == 0 || self.connections > MAX_SESSIONS {
             return error(format!("{} connections: must be from 1 to {MAX_SESSIONS}", self.connections));
@@ -181,8 +190,9 @@ impl FailoverConfig {
         if self.state_size > MAX_BALLAST_BYTES {
             return error(format!("{} bytes of state: must be at most {MAX_BALLAST_BYTES}", self.state_size));
         }
-        if !(1000..=10_000_000_000).contains(&self.bytes) {
-            return error(format!("a transfer of {} bytes: must be from 1 kB to 10 GB", self.bytes));
+        if !TRANSFERS.contains(&self.bytes) {
+            let (least, most) = (TRANSFERS.start() / 1000, TRANSFERS.end() / 1_000_000_000);
+            return error(format!("a transfer of {} bytes: must be from {least} kB to {most} GB", self.bytes));
         }
         if self.service == ServiceKind::Web && self.victim != Victim::Front {
             return error("a service of one process has no worker that could fail".into());

@@ -90,7 +90,9 @@ mod tcp_counts;
 mod world;
 
 pub use client::ClientKind;
-pub use config::{Elsewhere, FailoverConfig, MAX_HEIRS, MAX_SESSIONS, MAX_TAKERS};
+pub use config::{
+    DEADLINES, Elsewhere, FailoverConfig, MAX_HEIRS, MAX_SESSIONS, MAX_TAKERS, RUN_LIMITS, SHORTEST_POLL, TRANSFERS,
+};
 pub use disturbance::{Accident, Disturbance};
 pub use failure::{FailoverFailure, ServiceKind, Victim};
 pub use report::{FailoverReport, FailoverRow, median};
