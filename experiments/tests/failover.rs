@@ -19,6 +19,25 @@ fn without_the_privilege_one_sentence_says_what_is_missing() {
     }
 }
 
+#[test]
+fn without_a_place_for_sockets_nothing_is_begun() {
+    if !is_root() {
+        return;
+    }
+    let place = Place::new();
+    let deep = place.path().join("deep".repeat(25));
+    std::fs::create_dir(&deep).unwrap();
+    let none = place.path().join("none");
+    for (directory, why) in [(deep, "its path would have more than 107 bytes"), (none, "no such file")] {
+        let mut command = place.backdoor(&["live", "failover", "--runs", "1"]);
+        let output = command.env("TMPDIR", &directory).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+        let expected = format!("backdoor: no socket can be in {}: {why}", directory.display());
+        assert!(said.starts_with(&expected), "{said}");
+    }
+}
+
 /// Every byte right, no reset, no new connection, and carried on.
 fn all_good(arguments: &[&str], runs: usize) {
     if !is_root() {

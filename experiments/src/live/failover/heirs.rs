@@ -81,7 +81,10 @@ fn offers(agent: &Path) -> PathBuf {
     agent.with_file_name("offers")
 }
 
+/// The longest name of a socket beside an agent's.
+pub(super) const LONGEST_SOCKET_NAME: &str = "worker-offers";
+
 /// Where the worker does.
 fn worker_offers(agent: &Path) -> PathBuf {
-    agent.with_file_name("worker-offers")
+    agent.with_file_name(LONGEST_SOCKET_NAME)
 }

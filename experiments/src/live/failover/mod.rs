@@ -103,8 +103,9 @@ use std::path::PathBuf;
 use backdoor_host::net::{NetError, NetworkNamespace};
 use backdoor_sim::streams::{StreamKey, Streams};
 
-use super::parts::PartError;
+use super::parts::{PartError, check_place_for_sockets};
 use crate::interrupt::Interrupt;
+use heirs::LONGEST_SOCKET_NAME;
 
 /// Why the experiment ended early. Everything that it made is gone.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +125,9 @@ pub enum FailoverError {
     /// The client could not be sent off.
     #[error("{0}")]
     Client(String),
+    /// Where processes were to find each other.
+    #[error("{0}")]
+    Place(String),
     /// A file could not be made or read.
     #[error("a file of the experiment: {0}")]
     Files(#[source] std::io::Error),
@@ -156,7 +160,7 @@ pub fn has_means(config: &FailoverConfig) -> Result<(), FailoverError> {
             "the service can't listen at port {port}: {why}; that takes CAP_NET_BIND_SERVICE"
         ))
     })?;
-    tempfile::tempdir().map_err(FailoverError::Files)?;
+    check_place_for_sockets(LONGEST_SOCKET_NAME).map_err(FailoverError::Place)?;
     if config.client.is_curl() { client::find_curl().map_err(FailoverError::Client) } else { Ok(()) }
 }
 

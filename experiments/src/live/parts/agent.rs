@@ -1,6 +1,8 @@
 //! The agent's process: an agent like that of `backdoor node`, in a directory that goes with it.
 
 use std::error::Error;
+use std::io;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,6 +10,7 @@ use std::time::Duration;
 use backdoor_core::Nanos;
 use backdoor_host::agent::{Agent, AgentConfig};
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 
 use crate::live::reach::Offer;
 
@@ -32,6 +35,31 @@ pub struct RemoteReady {
 /// How often the agent looks at the sockets that it watches.
 pub const QUEUE_PERIOD: Nanos = Nanos::from_millis(2);
 
+/// What its socket is called, in a directory that other sockets may share.
+const SOCKET_NAME: &str = "node.sock";
+
+/// A new directory as each agent has one.
+fn directory() -> io::Result<TempDir> {
+    tempfile::Builder::new().prefix("backdoor-live-").tempdir()
+}
+
+/// Whether there can be an agent, and a socket of that name beside its own.
+///
+/// # Errors
+/// A sentence that says why not.
+pub(in crate::live) fn check_place_for_sockets(longest: &str) -> Result<(), String> {
+    let parent = std::env::temp_dir();
+    let no = |error: io::Error| {
+        let why = match error.kind() {
+            io::ErrorKind::InvalidInput => "its path would have more than 107 bytes".into(),
+            _ => crate::plain(&error),
+        };
+        format!("no socket can be in {}: {why}", parent.display())
+    };
+    let directory = directory().map_err(no)?;
+    UnixListener::bind(directory.path().join(longest)).map(drop).map_err(no)
+}
+
 /// What it has room for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Room {
@@ -43,8 +71,8 @@ pub(super) struct Room {
 pub(super) fn play(room: Room, os_deadline: Nanos, retain: Nanos, offer: Option<&Offer>) -> Result<(), Box<dyn Error>> {
     // First, so that the end of the parent is noticed from here on, and what is made below is removed.
     let gone = super::parent_gone();
-    let directory = tempfile::Builder::new().prefix("backdoor-live-").tempdir()?;
-    let mut config = AgentConfig::at(directory.path().join("node.sock"));
+    let directory = directory()?;
+    let mut config = AgentConfig::at(directory.path().join(SOCKET_NAME));
     config.capacity = room.capacity;
     config.claims = room.capacity;
     config.state_words = room.state_words;

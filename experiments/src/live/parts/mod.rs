@@ -18,6 +18,7 @@ mod saboteur;
 mod state;
 mod worker;
 
+pub(in crate::live) use agent::check_place_for_sockets;
 pub use agent::{QUEUE_PERIOD, Ready, RemoteReady};
 pub(in crate::live) use child::ChildPart;
 pub use child::PartSignal;
