@@ -4,18 +4,37 @@
 
 mod common;
 
-use std::process::Stdio;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Output, Stdio};
 
 use common::failover::{DEADLINE, assert_refused, failovers, is_root};
 use common::{PATIENCE, Place, Running};
 use rustix::process::Signal;
 
+/// Somebody without any privilege runs the command; root makes itself such a one.
+fn unprivileged(place: &Place, arguments: &[&str]) -> Output {
+    const NOBODY: u32 = 65_534;
+    if !rustix::process::geteuid().is_root() {
+        return place.output(arguments);
+    }
+    // Where it lies now, nobody may be allowed to look.
+    let program = place.path().join("backdoor");
+    std::fs::copy(env!("CARGO_BIN_EXE_backdoor"), &program).unwrap();
+    std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let mut command = Command::new(program);
+    command.args(arguments).env("TMPDIR", place.path()).current_dir(place.path()).uid(NOBODY).gid(NOBODY);
+    command.stdin(Stdio::null()).output().unwrap()
+}
+
 #[test]
 fn without_the_privilege_one_sentence_says_what_is_missing() {
-    if !rustix::process::geteuid().is_root() {
-        let output = Place::new().output(&["live", "failover", "--runs", "1"]);
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && stderr.contains("CAP_"), "{stderr}");
+    let place = Place::new();
+    for arguments in [&["live", "failover", "--runs", "1"][..], &["live", "overhead", "--pairs", "2"]] {
+        let output = unprivileged(&place, arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+        assert!(said.contains("CAP_"), "{said}");
     }
 }
 

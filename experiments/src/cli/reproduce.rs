@@ -1,7 +1,7 @@
 //! `backdoor reproduce`: every study that comes with the program.
 
 use super::{Failure, studies};
-use crate::live::failover;
+use crate::live::{failover, overhead};
 use crate::soft_roce::here::Here;
 use crate::soft_roce::{Plan, Source};
 use crate::study::Study;
@@ -45,16 +45,17 @@ const CONFIGS: [(&str, &str); 15] = [
 
 /// Those that measure this machine.
 const LIVE: [&str; 6] = ["live", "prediction", "failover", "takeover-phases", "overhead", "scale"];
-/// Those of these that need networks of their own.
-const WITH_NETWORKS: [&str; 2] = ["failover", "takeover-phases"];
+/// Those of these that take a privilege, and what tells whether it is missing.
+const PRIVILEGED: [(&str, fn() -> Option<String>); 3] =
+    [("failover", failover::missing), ("takeover-phases", failover::missing), ("overhead", overhead::missing)];
 
 pub(super) const TITLE: &str = "Back-Doors: results";
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let no_networks = if arguments.no_live { None } else { failover::missing() };
-    let left_out = |name: &str| {
-        arguments.no_live && LIVE.contains(&name) || no_networks.is_some() && WITH_NETWORKS.contains(&name)
-    };
+    let privileged = PRIVILEGED.iter().filter(|_| !arguments.no_live);
+    let skipped: Vec<_> = privileged.filter_map(|(name, missing)| Some((*name, missing()?))).collect();
+    let left_out =
+        |name: &str| arguments.no_live && LIVE.contains(&name) || skipped.iter().any(|(skipped, _)| *skipped == name);
     let wanted = CONFIGS.iter().filter(|(name, _)| !left_out(name));
     let wanted = wanted
         .map(|(name, text)| Study::parse(name, &format!("experiments/configs/{name}.toml"), text))
@@ -62,8 +63,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let here = Here { only_simulated: arguments.no_live, ..Here::current()? };
     let plan = Plan::make(&arguments.soft_roce, &here, arguments.options.profile())?;
     studies::run(&wanted, TITLE, "results", &arguments.options, Some(plan))?;
-    if let Some(why) = no_networks {
-        crate::say::out(&format!("Failover and the phases of takeovers: skipped: {why}\n"))?;
+    for (name, why) in skipped {
+        crate::say::out(&format!("{name}: skipped: {why}\n"))?;
     }
     Ok(())
 }

@@ -187,10 +187,17 @@ pub(super) fn privileges(system: &System) -> Section {
         (_, []) => Finding::ok("network namespaces can be made (CAP_NET_ADMIN, CAP_SYS_ADMIN)"),
         (_, lacking) => Finding::warning(
             format!("network namespaces can't be made: no {}", lacking.join(", no ")),
-            "run what needs them under sudo; or under: unshare --map-root-user --net",
+            "run what needs them under sudo",
         ),
     };
-    Section { name: "Privileges", needed_for: "experiments with networks of their own", findings: vec![finding] }
+    let mut findings = vec![finding];
+    if !system.first_user_namespace {
+        findings.push(Finding::warning(
+            "connections can't be made anew in a user namespace: CAP_NET_ADMIN gives no large buffers there",
+            "run live failover outside of the container, or in one that has the machine's users",
+        ));
+    }
+    Section { name: "Privileges", needed_for: "experiments with networks of their own", findings }
 }
 
 pub(super) fn virtual_machines(machine: &Machine, system: &System) -> Section {

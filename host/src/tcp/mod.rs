@@ -33,9 +33,10 @@ mod standing;
 
 use std::io;
 use std::net::SocketAddrV4;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 pub use birth::birth;
 pub(crate) use birth::wall_clock;
@@ -54,6 +55,11 @@ pub enum TcpError {
     /// Repair mode is a privilege.
     #[error("carrying TCP connections on needs the capability CAP_NET_ADMIN: start the service as root, or grant it")]
     NotPermitted,
+    /// So are buffers beyond the system's limits, and not one that a user namespace gives.
+    #[error(
+        "a connection made anew needs buffers beyond the system's limits, and so CAP_NET_ADMIN outside of any user namespace"
+    )]
+    BuffersNotPermitted,
     /// No TCP connection over IPv4.
     #[error("the socket is no TCP connection over IPv4")]
     NotTcp,
@@ -118,6 +124,29 @@ impl TcpError {
     fn while_doing(doing: &'static str) -> impl Fn(Errno) -> TcpError {
         move |errno| TcpError::System { doing, source: errno.into() }
     }
+}
+
+/// Whether this process may read connections, so that they can be made anew.
+///
+/// # Errors
+/// [`TcpError::NotPermitted`], or what the system says.
+pub fn may_read() -> Result<(), TcpError> {
+    Repair::enter(new_socket()?.as_fd()).map(drop)
+}
+
+/// Whether this process may make connections anew.
+///
+/// # Errors
+/// [`TcpError::NotPermitted`], [`TcpError::BuffersNotPermitted`], or what the system says.
+pub fn may_recreate() -> Result<(), TcpError> {
+    let socket = new_socket()?;
+    Repair::enter(socket.as_fd()).map(drop)?;
+    recreate::may_have_room(socket.as_fd())
+}
+
+fn new_socket() -> Result<OwnedFd, TcpError> {
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+    socket.map_err(TcpError::while_doing("make a socket"))
 }
 
 /// Makes a connection silent for good: it sends nothing of its own accord, though it answers what comes; and whoever closes

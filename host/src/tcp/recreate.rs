@@ -7,10 +7,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use backdoor_core::channels::{Resume, TcpBirth};
 use linux_raw_sys::net::{tcp_repair_opt, tcp_repair_window};
 use rustix::io::Errno;
+use rustix::net::SendFlags;
 use rustix::net::sockopt::{
     set_socket_recv_buffer_size_force, set_socket_send_buffer_size_force, set_tcp_nodelay, socket_recv_buffer_size,
 };
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 
 use super::TcpError;
 use super::options::{self, Number};
@@ -65,9 +65,7 @@ pub fn recreate(resume: &Resume<'_>, replay: &[u8]) -> Result<SilentSocket, TcpE
         resume.replay_until.checked_sub(resume.replay_from).and_then(|sent| replay.split_at_checked(sent as usize));
     let (again, unsent) = sent.ok_or_else(|| TcpError::Nonsense("more was sent than was promised".into()))?;
 
-    let system = TcpError::while_doing("make a socket");
-    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None);
-    let socket = socket.map_err(&system)?;
+    let socket = super::new_socket()?;
     // Whatever fails from here on, fails in silence.
     let repair = Repair::enter(socket.as_fd())?.for_good();
     make_room(socket.as_fd(), birth, refill.len(), replay.len())?;
@@ -169,10 +167,6 @@ pub(crate) fn send_now(socket: BorrowedFd<'_>, bytes: &[u8], flags: SendFlags) -
 /// and the kernel doubles that.
 fn make_room(socket: BorrowedFd<'_>, birth: &TcpBirth, refill: usize, replay: usize) -> Result<(), TcpError> {
     const SPARE_BYTES: usize = 64 << 10;
-    let forced = |errno| match errno {
-        Errno::PERM => TcpError::NotPermitted,
-        errno => TcpError::while_doing("make the socket's buffers larger")(errno),
-    };
     let send = send_buffer(birth).max(replay + SPARE_BYTES);
     set_socket_send_buffer_size_force(socket, send).map_err(forced)?;
     // Set by hand it no longer grows by itself, so it is left alone if it can be.
@@ -180,6 +174,18 @@ fn make_room(socket: BorrowedFd<'_>, birth: &TcpBirth, refill: usize, replay: us
         set_socket_recv_buffer_size_force(socket, 2 * refill + SPARE_BYTES).map_err(forced)?;
     }
     Ok(())
+}
+
+/// Whether [`make_room`] may be done.
+pub(super) fn may_have_room(socket: BorrowedFd<'_>) -> Result<(), TcpError> {
+    set_socket_send_buffer_size_force(socket, 0).map_err(forced)
+}
+
+fn forced(errno: Errno) -> TcpError {
+    match errno {
+        Errno::PERM => TcpError::BuffersNotPermitted,
+        errno => TcpError::while_doing("make the socket's buffers larger")(errno),
+    }
 }
 
 /// What to ask for so that the send buffer is as large as it was, which the kernel doubles. Another machine says how large

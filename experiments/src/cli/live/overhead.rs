@@ -1,6 +1,7 @@
 //! `backdoor live overhead`.
 
 use backdoor_core::Nanos;
+use backdoor_host::tcp;
 
 use super::Format;
 use super::measurement::{self, Measurement};
@@ -13,6 +14,8 @@ use crate::live::overhead::{OverheadConfig, OverheadError, OverheadReport, Overh
 /// The same service runs twice, with State Boxes and an agent and without either; clients ask each in turn as fast as they
 /// are answered, and check every answer. A request is eight bytes and costs one addition, so that little is there to hide
 /// the cost behind.
+///
+/// Needs root, or CAP_NET_ADMIN: a State Box holds its connection's sequence numbers.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = measurement::columns::<OverheadRow>())]
 pub(super) struct Arguments {
@@ -85,7 +88,8 @@ impl Measurement for OverheadConfig {
     const UNIT: &'static str = "pairs";
 
     fn check(&self) -> Result<(), OverheadError> {
-        self.check()
+        self.check()?;
+        Ok(tcp::may_read()?)
     }
 
     fn name(&self) -> String {

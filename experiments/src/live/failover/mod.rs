@@ -100,7 +100,8 @@ pub use report::{FailoverReport, FailoverRow, median};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 
-use backdoor_host::net::{NetError, NetworkNamespace};
+use backdoor_host::net::{Announcer, Cause, NetError, NetworkNamespace};
+use backdoor_host::tcp::{self, TcpError};
 use backdoor_sim::streams::{StreamKey, Streams};
 
 use super::parts::{PartError, check_place_for_sockets};
@@ -116,6 +117,9 @@ pub enum FailoverError {
     /// The network can't be made; it says which privilege is missing if that is why.
     #[error("the experiment's network can't be made: {0}")]
     Network(#[from] NetError),
+    /// Connections can't be carried on.
+    #[error(transparent)]
+    Privilege(TcpError),
     /// A process did not play its part.
     #[error(transparent)]
     Part(#[from] PartError),
@@ -153,6 +157,12 @@ pub fn missing() -> Option<String> {
 /// A sentence about the first of them that is missing.
 pub fn has_means(config: &FailoverConfig) -> Result<(), FailoverError> {
     let namespace = NetworkNamespace::new()?;
+    namespace.enter(tcp::may_recreate)?.map_err(FailoverError::Privilege)?;
+    // What tells neighbours where an address is.
+    Announcer::open(&namespace, "lo").map(drop).or_else(|error| match error.cause() {
+        Cause::Privilege { .. } => Err(error),
+        _ => Ok(()),
+    })?;
     let port = roles::SERVICE.port();
     namespace.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))?.map_err(|error| {
         let why = crate::plain(&error);

@@ -29,6 +29,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use backdoor_core::Nanos;
+use backdoor_host::tcp::{self, TcpError};
 use backdoor_sim::streams::{StreamKey, Streams};
 use rand::RngExt;
 
@@ -132,6 +133,9 @@ pub enum OverheadError {
     /// A setting that can't be.
     #[error("{0}")]
     Config(String),
+    /// A State Box holds its connection's numbers, which not everybody may read.
+    #[error(transparent)]
+    Privilege(#[from] TcpError),
     /// A process did not play its part.
     #[error(transparent)]
     Part(#[from] PartError),
@@ -208,6 +212,11 @@ impl Side {
     }
 }
 
+/// What this user lacks for it, in a sentence.
+pub fn missing() -> Option<String> {
+    tcp::may_read().err().map(|error| error.to_string())
+}
+
 /// Runs one configuration. `finished` gets each row as soon as there is one. The calling thread starts the processes and
 /// must live until this returns.
 pub fn run(
@@ -216,6 +225,7 @@ pub fn run(
     finished: &mut dyn FnMut(&OverheadRow),
 ) -> Result<OverheadReport, OverheadError> {
     config.check()?;
+    tcp::may_read()?;
     let mut report = OverheadReport { config: config.clone(), rows: Vec::new() };
     let streams = Streams::new(StreamKey { seed: config.seed, experiment: "live-overhead", point: "", replication: 0 });
     let mut order = streams.stream("order");
