@@ -182,7 +182,7 @@ fn an_heir_that_dies_is_told() {
         let row = ends_with(&arguments, &["moved to 2", "has not said that it serves", "stood by at node B has ended"]);
         assert_eq!((row.moved, row.input_known), (1, None));
         let arguments = [&REQUESTS[..], &["--failure", "sigstop", "--disturb", "stop-heir@offering"]].concat();
-        ends_with(&arguments, &["not taken over in time"]);
+        ends_with(&arguments, &["not taken over in time: node 2 has not answered", "stood by at node B is stopped"]);
         // It has said that it serves, and its node's agent keeps the connection: nobody is told anything wrong.
         for client in [&REQUESTS[..], &["--client", "curl", "--size", "60MB"]] {
             let arguments = [client, &["--failure", "sigstop", "--disturb", "kill-heir@served"]].concat();

@@ -43,7 +43,7 @@
 //!    its patience; a target that dies before its swap is passed over.
 //!
 //! All four are checked on this code, with every interleaving of two takers, two targets and an owner that lives, dies or
-//! is late, in `tests/takeover_model.rs`. Safety (1 to 3) needs no clock: with any patience, and with any message or
+//! is late, in `tests/takeover_model/main.rs`. Safety (1 to 3) needs no clock: with any patience, and with any message or
 //! completion late, lost or repeated, it holds.
 //!
 //! # A wrong suspicion

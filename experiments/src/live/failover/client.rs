@@ -48,6 +48,16 @@ impl ClientKind {
         }
     }
 
+    /// Whether a pair's worker has something to do for it: it counts requests.
+    pub(super) const fn asks_the_worker(self) -> bool {
+        matches!(self, ClientKind::Requests | ClientKind::Many)
+    }
+
+    /// Whether it sends more than what begins its transfer, so that input may be lost.
+    pub(super) const fn sends(self) -> bool {
+        !matches!(self, ClientKind::Curl | ClientKind::KeepAlive)
+    }
+
     /// Whether it is the program curl.
     pub const fn is_curl(self) -> bool {
         matches!(self, ClientKind::Curl | ClientKind::CurlUpload)

@@ -197,6 +197,9 @@ impl FailoverConfig {
         if self.service == ServiceKind::Web && self.victim != Victim::Front {
             return error("a service of one process has no worker that could fail".into());
         }
+        if self.victim == Victim::Worker && !self.client.asks_the_worker() {
+            return error("a worker that fails: only the clients 'requests' and 'many' ask it anything".into());
+        }
         if self.failure == FailoverFailure::SessionStuck && self.victim == Victim::Both {
             return error("a session that is stuck in the front asks the worker nothing: one of them is stuck".into());
         }

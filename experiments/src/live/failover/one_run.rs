@@ -356,13 +356,16 @@ impl Run<'_> {
         row.client_connections = after.opened - before.opened;
         row.bytes = client.seen.bytes();
         row.outage_ms = client.seen.longest_silence(clock::now()).map(Nanos::as_millis_f64);
-        let has_ended = |part: &Part| part.state().map(|state| state.is_none_or(|state| "ZX".contains(state)));
         // Unless that was its failure.
         let heirs = world.heirs.iter().filter(|_| config.then != Some(FailoverFailure::Sigkill));
         for heir in heirs.chain(&world.third) {
-            if has_ended(&heir.standing_by)? {
-                story.trouble(format!("the process that stood by at node {} has ended", heir.name));
-            }
+            let what = match heir.standing_by.state()? {
+                Some(state) if "ZX".contains(state) => "has ended",
+                Some(state) if "Tt".contains(state) && config.then.is_none() => "is stopped",
+                Some(_) => continue,
+                None => "has ended",
+            };
+            story.trouble(format!("the process that stood by at node {} {what}", heir.name));
         }
         row.heirs = config.heirs;
         let moved = |heir: &Heir| heir.targets().iter().map(|(party, _)| story.moved_to(*party)).sum::<u64>();
@@ -382,6 +385,12 @@ impl Run<'_> {
         row.hit = failed_at.is_some() && (!has_finished || went_on());
         if failed_at.is_some() && !row.hit {
             story.trouble("the client had finished before anybody decided what to do".into());
+        }
+        if !has_finished && config.client.sends() && !config.mirror && story.input_is_missing() {
+            story.trouble(INPUT_IS_MISSING.into());
+        }
+        if !has_finished && config.is_disturbed_by(Accident::Connect) && seen.begun() < connections {
+            story.trouble(NOT_ACCEPTED.into());
         }
         story.tell(config.failure, failed_at, &seen, &mut row);
         if let (Some((again, failed_at)), Some(then)) = (again, config.then) {
@@ -416,6 +425,14 @@ fn failed(
 
 /// A frozen process holds its sockets; those of a killed one live on with the agent's duplicates, or not at all.
 const NOBODY_HELD: &str = "the agent was gone when the service was killed, so node A's kernel ended its connections";
+
+/// What a mirror is for.
+const INPUT_IS_MISSING: &str = "nobody could tell which input node A had acknowledged and not acted upon, so a client may \
+                                wait for ever; with --mirror it is known";
+
+/// No session yet, so nothing to be carried on.
+const NOT_ACCEPTED: &str = "what clients sent that came late, node A's kernel acknowledged, and its service had not accepted \
+                            them: they wait for ever";
 
 /// What must never be.
 const WRONG_BYTES: &str = "the client got wrong bytes";

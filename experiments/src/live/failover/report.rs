@@ -34,8 +34,8 @@ pub struct FailoverRow {
     pub reinstate_ms: Option<f64>,
     /// From the decision to the first new byte at the client, in ms.
     pub first_byte_ms: Option<f64>,
-    /// The longest silence of any one of the client's connections, in ms; of one that did not finish, up to the end of the
-    /// run.
+    /// The longest silence of any one of the client's connections over which anything moved, in ms; of one that did not finish, up
+    /// to the end of the run.
     pub outage_ms: Option<f64>,
     /// Whether every byte was right.
     pub sha256_ok: bool,
@@ -65,7 +65,8 @@ pub struct FailoverRow {
     pub readopted: u64,
     /// What is to be done at node A besides; it is not done here.
     pub afterwards: String,
-    /// What went wrong, if something did.
+    /// What went wrong, if something did. Whoever takes part is a number there: nodes B to E are 2, 5, 6 and 7, a pair's worker at
+    /// node B is 4, and takers are 1 and 3.
     pub trouble: String,
     /// Whether the taker had a mirror.
     #[serde(default)]
@@ -95,7 +96,7 @@ pub struct FailoverRow {
     /// Sessions that were claimed and then left to node A, whose service had gone on by itself.
     #[serde(default)]
     pub given_back: u64,
-    /// Sessions that ended with node A's reboot, and whose clients connected again.
+    /// Sessions that ended, as they do with node A's reboot, and whose clients connected again.
     #[serde(default)]
     pub lost: u64,
 }

@@ -123,6 +123,16 @@ impl Story {
         self.sessions.values().filter(|told| told.moved.is_some_and(|(to, _)| to == party)).count() as u64
     }
 
+    /// Whether every session went on with all input; `None` if none is known to have gone on.
+    fn input_known(&self) -> Option<bool> {
+        self.sessions.values().filter_map(|told| told.input_known).reduce(|all, one| all && one)
+    }
+
+    /// Whether a session went on perhaps without some of its input.
+    pub(super) fn input_is_missing(&self) -> bool {
+        self.input_known() == Some(false)
+    }
+
     /// Fills in what the takers know, of a failure at `failed_at`.
     pub(super) fn tell(
         mut self,
@@ -141,7 +151,7 @@ impl Story {
         row.remedy = done.join(", ").into();
         row.afterwards = self.afterwards.join("; ");
         row.state_bytes = self.sessions.values().map(|told| told.state_bytes).sum();
-        row.input_known = self.sessions.values().filter_map(|told| told.input_known).reduce(|all, one| all && one);
+        row.input_known = self.input_known();
         if let (Some(failed_at), true) = (failed_at, failure.is_one()) {
             let (after, before): (Vec<Nanos>, Vec<Nanos>) = self.suspected.iter().partition(|at| **at >= failed_at);
             row.detection_ms = after.into_iter().min().map(|at| ms(failed_at, at));

@@ -20,9 +20,13 @@ use super::taker::{TakerOrder, TakerReport};
 use super::targets::Target;
 use crate::live::watch::{Suspicion, Watch};
 
-/// How long the node's agent may take for an answer. It answers within a millisecond if it can answer at all, and what it
-/// knows can be done without.
+/// How long an agent may take for an answer that can be done without. It answers within a millisecond, if its machine is not
+/// busy.
 pub(super) const AGENT_PATIENCE: Duration = Duration::from_millis(50);
+
+/// The same if nobody else can tell what it knows: without the input that its node had acknowledged, a client that sends
+/// may wait for ever, which is worse than that all wait for this long. Shorter than the patience of other takers.
+const AGENT_ALONE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often it is asked for a socket's queues that it says it does not have, and the pause in between: a service that has
 /// just opened a session may not have handed its socket over yet.
@@ -33,6 +37,8 @@ const PAUSE: Duration = Duration::from_micros(500);
 pub(super) struct Agent {
     /// Its socket; `None` if there is nobody to ask.
     path: Option<PathBuf>,
+    /// For how long each answer is waited for.
+    patience: Duration,
     /// Why it is not asked any more.
     silent: Option<String>,
     /// Opened when it is needed: an agent closes one over which nothing is asked.
@@ -40,8 +46,10 @@ pub(super) struct Agent {
 }
 
 impl Agent {
-    pub(super) fn new(path: Option<PathBuf>) -> Self {
-        Agent { path, silent: None, connection: None }
+    /// The agent at `path`, if there is one to ask; `has_mirror` if somebody else knows what its node had acknowledged.
+    pub(super) fn new(path: Option<PathBuf>, has_mirror: bool) -> Self {
+        let patience = if has_mirror { AGENT_PATIENCE } else { AGENT_ALONE_PATIENCE };
+        Agent { path, patience, silent: None, connection: None }
     }
 
     /// The way to it; `None` if there is nobody to ask.
@@ -52,7 +60,7 @@ impl Agent {
         }
         let connection = match &self.connection {
             Some(connection) => Ok(connection.clone()),
-            None => Node::connect_within(path, AGENT_PATIENCE),
+            None => Node::connect_within(path, self.patience),
         };
         self.connection = connection.as_ref().ok().cloned();
         Some(self.heard(connection))

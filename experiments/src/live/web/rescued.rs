@@ -139,14 +139,16 @@ impl Rescued {
     /// What is to be told of it at the end.
     pub(super) fn ending(self) -> Ending {
         let in_doubt = self.is_in_doubt();
-        let Rescued { session, takeover, marks, why, trouble, payload, input_known, .. } = self;
+        let Rescued { session, takeover, marks, why, trouble, payload, input_known, unanswered, .. } = self;
         let outcome = takeover.outcome();
         // By an offer of ours, and not by another taker's.
         let by_ours = matches!(outcome, Some(Outcome::Moved { epoch, .. }) if epoch == takeover.epoch());
         let unheard = by_ours && marks.extracted_ns > 0 && input_known.is_none();
         let unheard = unheard.then(|| "it has not said that it serves".to_owned());
+        let silent = unanswered.first().filter(|_| outcome.is_none());
+        let silent = silent.map(|target| format!("node {target} has not answered"));
         let why = why.into_iter().map(|(_, why)| why).reduce(|all, why| format!("{all}; {why}"));
-        let why = [why, trouble, unheard].into_iter().flatten().reduce(|all, why| format!("{all}; {why}"));
+        let why = [why, trouble, unheard, silent].into_iter().flatten().reduce(|all, why| format!("{all}; {why}"));
         Ending { session, outcome, marks, why, state_bytes: payload.len() as u64, input_known, in_doubt }
     }
 }

@@ -235,7 +235,7 @@ pub fn play(settings: &Taker, mut tell: impl FnMut(TakerReport) -> std::io::Resu
     let mut around = Around {
         links,
         port: settings.port.clone(),
-        agent: Agent::new(settings.agent.clone()),
+        agent: Agent::new(settings.agent.clone(), !mirrors.is_empty()),
         mirrors,
         targets,
         suspicion: if told_so { None } else { watch.suspicion() },
