@@ -48,12 +48,17 @@ fn without_a_place_for_sockets_nothing_is_begun() {
     std::fs::create_dir(&deep).unwrap();
     let none = place.path().join("none");
     for (directory, why) in [(deep, "its path would have more than 107 bytes"), (none, "no such file")] {
-        let mut command = place.backdoor(&["live", "failover", "--runs", "1"]);
-        let output = command.env("TMPDIR", &directory).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
-        let expected = format!("backdoor: no socket can be in {}: {why}", directory.display());
-        assert!(said.starts_with(&expected), "{said}");
+        for arguments in [
+            &["live", "failover", "--runs", "1"][..],
+            &["live", "overhead", "--quiet"],
+            &["live", "detect", "--runs", "1", "--quiet"],
+        ] {
+            let output = place.backdoor(arguments).env("TMPDIR", &directory).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+            let expected = format!("backdoor: no socket can be in {}: {why}", directory.display());
+            assert!(said.starts_with(&expected), "{said}");
+        }
     }
 }
 

@@ -43,7 +43,15 @@ fn directory() -> io::Result<TempDir> {
     tempfile::Builder::new().prefix("backdoor-live-").tempdir()
 }
 
-/// Whether there can be an agent, and a socket of that name beside its own.
+/// Whether there can be an agent.
+///
+/// # Errors
+/// A sentence that says why not.
+pub(super) fn check_place() -> Result<(), String> {
+    check_place_for_sockets(SOCKET_NAME)
+}
+
+/// Whether there can be a socket of that name beside an agent's.
 ///
 /// # Errors
 /// A sentence that says why not.

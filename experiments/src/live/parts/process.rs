@@ -28,6 +28,9 @@ pub enum PartError {
         /// Why.
         source: std::io::Error,
     },
+    /// An agent listens at a socket, of which there can be none.
+    #[error("{0}")]
+    NoSocket(String),
     /// It ended, and should not have.
     #[error("the {part} process ended early ({how})")]
     Ended {
@@ -157,6 +160,9 @@ enum Process {
 
 impl Part {
     fn here(program: &Path, role: Role) -> Result<Self, PartError> {
+        if matches!(role, Role::Agent { .. }) {
+            super::agent::check_place().map_err(PartError::NoSocket)?;
+        }
         let name = role.name();
         let (sender, lines) = mpsc::channel();
         let said = move |line: Option<String>| line.is_some_and(|line| sender.send(line).is_ok());
