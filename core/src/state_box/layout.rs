@@ -40,6 +40,7 @@ const _: () = {
     assert!(slot::CHECK < slot::SEQUENCE && slot::LENGTH_BYTES == slot::SEQUENCE + 1);
     assert!(SLOT_HEADER_WORDS == slot::LENGTH_BYTES + 1, "the check covers what lies in a row");
 
+    assert!(slot_range(0, 0).start == STATE_BOX_HEADER_WORDS, "the first slot follows the header");
     assert!(STATE_BOX_HEADER_WORDS.is_multiple_of(LINE_WORDS), "slots start on a cache line");
 };
 
@@ -132,12 +133,13 @@ impl BoxLayout {
     }
 
     /// Where the box's header and its slots' headers lie.
-    pub fn header_ranges(self) -> [Range<usize>; 3] {
-        let slot = |sequence| {
+    pub fn header_ranges(self) -> [Range<usize>; 2] {
+        let [even, odd] = [0, 1].map(|sequence| {
             let start = slot_range(self.slot_words, sequence).start;
             start..start + SLOT_HEADER_WORDS
-        };
-        [0..STATE_BOX_HEADER_WORDS, slot(0), slot(1)]
+        });
+        // The first slot follows the header.
+        [0..even.end, odd]
     }
 
     /// Where the payload of the committed version lies, by a copy in which the [headers](Self::header_ranges) are.

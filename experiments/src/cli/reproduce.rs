@@ -45,8 +45,10 @@ const CONFIGS: [(&str, &str); 15] = [
 
 /// Those that measure this machine.
 const LIVE: [&str; 6] = ["live", "prediction", "failover", "takeover-phases", "overhead", "scale"];
-/// Those of these that take a privilege, and what tells whether it is missing.
-const PRIVILEGED: [(&str, fn() -> Option<String>); 3] =
+/// What this user lacks, in a sentence.
+type Missing = fn() -> Option<String>;
+/// Those of these that take a privilege.
+const PRIVILEGED: [(&str, Missing); 3] =
     [("failover", failover::missing), ("takeover-phases", failover::missing), ("overhead", overhead::missing)];
 
 pub(super) const TITLE: &str = "Back-Doors: results";
