@@ -217,6 +217,8 @@ fn an_heir_that_can_take_no_session_says_why() {
     if is_root() {
         let arguments = [&REQUESTS[..], &["--failure", "sigstop", "--disturb", "cut-heir"]].concat();
         ends_with(&arguments, &["the link eth0 is down"]);
+        let arguments = [&REQUESTS[..], &["--failure", "sigstop", "--disturb", "unroute-heir"]].concat();
+        ends_with(&arguments, &["there is no route from here to the client at 10.0.0.1:"]);
         let arguments = [&REQUESTS[..], &["--failure", "sigstop", "--disturb", "stranger"]].concat();
         ends_with(&arguments, &["10.0.0.10 is in use at "]);
     }

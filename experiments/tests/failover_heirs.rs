@@ -52,7 +52,7 @@ fn takers_that_decide_by_themselves_decide_alike() {
 #[test]
 fn what_an_heir_cannot_take_goes_to_the_others() {
     let two = ["--heirs", "2", "--failure", "sigstop", "--disturb"];
-    for disturbance in ["kill-heir", "kill-heir@offering", "stop-heir@offering", "cut-heir"] {
+    for disturbance in ["kill-heir", "kill-heir@offering", "stop-heir@offering", "cut-heir", "unroute-heir"] {
         all_go_on_at("B:0 C:12", &[&MANY[..], &two, &[disturbance]].concat());
     }
     let takers = ["--takers", "2", "--disturb", "kill-heir"];

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use backdoor_core::Nanos;
 use backdoor_core::channels::{Input, Output, Resume, TcpBirth, TcpState, resume};
+use backdoor_host::net::NetworkNamespace;
 use backdoor_host::tcp::{MAX_REFILL_BYTES, TcpError, birth, queues, recreate, silence, standing};
 use proptest::prelude::*;
 use rustix::net::sockopt::{set_socket_send_buffer_size, socket_send_buffer_size};
@@ -325,6 +326,11 @@ fn a_birth_that_is_none_of_this_machine_is_refused() {
     );
     let error = garbage(good, |_| {});
     assert!(matches!(error, TcpError::InUse { .. }), "{error}");
+    // A network of its own, in which nobody else is.
+    let nowhere = NetworkNamespace::new().unwrap();
+    let nobody = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 4000);
+    let error = nowhere.enter(|| garbage(good, |birth| birth.peer = nobody)).unwrap();
+    assert_eq!(error.to_string(), "there is no route from here to the client at 192.0.2.1:4000");
     drop((client, server));
     let state = TcpState { intent: 7, ..TcpState::new(good, Output::Regenerated) };
     let needs_seven = resume(&state, None, now()).unwrap();

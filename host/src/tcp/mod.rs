@@ -87,6 +87,12 @@ pub enum TcpError {
         /// The address.
         address: SocketAddrV4,
     },
+    /// Nobody here knows the way.
+    #[error("there is no route from here to the client at {peer}")]
+    NoRoute {
+        /// The client's address.
+        peer: SocketAddrV4,
+    },
     /// The kernel has that connection already.
     #[error("there is a connection from {peer} to {local} here already")]
     InUse {

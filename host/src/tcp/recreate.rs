@@ -281,6 +281,7 @@ fn refused(birth: &TcpBirth, errno: Errno) -> TcpError {
     match errno {
         Errno::ADDRNOTAVAIL => TcpError::AddressNotHere { address: local },
         Errno::ADDRINUSE => TcpError::InUse { local, peer },
+        Errno::NETUNREACH | Errno::HOSTUNREACH => TcpError::NoRoute { peer },
         Errno::PERM => TcpError::NotPermitted,
         Errno::INVAL | Errno::AFNOSUPPORT | Errno::FBIG => {
             TcpError::Nonsense(format!("the kernel refuses it ({errno}): {birth:?}"))

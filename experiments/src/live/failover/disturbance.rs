@@ -34,6 +34,8 @@ pub enum Accident {
     FillHeir,
     /// The heir's link is down.
     CutHeir,
+    /// The heir's node has no route to clients.
+    UnrouteHeir,
     /// A stranger on the link has the service's address.
     Stranger,
     /// More clients connect.
@@ -56,6 +58,7 @@ impl Accident {
                 | Accident::HeirDiesTaking
                 | Accident::FillHeir
                 | Accident::CutHeir
+                | Accident::UnrouteHeir
         )
     }
 }

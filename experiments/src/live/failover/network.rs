@@ -136,6 +136,12 @@ impl Network {
         Links::of(namespace)?.set_down(link)
     }
 
+    /// Takes node B's own address away, and with it the route to clients.
+    pub(super) fn unroute_heir(&self) -> Result<(), NetError> {
+        let Standby { namespace, link } = &self.heirs[0];
+        Links::of(namespace)?.remove_address(link, NODE_B, PREFIX)
+    }
+
     /// Somebody else on the network who has the service's address, as long as it is held.
     pub(super) fn stranger(&mut self) -> Result<NetworkNamespace, NetError> {
         let bridge = if self.node.is_some() { BRIDGE } else { BRIDGE_HERE };

@@ -184,6 +184,7 @@ impl World {
             Accident::StopHeir => signal(&self.heirs[0].standing_by, PartSignal::Stop)?,
             Accident::RestartHeir => self.heirs[0].start_anew(&self.config, &self.network.heirs[0])?,
             Accident::CutHeir => self.network.cut_heir()?,
+            Accident::UnrouteHeir => self.network.unroute_heir()?,
             Accident::Stranger => self.stranger = Some(self.network.stranger()?),
             Accident::Connect | Accident::FillHeir | Accident::HeirDiesTaking => {}
         }
