@@ -161,7 +161,7 @@ impl Client {
             ["--silent", "--show-error", "--fail", "--max-time", "120"].map(str::to_owned).into();
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         let mut command = Role::Curl { arguments: all }.command(&self.program).map_err(|error| error.to_string())?;
-        command.stdin(input).stdout(Stdio::piped());
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = namespace.enter_here(|| command.spawn()).map_err(|error| error.to_string())?;
         let mut child = child.map_err(|error| format!("can't start curl: {error}"))?;
         let output = child.stdout.take().ok_or("curl has no output")?;
@@ -273,6 +273,7 @@ impl Drop for Client {
     }
 }
 
+/// Whether curl did what it was to do; what it says if not.
 fn ended_well(child: &Mutex<Child>) -> Result<bool, String> {
     // Its output is closed, so it ends; whoever wants it to end sooner needs the lock.
     let status = loop {
@@ -281,7 +282,14 @@ fn ended_well(child: &Mutex<Child>) -> Result<bool, String> {
             None => std::thread::sleep(LOOK_EVERY),
         }
     };
-    if status.success() { Ok(true) } else { Err(format!("curl ended with {status}")) }
+    if status.success() {
+        return Ok(true);
+    }
+    let mut said = String::new();
+    if let Some(mut errors) = lock(child).stderr.take() {
+        let _ = errors.read_to_string(&mut said);
+    }
+    Err(said.lines().last().map_or_else(|| format!("curl ended with {status}"), str::to_owned))
 }
 
 fn each_piece(seed: u64, bytes: u64, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {

@@ -384,7 +384,7 @@ impl Run<'_> {
         let went_on = || story.decided().is_some_and(|decided| seen.first_after(decided).is_some());
         row.hit = failed_at.is_some() && (!has_finished || went_on());
         if failed_at.is_some() && !row.hit {
-            story.trouble("the client had finished before anybody decided what to do".into());
+            story.trouble("the client had ended before anybody decided what to do".into());
         }
         if !has_finished && config.client.sends() && !config.mirror && story.input_is_missing() {
             story.trouble(INPUT_IS_MISSING.into());
