@@ -60,6 +60,9 @@ pub enum TcpError {
         "a connection made anew needs buffers beyond the system's limits, and so CAP_NET_ADMIN outside of any user namespace"
     )]
     BuffersNotPermitted,
+    /// Linux before 3.5, or another system.
+    #[error("connections can't be carried on here: the kernel has no TCP_REPAIR")]
+    NoRepairMode,
     /// No TCP connection over IPv4.
     #[error("the socket is no TCP connection over IPv4")]
     NotTcp,
@@ -135,19 +138,26 @@ impl TcpError {
 /// Whether this process may read connections, so that they can be made anew.
 ///
 /// # Errors
-/// [`TcpError::NotPermitted`], or what the system says.
+/// [`TcpError::NotPermitted`], [`TcpError::NoRepairMode`], or what the system says.
 pub fn may_read() -> Result<(), TcpError> {
-    Repair::enter(new_socket()?.as_fd()).map(drop)
+    enter_repair(&new_socket()?)
 }
 
 /// Whether this process may make connections anew.
 ///
 /// # Errors
-/// [`TcpError::NotPermitted`], [`TcpError::BuffersNotPermitted`], or what the system says.
+/// Those of [`may_read`]; [`TcpError::BuffersNotPermitted`], or what the system says.
 pub fn may_recreate() -> Result<(), TcpError> {
     let socket = new_socket()?;
-    Repair::enter(socket.as_fd()).map(drop)?;
+    enter_repair(&socket)?;
     recreate::may_have_room(socket.as_fd())
+}
+
+fn enter_repair(new: &OwnedFd) -> Result<(), TcpError> {
+    Repair::enter(new.as_fd()).map(drop).map_err(|error| match error {
+        TcpError::NotTcp => TcpError::NoRepairMode,
+        error => error,
+    })
 }
 
 fn new_socket() -> Result<OwnedFd, TcpError> {

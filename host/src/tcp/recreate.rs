@@ -48,8 +48,8 @@ pub struct SilentSocket {
 /// Never waits: the kernel's buffers are made as large as it takes, within [`MAX_REFILL_BYTES`].
 ///
 /// # Errors
-/// [`TcpError::NotPermitted`], [`TcpError::AddressNotHere`], [`TcpError::InUse`], [`TcpError::WrongReplay`],
-/// [`TcpError::TooMuch`], [`TcpError::Nonsense`].
+/// [`TcpError::NotPermitted`], [`TcpError::BuffersNotPermitted`], [`TcpError::AddressNotHere`], [`TcpError::NoRoute`],
+/// [`TcpError::InUse`], [`TcpError::WrongReplay`], [`TcpError::TooMuch`], [`TcpError::Nonsense`].
 pub fn recreate(resume: &Resume<'_>, replay: &[u8]) -> Result<SilentSocket, TcpError> {
     let birth = &resume.birth;
     let range = resume.replay();

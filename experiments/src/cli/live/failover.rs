@@ -88,11 +88,12 @@ pub(super) struct Arguments {
     #[arg(long, default_value_t = 1, value_name = "N")]
     heirs: u32,
     /// What else goes wrong, as ACCIDENT@STEP; several, separated by commas, together. Accidents: kill-taker, kill-agent,
-    /// stop-agent (both of node A), kill-supervisor (who restarts the service), resume (the frozen service goes on), kill-heir,
-    /// restart-heir, stop-heir, cut-heir (its link is down), unroute-heir (it has no route to clients), stranger (somebody else has
-    /// the service's address), connect (five more clients do); and, which have no step, heir-dies-taking (between owning sessions and speaking) and fill-heir (it has no room
-    /// for all). Steps of the first taker: watching (right before the failure, and if none is named), decided, claimed, fencing,
-    /// fenced, offering, offered, served.
+    /// stop-agent (both of node A), kill-supervisor (who restarts the service), resume (the frozen service goes on),
+    /// kill-heir, restart-heir, stop-heir, cut-heir (its link is down), unroute-heir (it has no route to clients),
+    /// stranger (somebody else has the service's address), connect (five more clients); and, which have no step,
+    /// heir-dies-taking (between owning sessions and speaking) and fill-heir (it has no room for all). Steps of the first
+    /// taker: watching (right before the failure, and if none is named), decided, claimed, fencing, fenced, offering,
+    /// offered, served.
     #[arg(long, value_delimiter = ',', value_name = "ACCIDENT@STEP")]
     disturb: Vec<Disturbance>,
     /// Runs of each combination, each in a network of its own.

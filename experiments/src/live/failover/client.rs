@@ -286,7 +286,8 @@ fn ended_well(child: &Mutex<Child>) -> Result<bool, String> {
         return Ok(true);
     }
     let mut said = String::new();
-    if let Some(mut errors) = lock(child).stderr.take() {
+    let errors = lock(child).stderr.take();
+    if let Some(mut errors) = errors {
         let _ = errors.read_to_string(&mut said);
     }
     Err(said.lines().last().map_or_else(|| format!("curl ended with {status}"), str::to_owned))

@@ -19,15 +19,17 @@
 //! Of many sessions, a phase ends with the last of them. All processes read one monotonic clock.
 //!
 //! # Several heirs
-//! With `heirs` above 1, nodes B, C and so on stand by, and the service has as many addresses: for a client finds an address at
-//! one node at a time. [`ClientKind::Many`] connects to them by turns. All sessions of an address go on at the same node; which
-//! one decides core's [`spread_groups`](backdoor_core::recovery::policy::spread_groups), by how many sessions the addresses have.
-//! One that is dead or says no is passed over at once, one that does not answer after a second (the takeover's
-//! [`offer_timeout`](backdoor_core::takeover::TakeoverConfig::offer_timeout)); others are not kept waiting by it. So that no two nodes
-//! have the same address, each asks on the link before it takes the first session of an address, and declines if another one
-//! has it or asks, too; only one that is too busy to answer meanwhile can be missed. So when a node has taken some sessions of an address and has no room for the others, these are not carried
-//! on; and an address without any session goes to no node. What goes wrong with an heir, goes wrong with node B. `moved_to`
-//! counts sessions by node; in `trouble` nodes are parties of the takeover, of which B is number 2, and C, D and E are 5 to 7.
+//! With `heirs` above 1, nodes B, C and so on stand by, and the service has as many addresses: for a client finds an
+//! address at one node at a time. [`ClientKind::Many`] connects to them by turns. All sessions of an address go on at the
+//! same node; which one decides core's [`spread_groups`](backdoor_core::recovery::policy::spread_groups), by how many
+//! sessions the addresses have. One that is dead or says no is passed over at once, one that does not answer after a
+//! second (the takeover's [`offer_timeout`](backdoor_core::takeover::TakeoverConfig::offer_timeout)); others are not kept
+//! waiting by it. So that no two nodes have the same address, each asks on the link before it takes the first session of
+//! an address, and declines if another one has it or asks, too; only one that is too busy to answer meanwhile can be
+//! missed. So when a node has taken some sessions of an address and has no room for the others, these are not carried on;
+//! and an address without any session goes to no node. What goes wrong with an heir, goes wrong with node B. `moved_to`
+//! counts sessions by node; in `trouble` nodes are parties of the takeover, of which B is number 2, and C, D and E are 5
+//! to 7.
 //!
 //! # A service of two processes
 //! In a pair, a front talks to clients, and a worker counts their requests, over a link between the two. A session then has
@@ -64,14 +66,16 @@
 //! the taker was told to suspect, and asks no monitor.
 //!
 //! # What can't be carried on
-//! A connection that the node's kernel has accepted and its service has not is no session yet: once all sessions are there, node
-//! B's kernel resets it if its client sends anything. A client that waits for the answer to what node A's kernel has acknowledged is
-//! told nothing. If the agent has ended before the service, its memory is there still: progress is watched on,
-//! and sessions are taken over. But nobody holds the sockets of a service that is killed then, and node A's kernel ends its
-//! connections; one that is frozen or hangs holds them itself. Of a node whose agent can't be asked (it has vanished, `cut`; its agent has failed, too; it is
-//! another machine) nobody knows which input its kernel had acknowledged and its service not acted upon; a client that
-//! sends may wait for ever then, unless the taker has a [mirror](backdoor_host::mirror) of what passed at the switch. Input that was on its way when the node was cut off is sent again by the client's own timer, 200 ms after it was
-//! sent or later; what the mirror saw of it needs not be.
+//! A connection that the node's kernel has accepted and its service has not is no session yet: once all sessions are
+//! there, node B's kernel resets it if its client sends anything. A client that waits for the answer to what node A's
+//! kernel has acknowledged is told nothing. If the agent has ended before the service, its memory is there still:
+//! progress is watched on, and sessions are taken over. But nobody holds the sockets of a service that is killed then,
+//! and node A's kernel ends its connections; one that is frozen or hangs holds them itself. Of a node whose agent can't
+//! be asked (it has vanished, `cut`; its agent has failed, too; it is another machine) nobody knows which input its
+//! kernel had acknowledged and its service not acted upon; a client that sends may wait for ever then, unless the taker
+//! has a [mirror](backdoor_host::mirror) of what passed at the switch. Input that was on its way when the node was cut
+//! off is sent again by the client's own timer, 200 ms after it was sent or later; what the mirror saw of it needs not
+//! be.
 
 mod chain;
 mod client;

@@ -389,7 +389,8 @@ impl Run<'_> {
         if !has_finished && config.client.sends() && !config.mirror && story.input_is_missing() {
             story.trouble(INPUT_IS_MISSING.into());
         }
-        if !has_finished && config.is_disturbed_by(Accident::Connect) && seen.begun() < connections {
+        if !has_finished && config.is_disturbed_by(Accident::Connect) && story.moved() > 0 && seen.begun() < connections
+        {
             story.trouble(NOT_ACCEPTED.into());
         }
         story.tell(config.failure, failed_at, &seen, &mut row);
@@ -431,8 +432,8 @@ const INPUT_IS_MISSING: &str = "nobody could tell which input node A had acknowl
                                 wait for ever; with --mirror it is known";
 
 /// No session yet, so nothing to be carried on.
-const NOT_ACCEPTED: &str = "what clients sent that came late, node A's kernel acknowledged, and its service had not accepted \
-                            them: they wait for ever";
+const NOT_ACCEPTED: &str = "clients that came late may wait for ever: node A's kernel has acknowledged what they sent, and its \
+                            service has not accepted them";
 
 /// What must never be.
 const WRONG_BYTES: &str = "the client got wrong bytes";

@@ -25,8 +25,8 @@ use crate::live::watch::{Suspicion, Watch};
 pub(super) const AGENT_PATIENCE: Duration = Duration::from_millis(50);
 
 /// The same if nobody else can tell what it knows: without the input that its node had acknowledged, a client that sends
-/// may wait for ever, which is worse than that all wait for this long. Shorter than the patience of other takers.
-const AGENT_ALONE_PATIENCE: Duration = Duration::from_secs(1);
+/// may wait for ever, which is worse than that all wait for this long. So is a service that is not started again.
+pub(super) const AGENT_ALONE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often it is asked for a socket's queues that it says it does not have, and the pause in between: a service that has
 /// just opened a session may not have handed its socket over yet.

@@ -30,10 +30,6 @@ const TOLD_AGAIN: [Duration; 3] = [Duration::from_millis(50), Duration::from_mil
 /// How long sessions that are missing are waited for, after the last that came or was offered.
 const OPENS_AFTER: Nanos = Nanos::from_secs(5);
 
-/// How long whoever has had the address, or wanted it, is waited for when it is asked again: one that is busy answers late,
-/// and must not be missed because it is asked often.
-const LATE_ANSWER: Nanos = Nanos::from_millis(50);
-
 /// Why sessions can't be carried on here now.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DoorError {
@@ -68,10 +64,6 @@ struct State {
     stays: usize,
     /// Who else has the address or wants it, as far as was heard during these stays.
     conflict: Option<HardwareAddress>,
-    /// Somebody else had it or wanted it in the stays before.
-    was_in_use: bool,
-    /// When others were asked.
-    asked_at: Nanos,
     deaf: Option<DeafListener>,
     /// Until when missing sessions are waited for, if they are.
     waits_until: Option<Nanos>,
@@ -91,8 +83,6 @@ impl Door {
             is_ours: false,
             stays: 0,
             conflict: None,
-            was_in_use: false,
-            asked_at: Nanos::ZERO,
             deaf: None,
             waits_until: None,
         };
@@ -118,8 +108,7 @@ impl Door {
         let mut state = lock(&self.state);
         // Who answers is heard during all stays that overlap, and after the first session nobody is asked any more.
         if state.stays == 0 && !state.is_ours {
-            state.was_in_use |= state.conflict.take().is_some();
-            state.asked_at = clock::now();
+            state.conflict = None;
             // A link that is down says so right below.
             let _ = self.prober.ask(*self.address.ip());
         }
@@ -222,9 +211,8 @@ impl Door {
 pub(super) struct Stay(Arc<Door>);
 
 impl Stay {
-    /// Whether the link is up and the address nobody else's. Nobody is waited for at first: on a link without much delay,
-    /// whoever has the address and is not busy answers while sessions are made ready. If somebody has answered before, the
-    /// next answer is waited for.
+    /// Whether the link is up and the address nobody else's. Nobody is waited for: on a link without much delay, whoever has
+    /// the address answers while sessions are made ready.
     pub(super) fn check(&self) -> Result<(), DoorError> {
         let Door { address, link, prober, state, .. } = &*self.0;
         let address = *address.ip();
@@ -236,12 +224,6 @@ impl Stay {
             return Ok(());
         }
         state.conflict = state.conflict.or_else(|| prober.answer(address));
-        let until = state.asked_at + LATE_ANSWER;
-        while state.was_in_use && state.conflict.is_none() && clock::now() < until {
-            clock::sleep_until(clock::now() + Nanos::from_millis(1));
-            state.conflict = prober.answer(address);
-        }
-        state.was_in_use &= state.conflict.is_some();
         state.conflict.map_or(Ok(()), |by| Err(DoorError::InUse { address, by }))
     }
 
@@ -336,21 +318,6 @@ mod tests {
         assert!(is_in_use(&here) && is_in_use(&there));
         drop((here, there));
         assert!(!one.has_address() && !other.has_address());
-
-        // Whoever wanted it is waited for when it is asked again.
-        let here = one.enter();
-        let late = std::thread::scope(|scope| {
-            let there = scope.spawn(|| {
-                std::thread::sleep(Duration::from_millis(20));
-                other.enter()
-            });
-            let found = here.check();
-            drop(there.join().unwrap());
-            found
-        });
-        assert!(matches!(late, Err(DoorError::InUse { .. })), "{late:?}");
-        drop(here);
-        one.enter().check().unwrap();
 
         // Two stays at one node are not in each other's way, and what was heard in one counts for both.
         let (first, second) = (one.enter(), one.enter());

@@ -16,7 +16,7 @@ use backdoor_host::app::Node;
 use backdoor_host::{clock, process};
 use serde::{Deserialize, Serialize};
 
-use super::around::AGENT_PATIENCE;
+use super::around::AGENT_ALONE_PATIENCE;
 use super::offers;
 use super::serve::{Duty, Serve, WebReport};
 use crate::live::parts::{ChildPart, Role};
@@ -129,7 +129,7 @@ impl Supervised<'_> {
         let mut restarted = Restarted::default();
         // Nobody else keeps the connections when the process ends.
         if let Err(error) =
-            Node::connect_within(&self.settings.service.agent, AGENT_PATIENCE).and_then(|node| node.status())
+            Node::connect_within(&self.settings.service.agent, AGENT_ALONE_PATIENCE).and_then(|node| node.status())
         {
             restarted.why = Some(format!("the service is not started again, for its sessions would end: {error}"));
             return restarted;
