@@ -48,16 +48,17 @@ const LIVE: [&str; 6] = ["live", "prediction", "failover", "takeover-phases", "o
 /// What this user lacks, in a sentence.
 type Missing = fn() -> Option<String>;
 /// Those of these that take a privilege.
-const PRIVILEGED: [(&str, Missing); 3] =
-    [("failover", failover::missing), ("takeover-phases", failover::missing), ("overhead", overhead::missing)];
+const PRIVILEGED: [(&[&str], Missing); 2] =
+    [(&["failover", "takeover-phases"], failover::missing), (&["overhead"], overhead::missing)];
 
 pub(super) const TITLE: &str = "Back-Doors: results";
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let privileged = PRIVILEGED.iter().filter(|_| !arguments.no_live);
-    let skipped: Vec<_> = privileged.filter_map(|(name, missing)| Some((*name, missing()?))).collect();
-    let left_out =
-        |name: &str| arguments.no_live && LIVE.contains(&name) || skipped.iter().any(|(skipped, _)| *skipped == name);
+    let skipped: Vec<_> = privileged.filter_map(|(names, missing)| Some((names, missing()?))).collect();
+    let left_out = |name: &str| {
+        arguments.no_live && LIVE.contains(&name) || skipped.iter().any(|(skipped, _)| skipped.contains(&name))
+    };
     let wanted = CONFIGS.iter().filter(|(name, _)| !left_out(name));
     let wanted = wanted
         .map(|(name, text)| Study::parse(name, &format!("experiments/configs/{name}.toml"), text))
@@ -65,8 +66,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let here = Here { only_simulated: arguments.no_live, ..Here::current()? };
     let plan = Plan::make(&arguments.soft_roce, &here, arguments.options.profile())?;
     studies::run(&wanted, TITLE, "results", &arguments.options, Some(plan))?;
-    for (name, why) in skipped {
-        crate::say::out(&format!("{name}: skipped: {why}\n"))?;
+    for (names, why) in skipped {
+        crate::say::out(&format!("{}: skipped: {why}\n", names.join(", ")))?;
     }
     Ok(())
 }

@@ -1,13 +1,14 @@
 //! `backdoor live overhead`.
 
 use backdoor_core::Nanos;
-use backdoor_host::tcp;
 
 use super::Format;
 use super::measurement::{self, Measurement};
 use crate::cli::Failure;
 use crate::interrupt::Interrupt;
-use crate::live::overhead::{OverheadConfig, OverheadError, OverheadReport, OverheadRow, run as run_overhead};
+use crate::live::overhead::{
+    OverheadConfig, OverheadError, OverheadReport, OverheadRow, has_means, run as run_overhead,
+};
 
 /// Measure what State Boxes cost a service while nothing fails.
 ///
@@ -89,7 +90,7 @@ impl Measurement for OverheadConfig {
 
     fn check(&self) -> Result<(), OverheadError> {
         self.check()?;
-        Ok(tcp::may_read()?)
+        has_means()
     }
 
     fn name(&self) -> String {

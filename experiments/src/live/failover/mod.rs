@@ -105,7 +105,7 @@ pub use report::{FailoverReport, FailoverRow, median};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 
-use backdoor_host::net::{Announcer, Cause, NetError, NetworkNamespace};
+use backdoor_host::net::{Announcer, NetError, NetworkNamespace};
 use backdoor_host::tcp::{self, TcpError};
 use backdoor_sim::streams::{StreamKey, Streams};
 
@@ -134,9 +134,6 @@ pub enum FailoverError {
     /// The client could not be sent off.
     #[error("{0}")]
     Client(String),
-    /// Where processes were to find each other.
-    #[error("{0}")]
-    Place(String),
     /// A file could not be made or read.
     #[error("a file of the experiment: {0}")]
     Files(#[source] std::io::Error),
@@ -164,10 +161,7 @@ pub fn has_means(config: &FailoverConfig) -> Result<(), FailoverError> {
     let namespace = NetworkNamespace::new()?;
     namespace.enter(tcp::may_recreate)?.map_err(FailoverError::Privilege)?;
     // What tells neighbours where an address is.
-    Announcer::open(&namespace, "lo").map(drop).or_else(|error| match error.cause() {
-        Cause::Privilege { .. } => Err(error),
-        _ => Ok(()),
-    })?;
+    Announcer::open(&namespace, "lo")?;
     let port = roles::SERVICE.port();
     namespace.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))?.map_err(|error| {
         let why = crate::plain(&error);
@@ -175,7 +169,7 @@ pub fn has_means(config: &FailoverConfig) -> Result<(), FailoverError> {
             "the service can't listen at port {port}: {why}; that takes CAP_NET_BIND_SERVICE"
         ))
     })?;
-    check_place_for_sockets(LONGEST_SOCKET_NAME).map_err(FailoverError::Place)?;
+    check_place_for_sockets(LONGEST_SOCKET_NAME)?;
     if config.client.is_curl() { client::find_curl().map_err(FailoverError::Client) } else { Ok(()) }
 }
 

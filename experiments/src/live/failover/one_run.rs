@@ -359,13 +359,12 @@ impl Run<'_> {
         // Unless that was its failure.
         let heirs = world.heirs.iter().filter(|_| config.then != Some(FailoverFailure::Sigkill));
         for heir in heirs.chain(&world.third) {
-            let what = match heir.standing_by.state()? {
-                Some(state) if "ZX".contains(state) => "has ended",
-                Some(state) if "Tt".contains(state) && config.then.is_none() => "is stopped",
-                Some(_) => continue,
-                None => "has ended",
-            };
-            story.trouble(format!("the process that stood by at node {} {what}", heir.name));
+            let is_stopped = || Ok::<_, PartError>(heir.standing_by.state()?.is_some_and(|state| "Tt".contains(state)));
+            if heir.standing_by.has_ended()? {
+                story.trouble(format!("the process that stood by at node {} has ended", heir.name));
+            } else if config.then.is_none() && is_stopped()? {
+                story.trouble(format!("the process that stood by at node {} is stopped", heir.name));
+            }
         }
         row.heirs = config.heirs;
         let moved = |heir: &Heir| heir.targets().iter().map(|(party, _)| story.moved_to(*party)).sum::<u64>();
@@ -386,7 +385,7 @@ impl Run<'_> {
         if failed_at.is_some() && !row.hit {
             story.trouble("the client had ended before anybody decided what to do".into());
         }
-        if !has_finished && config.client.sends() && !config.mirror && story.input_is_missing() {
+        if !has_finished && config.client.sends() && !config.mirror && story.input_known() == Some(false) {
             story.trouble(INPUT_IS_MISSING.into());
         }
         if !has_finished && config.is_disturbed_by(Accident::Connect) && story.moved() > 0 && seen.begun() < connections

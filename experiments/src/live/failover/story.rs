@@ -124,13 +124,8 @@ impl Story {
     }
 
     /// Whether every session went on with all input; `None` if none is known to have gone on.
-    fn input_known(&self) -> Option<bool> {
+    pub(super) fn input_known(&self) -> Option<bool> {
         self.sessions.values().filter_map(|told| told.input_known).reduce(|all, one| all && one)
-    }
-
-    /// Whether a session went on perhaps without some of its input.
-    pub(super) fn input_is_missing(&self) -> bool {
-        self.input_known() == Some(false)
     }
 
     /// Fills in what the takers know, of a failure at `failed_at`.

@@ -193,7 +193,7 @@ impl World {
 
     /// Whether node A's agent has ended.
     pub(super) fn agent_has_ended(&self) -> Result<bool, FailoverError> {
-        Ok(self.agents[0].state()?.is_none_or(|state| "ZX".contains(state)))
+        Ok(self.agents[0].has_ended()?)
     }
 
     /// Node A starts anew: all that was there is ended, which its kernel tells the clients; and what comes after it has another

@@ -214,7 +214,15 @@ impl Side {
 
 /// What this user lacks for it, in a sentence.
 pub fn missing() -> Option<String> {
-    tcp::may_read().err().map(|error| error.to_string())
+    has_means().err().map(|error| error.to_string())
+}
+
+/// Whether this user may do what the experiment takes.
+///
+/// # Errors
+/// [`OverheadError::Privilege`].
+pub fn has_means() -> Result<(), OverheadError> {
+    Ok(tcp::may_read()?)
 }
 
 /// Runs one configuration. `finished` gets each row as soon as there is one. The calling thread starts the processes and
@@ -225,7 +233,7 @@ pub fn run(
     finished: &mut dyn FnMut(&OverheadRow),
 ) -> Result<OverheadReport, OverheadError> {
     config.check()?;
-    tcp::may_read()?;
+    has_means()?;
     let mut report = OverheadReport { config: config.clone(), rows: Vec::new() };
     let streams = Streams::new(StreamKey { seed: config.seed, experiment: "live-overhead", point: "", replication: 0 });
     let mut order = streams.stream("order");

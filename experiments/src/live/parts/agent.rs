@@ -12,6 +12,7 @@ use backdoor_host::agent::{Agent, AgentConfig};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
+use super::PartError;
 use crate::live::reach::Offer;
 
 /// What the agent's process says once it serves.
@@ -44,25 +45,22 @@ fn directory() -> io::Result<TempDir> {
 }
 
 /// Whether there can be an agent.
-///
-/// # Errors
-/// A sentence that says why not.
-pub(super) fn check_place() -> Result<(), String> {
+pub(super) fn check_place() -> Result<(), PartError> {
     check_place_for_sockets(SOCKET_NAME)
 }
 
 /// Whether there can be a socket of that name beside an agent's.
 ///
 /// # Errors
-/// A sentence that says why not.
-pub(in crate::live) fn check_place_for_sockets(longest: &str) -> Result<(), String> {
+/// [`PartError::NoSocket`].
+pub(in crate::live) fn check_place_for_sockets(longest: &str) -> Result<(), PartError> {
     let parent = std::env::temp_dir();
     let no = |error: io::Error| {
         let why = match error.kind() {
             io::ErrorKind::InvalidInput => "its path would have more than 107 bytes".into(),
             _ => crate::plain(&error),
         };
-        format!("no socket can be in {}: {why}", parent.display())
+        PartError::NoSocket { directory: parent.display().to_string(), why }
     };
     let directory = directory().map_err(no)?;
     UnixListener::bind(directory.path().join(longest)).map(drop).map_err(no)

@@ -29,8 +29,13 @@ pub enum PartError {
         source: std::io::Error,
     },
     /// An agent listens at a socket, of which there can be none.
-    #[error("{0}")]
-    NoSocket(String),
+    #[error("no socket can be in {directory}: {why}")]
+    NoSocket {
+        /// Where it was to be.
+        directory: String,
+        /// Why not.
+        why: String,
+    },
     /// It ended, and should not have.
     #[error("the {part} process ended early ({how})")]
     Ended {
@@ -161,7 +166,7 @@ enum Process {
 impl Part {
     fn here(program: &Path, role: Role) -> Result<Self, PartError> {
         if matches!(role, Role::Agent { .. }) {
-            super::agent::check_place().map_err(PartError::NoSocket)?;
+            super::agent::check_place()?;
         }
         let name = role.name();
         let (sender, lines) = mpsc::channel();
@@ -245,6 +250,11 @@ impl Part {
             Process::Child(child) => Ok(child.state()),
             Process::Staged(staged) => Ok(staged.state()?),
         }
+    }
+
+    /// Whether its process has ended.
+    pub(in crate::live) fn has_ended(&self) -> Result<bool, PartError> {
+        Ok(self.state()?.is_none_or(|state| "ZX".contains(state)))
     }
 
     fn ended(&mut self) -> PartError {

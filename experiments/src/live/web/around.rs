@@ -22,7 +22,7 @@ use crate::live::watch::{Suspicion, Watch};
 
 /// How long an agent may take for an answer that can be done without. It answers within a millisecond, if its machine is not
 /// busy.
-pub(super) const AGENT_PATIENCE: Duration = Duration::from_millis(50);
+const AGENT_PATIENCE: Duration = Duration::from_millis(50);
 
 /// The same if nobody else can tell what it knows: without the input that its node had acknowledged, a client that sends
 /// may wait for ever, which is worse than that all wait for this long. So is a service that is not started again.
