@@ -156,8 +156,7 @@ proptest! {
         for (session, answer) in answers {
             match answer {
                 Ok((sequence, state)) => {
-                    // The commit word has no checksum: a flipped bit may name the version before, which is whole too.
-                    prop_assert!(sequence == 3 || sequence == 2 && faults.2 > 0.0, "version {sequence}");
+                    prop_assert_eq!(sequence, 3);
                     prop_assert_eq!(state, payload(session, sequence, capacities[session as usize - 1]));
                 }
                 Err(StateError::Transport(_) | StateError::StateBox(_) | StateError::NotPosted(_)) => {}
@@ -166,8 +165,8 @@ proptest! {
         }
         prop_assert!(transport.most <= window.max(1), "{} buffers for a window of {window}", transport.most);
         prop_assert_eq!(transport.out, 0, "buffers left behind");
-        // Headers of two READs and a payload for each attempt.
-        prop_assert!(extraction.stats().reads <= 3 * 6 * capacities.len() as u64);
+        // A head and a payload for each attempt.
+        prop_assert!(extraction.stats().reads <= 2 * 6 * capacities.len() as u64);
     }
 }
 
@@ -176,8 +175,8 @@ fn a_queue_with_less_room_than_the_window_only_takes_longer() {
     let boxes = Boxes::new(&[4000; 32]);
     let config = ExtractionConfig { window: 16, whole_up_to_words: 0, attempts: 1 };
     let extraction = Extraction::new(config, boxes.slice(), boxes.sessions.iter().copied());
-    let (answers, _) = drive(extraction, &mut boxes.transport(4));
-    assert!(answers.len() == 32 && answers.values().all(Result::is_ok), "{answers:?}");
+    let (answers, _) = drive(extraction, &mut boxes.transport(1));
+    assert!(answers.len() == 32 && answers.values().all(Result::is_ok));
 }
 
 #[test]
@@ -185,9 +184,9 @@ fn a_queue_that_never_takes_the_reads_is_an_error_and_no_endless_wait() {
     let boxes = Boxes::new(&[4000; 3]);
     let config = ExtractionConfig { whole_up_to_words: 0, ..ExtractionConfig::default() };
     let extraction = Extraction::new(config, boxes.slice(), boxes.sessions.iter().copied());
-    let (answers, _) = drive(extraction, &mut boxes.transport(1));
-    let refused = Err(StateError::NotPosted(PostError::QueueFull { depth: 1 }));
-    assert_eq!(answers.into_values().collect::<Vec<_>>(), [refused.clone(), refused.clone(), refused]);
+    let (answers, _) = drive(extraction, &mut boxes.transport(0));
+    let refused = Err(StateError::NotPosted(PostError::QueueFull { depth: 0 }));
+    assert!(answers.len() == 3 && answers.values().all(|answer| *answer == refused));
 }
 
 #[test]
@@ -214,7 +213,7 @@ fn beside_a_writer_that_never_rests_a_state_is_whole_or_missing() {
         let config = ExtractionConfig { whole_up_to_words, ..ExtractionConfig::default() };
         let extraction = Extraction::new(config, boxes.slice(), boxes.sessions.iter().copied());
         let (answers, extraction) = drive(extraction, &mut boxes.transport(4));
-        assert!(extraction.stats().reads <= 3 * u64::from(config.attempts));
+        assert!(extraction.stats().reads <= 2 * u64::from(config.attempts));
         match &answers[&1] {
             Ok((sequence, state)) => {
                 assert!(*sequence >= last, "version {sequence} after {last}");

@@ -2,7 +2,7 @@
 
 use crate::format::Identity;
 
-pub(super) const IDENTITY: Identity = Identity { what: "hook table", magic: *b"BDHOOKS1", version: 1 };
+pub(super) const IDENTITY: Identity = Identity { what: "hook table", magic: *b"BDHOOKS1", version: 2 };
 
 /// Words of the header.
 pub const HOOK_HEADER_WORDS: usize = 8;
@@ -16,7 +16,7 @@ pub(super) mod header {
     pub(crate) const MAGIC: usize = 0;
     pub(crate) const VERSION: usize = 1;
     pub(crate) const INCARNATION: usize = 2;
-    /// CRC-32 of the header's words before it and of all entries.
+    /// Checksum of the header's words before it and of all entries.
     pub(crate) const CHECK: usize = 3;
 }
 

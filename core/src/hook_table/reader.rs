@@ -5,7 +5,7 @@ use super::{Guard, Hook, Purpose};
 use crate::format::FormatError;
 use crate::progress_box::{MAX_ENTITIES, Slot};
 use crate::transport::{RegionKey, RemoteSlice, Rights};
-use crate::words::{crc32_of, unpack};
+use crate::words::{checksum_of, unpack};
 
 /// A checked hook table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ impl HookTable {
         let words = words.get(..need).ok_or(FormatError::Truncated { what: IDENTITY.what, have: words.len(), need })?;
         let mut unchecked = words.to_vec();
         unchecked[header::CHECK] = 0;
-        if words[header::CHECK] != u64::from(crc32_of(&unchecked)) {
+        if words[header::CHECK] != checksum_of(&unchecked) {
             return Err(IDENTITY.checksum());
         }
         let hooks = words[HOOK_HEADER_WORDS..].chunks_exact(HOOK_ENTRY_WORDS).map(decode).collect::<Result<_, _>>()?;

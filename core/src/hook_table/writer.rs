@@ -3,7 +3,7 @@
 use super::layout::{HOOK_ENTRY_WORDS, IDENTITY, MAX_HOOKS, entry, header, hook_table_words};
 use super::{HOOK_HEADER_WORDS, Hook};
 use crate::format::FormatError;
-use crate::words::{AtomicU64, Ordering, crc32_of, pack};
+use crate::words::{AtomicU64, Ordering, checksum_of, pack};
 
 /// Writes a table of `hooks` into the front of `memory`.
 pub fn write_hook_table(memory: &[AtomicU64], incarnation: u64, hooks: &[Hook]) -> Result<(), FormatError> {
@@ -21,7 +21,7 @@ pub fn write_hook_table(memory: &[AtomicU64], incarnation: u64, hooks: &[Hook]) 
     for (hook, words) in hooks.iter().zip(words[HOOK_HEADER_WORDS..].chunks_exact_mut(HOOK_ENTRY_WORDS)) {
         encode(hook, words);
     }
-    words[header::CHECK] = u64::from(crc32_of(&words));
+    words[header::CHECK] = checksum_of(&words);
     // The magic word goes last: a reader refuses the memory until the table is whole.
     memory[header::MAGIC].store(0, Ordering::Relaxed);
     for (word, value) in memory.iter().zip(&words).skip(1) {

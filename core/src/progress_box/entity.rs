@@ -5,7 +5,7 @@ use std::fmt;
 use super::layout::{self, ENTRY_WORDS, IDENTITY, MAX_ENTITIES, MAX_GAUGES, entry};
 use crate::Nanos;
 use crate::format::FormatError;
-use crate::words::{as_bytes, crc32_of, pack, unpack};
+use crate::words::{as_bytes, checksum_of, pack, unpack};
 
 /// Longest name of an entity.
 pub const MAX_NAME_BYTES: usize = 40;
@@ -225,8 +225,15 @@ impl EntityRecord {
         for (word, chunk) in words[entry::NAME].iter_mut().zip(chunks) {
             *word = u64::from_le_bytes(*chunk);
         }
-        words[entry::CHECK] = pack(crc32_of(&words[..entry::CHECK]), slot.0);
+        words[entry::CHECK] = Self::check_of(&words, slot.0);
         words
+    }
+
+    /// The check of an entry for `slot`.
+    fn check_of(words: &[u64; ENTRY_WORDS], slot: u32) -> u64 {
+        let mut checked = *words;
+        checked[entry::CHECK] = u64::from(slot);
+        checksum_of(&checked)
     }
 
     /// Reads the entry of `slot`; `None` if the entry was never written. Checks everything.
@@ -234,7 +241,7 @@ impl EntityRecord {
         if words.iter().all(|word| *word == 0) {
             return Ok(None);
         }
-        if words[entry::CHECK] != pack(crc32_of(&words[..entry::CHECK]), slot.0) {
+        if words[entry::CHECK] != Self::check_of(words, slot.0) {
             return Err(FormatError::Checksum { what: "Progress Box directory entry" });
         }
         let (generation, kind) = unpack(words[entry::KIND]);
@@ -321,7 +328,7 @@ mod tests {
 
         #[test]
         fn arbitrary_words_with_a_right_checksum_never_panic(mut words: [u64; ENTRY_WORDS], slot: u32) {
-            words[entry::CHECK] = pack(crc32_of(&words[..entry::CHECK]), slot);
+            words[entry::CHECK] = EntityRecord::check_of(&words, slot);
             let _ = EntityRecord::decode(&words, Slot(slot));
         }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::format::{FormatError, Identity};
 use crate::words::{pack, unpack};
 
-pub(super) const IDENTITY: Identity = Identity { what: "Progress Box", magic: *b"BDPROGB1", version: 2 };
+pub(super) const IDENTITY: Identity = Identity { what: "Progress Box", magic: *b"BDPROGB1", version: 3 };
 
 /// Words of the header.
 pub const HEADER_WORDS: usize = 8;
@@ -23,7 +23,7 @@ pub(super) mod header {
     /// Capacity in the low half, gauges in the high half.
     pub(crate) const GEOMETRY: usize = 2;
     pub(crate) const BOOT_INCARNATION: usize = 3;
-    /// CRC-32 of the words before it, which never change during an incarnation.
+    /// Checksum of the words before it, which never change during an incarnation.
     pub(crate) const CHECK: usize = 4;
     pub(crate) const DIRECTORY_VERSION: usize = 5;
     /// Slots that were ever in use: a reader needs no more of the directory than this.
@@ -46,7 +46,7 @@ pub(super) mod entry {
     pub(crate) const NAME: Range<usize> = 8..13;
     pub(crate) const PROCESS: usize = 13;
     pub(crate) const PERIOD_NS: usize = 14;
-    /// CRC-32 of the words before it and, in the high half, the slot that the entry belongs to.
+    /// Checksum of the words before it and, in this place, the slot that the entry belongs to.
     pub(crate) const CHECK: usize = 15;
 }
 

@@ -3,7 +3,7 @@
 use super::entity::{EntityRecord, Slot};
 use super::layout::{ENTRY_WORDS, Geometry, HEADER_WORDS, IDENTITY, header};
 use crate::format::FormatError;
-use crate::words::crc32_of;
+use crate::words::checksum_of;
 
 /// A checked header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ impl Header {
     /// Reads the header from the first words of a copy.
     pub fn read(words: &[u64]) -> Result<Self, FormatError> {
         IDENTITY.check(words, HEADER_WORDS)?;
-        if words[header::CHECK] != u64::from(crc32_of(&words[..header::CHECK])) {
+        if words[header::CHECK] != checksum_of(&words[..header::CHECK]) {
             return Err(IDENTITY.checksum());
         }
         let geometry = Geometry::from_word(words[header::GEOMETRY])?;
@@ -76,7 +76,7 @@ mod tests {
             words[header::MAGIC] = IDENTITY.magic_word();
             words[header::VERSION] = IDENTITY.version_word(0);
             words[header::GEOMETRY] = geometry;
-            words[header::CHECK] = u64::from(crc32_of(&words[..header::CHECK]));
+            words[header::CHECK] = checksum_of(&words[..header::CHECK]);
             words[header::DIRECTORY_USED] = used;
             if let Ok(header) = Header::read(&words) {
                 prop_assert!(header.geometry.total_words() < 1 << 21);

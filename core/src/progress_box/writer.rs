@@ -7,7 +7,7 @@ use super::entity::{EntityRecord, Slot};
 use super::layout::{ENTRY_WORDS, Geometry, IDENTITY, header};
 use super::reader::{Header, read_entry};
 use crate::format::FormatError;
-use crate::words::{AtomicU64, Ordering, copy_of, crc32_of};
+use crate::words::{AtomicU64, Ordering, checksum_of, copy_of};
 
 /// Why an entity could not be added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,7 +52,7 @@ impl<M: Deref<Target = [AtomicU64]>> ProgressBox<M> {
         for (word, value) in memory.iter().zip(fixed).skip(1) {
             word.store(value, Ordering::Relaxed);
         }
-        memory[header::CHECK].store(u64::from(crc32_of(&fixed)), Ordering::Relaxed);
+        memory[header::CHECK].store(checksum_of(&fixed), Ordering::Relaxed);
         memory[header::MAGIC].store(fixed[header::MAGIC], Ordering::Release);
         let capacity = geometry.capacity();
         Ok(ProgressBox { memory, geometry, generations: vec![0; capacity], taken: vec![false; capacity] })

@@ -1,15 +1,16 @@
 //! Reading State Boxes out of a failed node.
 //!
-//! A small box is read whole, in one round trip. Of a large one first the header and both slots' headers are read, then
-//! just the committed payload, so that the bytes that cross the wire are those of the state and little more. Whatever
-//! comes back is checked as a whole; a version that is not (its writer still runs) is read again, a few times.
+//! A small box is read whole, in one round trip. Of a large one first the head is read, then just the committed payload,
+//! so that the bytes that cross the wire are those of the state and little more. Whatever comes back is checked as a
+//! whole; a version that is not (its writer still runs) is read again, a few times.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 
 use super::plan::SessionToRecover;
 use crate::progress_box::StateBoxLocation;
-use crate::state_box::{BoxLayout, Committed, StateBoxError, StateBoxView};
+use crate::state_box::{
+    Committed, CommittedVersion, HEAD_WORDS, MAX_PAYLOAD_BYTES, StateBoxError, StateBoxHead, words_needed,
+};
 use crate::transport::{
     BufferId, ChannelState, Completion, LocalSlice, Operation, PostError, RemoteSlice, Transport, TransportError,
     WorkId, WorkRequest,
@@ -93,11 +94,20 @@ pub struct ExtractionStats {
     pub retries: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a job's READ is to bring.
+#[derive(Clone, Copy, Debug)]
 enum Phase {
     Whole,
-    Headers,
-    Payload,
+    Head,
+    Payload(Head),
+}
+
+/// What a session's head has said.
+#[derive(Clone, Copy, Debug)]
+struct Head {
+    incarnation: u64,
+    unclaimed: u64,
+    version: CommittedVersion,
 }
 
 /// A session whose box is being read, in a place of the window.
@@ -106,17 +116,17 @@ struct Job {
     /// Which of the extraction's sessions.
     session: usize,
     memory: RemoteSlice,
-    layout: BoxLayout,
-    /// As long as the box.
+    /// Words of the memory.
+    words: usize,
     buffer: BufferId,
+    /// Words of the buffer.
+    room: usize,
     phase: Phase,
     attempts: u32,
     /// How often the queue was full although nothing of this extraction was in it.
     refusals: u32,
-    /// The batch posted last, how many of its READs have not completed, and the first error among those that have.
-    batch: WorkId,
-    under_way: usize,
-    failed: Option<TransportError>,
+    /// The READ under way.
+    read: Option<WorkId>,
 }
 
 /// Extracts the state of many sessions through one transport.
@@ -135,14 +145,12 @@ pub struct Extraction {
     /// Places of jobs whose READs wait to be posted, in this order.
     ready: VecDeque<usize>,
     idle_buffers: Vec<(BufferId, usize)>,
-    batches: u64,
-    batch: Vec<WorkRequest>,
     completions: Vec<Completion>,
     stats: ExtractionStats,
 }
 
 /// Work identifiers of extractions have the highest bit set, which a monitor's never have; the rest is the number of the
-/// batch, above the job's place. Both poll all completions of their transport, so each needs a channel of its own while
+/// READ, above the job's place. Both poll all completions of their transport, so each needs a channel of its own while
 /// the other works.
 const EXTRACTION_WORK: u64 = 1 << 63;
 const PLACE_BITS: u32 = 16;
@@ -164,8 +172,6 @@ impl Extraction {
             over: Vec::new(),
             ready: VecDeque::new(),
             idle_buffers: Vec::new(),
-            batches: 0,
-            batch: Vec::new(),
             completions: Vec::new(),
             stats: ExtractionStats::default(),
         }
@@ -222,59 +228,63 @@ impl Extraction {
 
     fn complete<T: Transport>(&mut self, completion: &Completion, transport: &mut T, answer: &mut Answer<'_>) {
         let at = completion.id.0 as usize % PLACES;
-        let Some(job) = self.jobs.get_mut(at).filter(|job| job.batch == completion.id && job.under_way > 0) else {
+        let Some(job) = self.jobs.get_mut(at).filter(|job| job.read == Some(completion.id)) else {
             return;
         };
-        job.under_way -= 1;
-        if let Err(error) = completion.result {
-            job.failed.get_or_insert(error);
-        }
-        if job.under_way > 0 {
-            return;
-        }
-        let state = match (job.failed, job.phase) {
-            (Some(error), _) => Err(StateError::Transport(error)),
-            (None, Phase::Headers) => {
-                job.phase = Phase::Payload;
-                return self.ready.push_back(at);
+        job.read = None;
+        let found = match completion.result {
+            Ok(_) => look(job, &self.sessions[job.session], transport),
+            Err(error) => Err(StateError::Transport(error)),
+        };
+        let error = match found {
+            Ok(Found::State(state)) => return self.end(at, Ok(state), answer),
+            Ok(Found::Head(head)) => {
+                job.phase = Phase::Payload(head);
+                if !self.advance(at, transport, answer) {
+                    self.ready.push_back(at);
+                }
+                return;
             }
-            // Checked once: that takes half as long as the READ.
-            (None, Phase::Whole | Phase::Payload) => read_state(job, &self.sessions[job.session], transport),
+            Err(error) => error,
         };
         let torn =
-            matches!(state, Err(StateError::StateBox(StateBoxError::NoWholeVersion { .. } | StateBoxError::Format(_))));
+            matches!(error, StateError::StateBox(StateBoxError::NoWholeVersion { .. } | StateBoxError::Format(_)));
         if torn && job.attempts < self.config.attempts {
             self.stats.retries += 1;
-            if job.phase == Phase::Payload {
-                job.phase = Phase::Headers;
+            if let Phase::Payload(_) = job.phase {
+                job.phase = Phase::Head;
             }
             return self.ready.push_back(at);
         }
-        self.end(at, state, answer);
+        self.end(at, Err(error), answer);
     }
 
     #[inline]
     fn end(&mut self, at: usize, state: Result<SessionState<'_>, StateError>, answer: &mut Answer<'_>) {
         let job = &self.jobs[at];
         answer(&self.sessions[job.session], state);
-        self.idle_buffers.push((job.buffer, job.layout.total_words()));
+        self.idle_buffers.push((job.buffer, job.room));
         self.over.push(at);
     }
 
     /// Posts what the queue has room for: what has begun first, then new sessions. Answers whether anything was posted.
     fn post_ready<T: Transport>(&mut self, transport: &mut T, answer: &mut Answer<'_>) -> bool {
-        let before = self.batches;
+        let before = self.stats.reads;
         while let Some(at) = self.ready.pop_front().or_else(|| self.begin_next(transport, answer)) {
-            match self.post(at, transport) {
-                Ok(true) => {}
-                Ok(false) => {
-                    self.ready.push_front(at);
-                    break;
-                }
-                Err(error) => self.end(at, Err(error), answer),
+            if !self.advance(at, transport, answer) {
+                self.ready.push_front(at);
+                break;
             }
         }
-        self.batches > before
+        self.stats.reads > before
+    }
+
+    /// Posts a job's READ, or ends a job that can't be; answers `false` if there is no room now.
+    fn advance<T: Transport>(&mut self, at: usize, transport: &mut T, answer: &mut Answer<'_>) -> bool {
+        self.post(at, transport).unwrap_or_else(|error| {
+            self.end(at, Err(error), answer);
+            true
+        })
     }
 
     /// Begins with the next session that can be, if the window and the channel allow one more; answers its place.
@@ -300,12 +310,18 @@ impl Extraction {
     ) -> Result<usize, StateError> {
         let location = location.ok_or(StateError::BadLocation)?;
         let memory = self.memory.part(location.offset, location.words).ok_or(StateError::BadLocation)?;
-        let layout = usize::try_from(memory.words).ok().and_then(BoxLayout::of_words).ok_or(StateError::BadLocation)?;
-        let words = layout.total_words();
-        let phase = if words <= self.config.whole_up_to_words { Phase::Whole } else { Phase::Headers };
-        let buffer = self.buffer_for(words, transport)?;
-        let (batch, under_way, failed) = (WorkId(EXTRACTION_WORK), 0, None);
-        let job = Job { session, memory, layout, buffer, phase, attempts: 0, refusals: 0, batch, under_way, failed };
+        let words = usize::try_from(memory.words).map_err(|_| StateError::BadLocation)?;
+        if !(words_needed(1)..=words_needed(MAX_PAYLOAD_BYTES)).contains(&words) {
+            return Err(StateError::BadLocation);
+        }
+        // Of a box that is not read whole, there is never more in the buffer than its head, or the payload of one slot.
+        let (phase, room) = if words <= self.config.whole_up_to_words {
+            (Phase::Whole, words)
+        } else {
+            (Phase::Head, HEAD_WORDS.max((words - HEAD_WORDS) / 2))
+        };
+        let buffer = self.buffer_for(room, transport)?;
+        let job = Job { session, memory, words, buffer, room, phase, attempts: 0, refusals: 0, read: None };
         match self.over.pop() {
             Some(at) => {
                 self.jobs[at] = job;
@@ -331,33 +347,20 @@ impl Extraction {
         transport.allocate(words).map_err(|_| StateError::NoBuffer { words })
     }
 
-    /// Posts the READs of a job's phase as one batch; answers whether there was room for it.
+    /// Posts a job's READ; answers whether there was room for it.
     fn post<T: Transport>(&mut self, at: usize, transport: &mut T) -> Result<bool, StateError> {
         // Besides this job, all that have begun are ready: none is under way.
         let alone = self.begun() == self.ready.len() + 1;
         let job = &mut self.jobs[at];
-        let id = WorkId(EXTRACTION_WORK | (self.batches + 1) << PLACE_BITS | at as u64);
-        let mut words = 0;
-        self.batch.clear();
-        let mut read = |range: Range<usize>| {
-            let from = job.memory.part(range.start as u64, range.len() as u64).ok_or(StateError::BadLocation)?;
-            let into = LocalSlice { buffer: job.buffer, offset: range.start };
-            words += range.len();
-            self.batch.push(WorkRequest { id, operation: Operation::Read { from, into } });
-            Ok::<_, StateError>(())
+        let id = WorkId(EXTRACTION_WORK | (self.stats.reads + 1) << PLACE_BITS | at as u64);
+        let range = match &job.phase {
+            Phase::Whole => 0..job.words,
+            Phase::Head => 0..HEAD_WORDS,
+            Phase::Payload(head) => head.version.range(),
         };
-        let whole = 0..job.layout.total_words();
-        match job.phase {
-            Phase::Whole => read(whole)?,
-            Phase::Headers => job.layout.header_ranges().into_iter().try_for_each(read)?,
-            Phase::Payload => {
-                let copy = transport.buffer(job.buffer).ok();
-                let range = copy.and_then(|copy| job.layout.committed_range(copy)).unwrap_or(whole);
-                // An empty payload is there already; a word more keeps every phase at one READ or more.
-                read(range.start..range.end.max(range.start + 1))?;
-            }
-        }
-        match transport.post(&self.batch) {
+        let from = job.memory.part(range.start as u64, range.len() as u64).ok_or(StateError::BadLocation)?;
+        let operation = Operation::Read { from, into: LocalSlice::start_of(job.buffer) };
+        match transport.post(&[WorkRequest { id, operation }]) {
             Ok(()) => {}
             Err(PostError::NotOpen) => return Ok(false),
             Err(error @ PostError::QueueFull { .. }) => {
@@ -366,27 +369,50 @@ impl Extraction {
             }
             Err(error) => return Err(error.into()),
         }
-        self.batches += 1;
-        self.stats.reads += self.batch.len() as u64;
-        self.stats.bytes_read += (words * WORD_BYTES) as u64;
-        job.attempts += u32::from(job.phase != Phase::Payload);
-        (job.batch, job.under_way) = (id, self.batch.len());
+        self.stats.reads += 1;
+        self.stats.bytes_read += (range.len() * WORD_BYTES) as u64;
+        job.attempts += u32::from(!matches!(job.phase, Phase::Payload(_)));
+        job.read = Some(id);
         Ok(true)
     }
 }
 
-fn read_state<'t, T: Transport>(
-    job: &Job,
-    session: &SessionToRecover,
-    transport: &'t T,
-) -> Result<SessionState<'t>, StateError> {
-    let words = job.layout.total_words();
-    let copy = transport.buffer(job.buffer).map_err(|_| StateError::NoBuffer { words })?;
-    let view = StateBoxView::read(copy).map_err(StateBoxError::from)?;
-    let (expected, found) = (session.record.session, view.session());
-    if expected != found {
-        return Err(StateError::WrongSession { expected, found });
+/// What is there after a READ.
+enum Found<'t> {
+    /// Only the head, which says where the payload lies.
+    Head(Head),
+    State(SessionState<'t>),
+}
+
+fn look<'t, T: Transport>(job: &Job, session: &SessionToRecover, transport: &'t T) -> Result<Found<'t>, StateError> {
+    let copy = transport.buffer(job.buffer).map_err(|_| StateError::NoBuffer { words: job.room })?;
+    let (head, payload) = match job.phase {
+        Phase::Whole => {
+            let head = Head::read(copy, job, session)?;
+            (head, &copy[head.version.range()])
+        }
+        Phase::Head => {
+            let head = Head::read(copy, job, session)?;
+            if !head.version.range().is_empty() {
+                return Ok(Found::Head(head));
+            }
+            (head, &copy[..0])
+        }
+        Phase::Payload(head) => (head, copy),
+    };
+    let Head { incarnation, unclaimed, version } = head;
+    let committed = version.read(payload)?;
+    Ok(Found::State(SessionState { session: session.record.session, incarnation, unclaimed, committed }))
+}
+
+impl Head {
+    #[inline]
+    fn read(copy: &[u64], job: &Job, session: &SessionToRecover) -> Result<Self, StateError> {
+        let head = StateBoxHead::read(copy, job.words).map_err(StateBoxError::from)?;
+        let (expected, found) = (session.record.session, head.session());
+        if expected != found {
+            return Err(StateError::WrongSession { expected, found });
+        }
+        Ok(Head { incarnation: head.incarnation(), unclaimed: head.unclaimed(), version: head.committed()? })
     }
-    let (incarnation, unclaimed) = (view.incarnation(), view.unclaimed());
-    Ok(SessionState { session: found, incarnation, unclaimed, committed: view.committed()? })
 }

@@ -1,14 +1,16 @@
 //! The State Box: what it takes to carry one client session on elsewhere (paper, section 5).
 //!
 //! ```text
-//!  header: session, incarnation, unclaimed value | commit word
-//!  slot 0: checksum, sequence, length | payload        sequence n lives in slot n mod 2
-//!  slot 1: checksum, sequence, length | payload
+//!  head, first line: session, incarnation, unclaimed value | checksum
+//!  head, second line: commit word | of each slot: sequence, length, checksum
+//!  slot 0: payload        version n lives in slot n mod 2
+//!  slot 1: payload
 //! ```
 //!
 //! A commit writes the slot that is not committed and then moves the commit word, so a writer killed at any
-//! instruction leaves the last committed version whole. A remote READ is not atomic; the checksum covers the header's
-//! fixed part, sequence, length and payload, so a reader gets one whole committed version or a typed error, never a
+//! instruction leaves the last committed version whole. All but the payloads lies in the head, so one READ tells where the
+//! committed payload is, and a second brings it and nothing else. A remote READ is not atomic; a version's checksum covers
+//! the head's first line, sequence, length and payload, so a reader gets one whole committed version or a typed error, never a
 //! mixture of two, nor another session's state.
 //!
 //! Who owns the session is decided in a *claim word*, which is changed by remote compare-and-swap only and lies in a
@@ -26,6 +28,6 @@ mod layout;
 mod reader;
 mod writer;
 
-pub use layout::{BoxLayout, MAX_PAYLOAD_BYTES, words_needed};
-pub use reader::{Committed, StateBoxError, StateBoxView};
+pub use layout::{HEAD_WORDS, MAX_PAYLOAD_BYTES, words_needed};
+pub use reader::{Committed, CommittedVersion, StateBoxError, StateBoxHead, StateBoxView};
 pub use writer::{ClaimWord, CommitError, StateBox};

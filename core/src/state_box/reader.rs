@@ -1,13 +1,12 @@
-//! Reading a State Box out of the copy that a READ brought.
+//! Reading a State Box out of the copies that READs brought.
+
+use std::ops::Range;
 
 use super::layout::{
-    self, IDENTITY, SLOT_HEADER_WORDS, STATE_BOX_HEADER_WORDS, VersionChecksum, header, slot, slot_range,
+    self, HEAD_WORDS, IDENTITY, MAX_PAYLOAD_BYTES, header, slot_range, version, version_check, version_start,
 };
 use crate::format::FormatError;
-use crate::words::{WORD_BYTES, as_bytes, crc32_of};
-
-/// What lies between a slot's check and its payload, which it covers, too.
-const VERSION_HEAD_BYTES: usize = (SLOT_HEADER_WORDS - slot::SEQUENCE) * WORD_BYTES;
+use crate::words::{as_bytes, checksum_of, unpack, words_for};
 
 /// Why a State Box gave no state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -35,29 +34,31 @@ pub struct Committed<'a> {
     pub payload: &'a [u8],
 }
 
-/// A checked view on the copy of a State Box.
+/// The checked head of a State Box: all there is besides the payloads.
 #[derive(Clone, Copy, Debug)]
-pub struct StateBoxView<'a> {
-    words: &'a [u64],
-    slot_words: usize,
+pub struct StateBoxHead<'a> {
+    words: &'a [u64; HEAD_WORDS],
 }
 
-impl<'a> StateBoxView<'a> {
-    /// Checks the header. `words` may be longer than the box.
+impl<'a> StateBoxHead<'a> {
+    /// Checks the head of a box that lies at the front of `memory_words` words, by a copy of at least its first
+    /// [`HEAD_WORDS`].
     #[inline]
-    pub fn read(words: &'a [u64]) -> Result<Self, FormatError> {
-        let slot_words = IDENTITY.check(words, STATE_BOX_HEADER_WORDS)? as usize;
-        if words[header::CHECK] != u64::from(crc32_of(&words[..header::CHECK])) {
+    pub fn read(copy: &'a [u64], memory_words: usize) -> Result<Self, FormatError> {
+        let slot_words = IDENTITY.check(copy, HEAD_WORDS)? as usize;
+        let words = copy.first_chunk().expect("its length was checked");
+        let head = StateBoxHead { words };
+        if words[header::CHECK] != checksum_of(&words[..header::CHECK]) {
             return Err(IDENTITY.checksum());
         }
-        if slot_words <= SLOT_HEADER_WORDS || slot_words > layout::slot_words(layout::MAX_PAYLOAD_BYTES) {
+        if slot_words == 0 || slot_words > layout::slot_words(MAX_PAYLOAD_BYTES) {
             return Err(IDENTITY.impossible("slot length", slot_words as u64));
         }
-        let need = STATE_BOX_HEADER_WORDS + 2 * slot_words;
-        if words.len() < need {
-            return Err(FormatError::Truncated { what: IDENTITY.what, have: words.len(), need });
+        let need = head.total_words();
+        if memory_words < need {
+            return Err(FormatError::Truncated { what: IDENTITY.what, have: memory_words, need });
         }
-        Ok(StateBoxView { words: &words[..need], slot_words })
+        Ok(head)
     }
 
     /// Session number.
@@ -75,14 +76,19 @@ impl<'a> StateBoxView<'a> {
         self.words[header::UNCLAIMED]
     }
 
+    /// Words of the whole box.
+    pub fn total_words(&self) -> usize {
+        HEAD_WORDS + 2 * self.slot_words()
+    }
+
     /// The header's checksum, which was compared.
-    pub(super) fn header_check(&self) -> u32 {
-        self.words[header::CHECK] as u32
+    pub(super) fn check(&self) -> u64 {
+        self.words[header::CHECK]
     }
 
     /// Words of one slot, as the box was formatted.
     pub(super) fn slot_words(&self) -> usize {
-        self.slot_words
+        unpack(self.words[header::VERSION]).1 as usize
     }
 
     /// Sequence of the committed version; 0 if nothing was committed.
@@ -93,30 +99,89 @@ impl<'a> StateBoxView<'a> {
 
     /// The last committed version.
     ///
-    /// The commit word may be older than the slots, for a READ is not atomic. If its slot is already being written
-    /// again, then the version after it was committed in between, and is taken if it is whole.
+    /// The commit word may be older than the versions, for a READ is not atomic. If the slot of its version is already
+    /// being written again, then the version after it was committed in between, and is the one to take.
     #[inline]
-    pub fn committed(&self) -> Result<Committed<'a>, StateBoxError> {
+    pub fn committed(&self) -> Result<CommittedVersion, StateBoxError> {
         let commit = self.commit()?;
         if commit == 0 {
             return Err(StateBoxError::Empty);
         }
-        let overtaken = self.words[slot_range(self.slot_words, commit)][slot::SEQUENCE] == commit + 2;
-        let whole = self.version(if overtaken { commit + 1 } else { commit });
-        whole.ok_or(StateBoxError::NoWholeVersion { commit })
+        let overtaken = self.entry(commit)[version::SEQUENCE] == commit + 2;
+        let sequence = if overtaken { commit + 1 } else { commit };
+        let entry = self.entry(sequence);
+        let slot = slot_range(self.slot_words(), sequence);
+        let length = usize::try_from(entry[version::LENGTH_BYTES]).ok();
+        match length.filter(|length| words_for(*length) <= slot.len()) {
+            Some(length) if entry[version::SEQUENCE] == sequence => {
+                let (start, header_check, check) = (slot.start, self.check(), entry[version::CHECK]);
+                Ok(CommittedVersion { commit, sequence, start, length, header_check, check })
+            }
+            _ => Err(StateBoxError::NoWholeVersion { commit }),
+        }
     }
 
     #[inline]
-    fn version(&self, sequence: u64) -> Option<Committed<'a>> {
-        let words = &self.words[slot_range(self.slot_words, sequence)];
-        if words[slot::SEQUENCE] != sequence {
-            return None;
-        }
-        let length = usize::try_from(words[slot::LENGTH_BYTES]).ok()?;
-        let payload = as_bytes(&words[SLOT_HEADER_WORDS..]).get(..length)?;
-        let version = &as_bytes(&words[slot::SEQUENCE..])[..VERSION_HEAD_BYTES + length];
-        let checksum = VersionChecksum::after(self.header_check()).of([version]);
-        (words[slot::CHECK] == checksum).then_some(Committed { sequence, payload })
+    fn entry(&self, sequence: u64) -> &[u64] {
+        &self.words[version_start(sequence)..][..version::WORDS]
+    }
+}
+
+/// What the head of a State Box says of the last committed version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommittedVersion {
+    /// What the commit word says.
+    commit: u64,
+    sequence: u64,
+    /// Word of the box with which the payload begins.
+    start: usize,
+    /// Bytes of the payload.
+    length: usize,
+    header_check: u64,
+    check: u64,
+}
+
+impl CommittedVersion {
+    /// The words of the box in which the payload lies.
+    pub fn range(&self) -> Range<usize> {
+        self.start..self.start + words_for(self.length)
+    }
+
+    /// The version itself, given a copy of the words in its [range](Self::range), and maybe more. Checks it as a whole.
+    #[inline]
+    pub fn read<'a>(&self, payload: &'a [u64]) -> Result<Committed<'a>, StateBoxError> {
+        let sequence = self.sequence;
+        let whole = |payload: &&[u8]| self.check == version_check(self.header_check, sequence, payload);
+        let payload = as_bytes(payload).get(..self.length).filter(whole);
+        let payload = payload.ok_or(StateBoxError::NoWholeVersion { commit: self.commit })?;
+        Ok(Committed { sequence, payload })
+    }
+}
+
+/// A checked view on the copy of a whole State Box.
+#[derive(Clone, Copy, Debug)]
+pub struct StateBoxView<'a> {
+    head: StateBoxHead<'a>,
+    words: &'a [u64],
+}
+
+impl<'a> StateBoxView<'a> {
+    /// Checks the head. `words` may be longer than the box.
+    #[inline]
+    pub fn read(words: &'a [u64]) -> Result<Self, FormatError> {
+        Ok(StateBoxView { head: StateBoxHead::read(words, words.len())?, words })
+    }
+
+    /// The head.
+    pub fn head(&self) -> StateBoxHead<'a> {
+        self.head
+    }
+
+    /// The last committed version.
+    #[inline]
+    pub fn committed(&self) -> Result<Committed<'a>, StateBoxError> {
+        let version = self.head.committed()?;
+        version.read(&self.words[version.range()])
     }
 }
 
@@ -143,8 +208,7 @@ mod tests {
         words[header::COMMIT] = layout::commit_word(4);
         let view = StateBoxView::read(&words).unwrap();
         assert_eq!(view.committed().unwrap().sequence, 4);
-        let start = slot_range(view.slot_words, 4).start;
-        words[start + slot::SEQUENCE] = 6;
+        words[version_start(4) + version::SEQUENCE] = 6;
         let committed = StateBoxView::read(&words).unwrap().committed().map(|c| (c.sequence, c.payload[0]));
         assert_eq!(committed, Ok((5, 5)));
     }
@@ -153,8 +217,8 @@ mod tests {
     fn a_version_written_but_not_committed_is_not_taken() {
         let mut words = committed_box(5);
         words[header::COMMIT] = layout::commit_word(4);
-        let start = slot_range(StateBoxView::read(&words).unwrap().slot_words, 4).start;
-        words[start + SLOT_HEADER_WORDS] ^= 1;
+        let start = StateBoxView::read(&words).unwrap().head.committed().unwrap().start;
+        words[start] ^= 1;
         let answer = StateBoxView::read(&words).unwrap().committed();
         assert_eq!(answer, Err(StateBoxError::NoWholeVersion { commit: 4 }));
     }
@@ -169,7 +233,7 @@ mod tests {
         };
         let ours = box_of(5, 1, 0);
         for other in [box_of(6, 1, 0), box_of(5, 2, 0), box_of(5, 1, 3)] {
-            let mixed = [&ours[..STATE_BOX_HEADER_WORDS], &other[STATE_BOX_HEADER_WORDS..]].concat();
+            let mixed = [&ours[..header::COMMIT], &other[header::COMMIT..]].concat();
             let answer = StateBoxView::read(&mixed).unwrap().committed();
             assert_eq!(answer, Err(StateBoxError::NoWholeVersion { commit: 1 }));
         }

@@ -3,14 +3,13 @@
 use std::ops::Deref;
 
 use super::layout::{
-    self, IDENTITY, MAX_SEQUENCE, SLOT_HEADER_WORDS, STATE_BOX_HEADER_WORDS, VersionChecksum, capacity_bytes, header,
-    slot, slot_range,
+    self, HEAD_WORDS, IDENTITY, MAX_SEQUENCE, capacity_bytes, header, slot_range, version, version_check, version_start,
 };
 use super::reader::{StateBoxError, StateBoxView};
 use crate::Nanos;
 use crate::format::FormatError;
 use crate::takeover::{Doubt, Duty, Ownership};
-use crate::words::{AtomicU64, Ordering, WORD_BYTES, as_bytes, copy_of, crc32_of, fence, store_bytes};
+use crate::words::{AtomicU64, Ordering, WORD_BYTES, checksum_of, copy_of, fence, store_bytes};
 
 /// Why a commit did not happen. The last committed version stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -74,7 +73,8 @@ impl<W: Deref<Target = AtomicU64>> ClaimWord for W {
 pub struct StateBox<M, C> {
     memory: M,
     claim: C,
-    checksum: VersionChecksum,
+    /// Of the header.
+    check: u64,
     unclaimed: u64,
     slot_words: usize,
     sequence: u64,
@@ -97,13 +97,8 @@ where
         // No magic, no box: until the header is whole again, a reader refuses the memory.
         memory[header::MAGIC].store(0, Ordering::Relaxed);
         fence(Ordering::Release);
-        for word in &memory[header::COMMIT..STATE_BOX_HEADER_WORDS] {
+        for word in &memory[header::COMMIT..HEAD_WORDS] {
             word.store(0, Ordering::Relaxed);
-        }
-        for sequence in [0, 1] {
-            for word in &memory[slot_range(slot_words, sequence)][..SLOT_HEADER_WORDS] {
-                word.store(0, Ordering::Relaxed);
-            }
         }
         let mut fixed = [0; header::CHECK];
         fixed[header::MAGIC] = IDENTITY.magic_word();
@@ -114,10 +109,10 @@ where
         for (word, value) in memory.iter().zip(fixed).skip(1) {
             word.store(value, Ordering::Relaxed);
         }
-        let check = crc32_of(&fixed);
-        memory[header::CHECK].store(u64::from(check), Ordering::Relaxed);
+        let check = checksum_of(&fixed);
+        memory[header::CHECK].store(check, Ordering::Relaxed);
         memory[header::MAGIC].store(fixed[header::MAGIC], Ordering::Release);
-        Ok(StateBox { memory, claim, checksum: VersionChecksum::after(check), unclaimed, slot_words, sequence: 0 })
+        Ok(StateBox { memory, claim, check, unclaimed, slot_words, sequence: 0 })
     }
 
     /// Goes on where an earlier writer of the same memory stopped.
@@ -132,10 +127,11 @@ where
         if sequence >= MAX_SEQUENCE {
             return Err(IDENTITY.impossible("commit", sequence).into());
         }
-        let (check, unclaimed) = (view.header_check(), view.unclaimed());
+        let head = view.head();
+        let (check, unclaimed) = (head.check(), head.unclaimed());
         // The box's own length, which that of the memory need not be.
-        let slot_words = view.slot_words();
-        Ok(StateBox { memory, claim, checksum: VersionChecksum::after(check), unclaimed, slot_words, sequence })
+        let slot_words = head.slot_words();
+        Ok(StateBox { memory, claim, check, unclaimed, slot_words, sequence })
     }
 
     /// Makes `payload` the session's committed state; answers its number.
@@ -156,16 +152,14 @@ where
         if sequence > MAX_SEQUENCE {
             return Err(CommitError::Exhausted);
         }
-        let words = &self.memory[slot_range(self.slot_words, sequence)];
+        let entry = &self.memory[version_start(sequence)..][..version::WORDS];
         // The sequence goes first and is ordered before the rest: a reader that finds any of the new words in a slot
         // still finds out that the slot is no longer what it was.
-        words[slot::SEQUENCE].store(sequence, Ordering::Relaxed);
+        entry[version::SEQUENCE].store(sequence, Ordering::Relaxed);
         fence(Ordering::Release);
-        let length = payload.len() as u64;
-        words[slot::LENGTH_BYTES].store(length, Ordering::Relaxed);
-        store_bytes(&words[SLOT_HEADER_WORDS..], payload);
-        let checksum = self.checksum.of([as_bytes(&[sequence, length]), payload]);
-        words[slot::CHECK].store(checksum, Ordering::Relaxed);
+        entry[version::LENGTH_BYTES].store(payload.len() as u64, Ordering::Relaxed);
+        store_bytes(&self.memory[slot_range(self.slot_words, sequence)], payload);
+        entry[version::CHECK].store(version_check(self.check, sequence, payload), Ordering::Relaxed);
         // Release: whoever sees the commit sees the slot.
         self.memory[header::COMMIT].store(layout::commit_word(sequence), Ordering::Release);
         self.sequence = sequence;
@@ -189,7 +183,7 @@ where
 
     /// Largest payload in bytes.
     pub fn capacity(&self) -> usize {
-        (self.slot_words - SLOT_HEADER_WORDS) * WORD_BYTES
+        self.slot_words * WORD_BYTES
     }
 
     /// The memory of the box.

@@ -177,7 +177,7 @@ impl Monitor {
         let location = entity.record.state_box.expect("it keeps a State Box");
         let words = self.read(STATE_BOXES, location.offset, location.words).unwrap();
         let view = StateBoxView::read(&words)?;
-        assert_eq!(view.session(), entity.record.session);
+        assert_eq!(view.head().session(), entity.record.session);
         view.committed().map(|committed| (committed.sequence, committed.payload.to_vec()))
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use backdoor_core::hook_table::{Hook, Purpose, hook_table_words, write_hook_table};
 use backdoor_core::progress_box::{Counter, EntityRecord, FailureLevel, Geometry, ProgressBox, Slot, StateBoxLocation};
-use backdoor_core::state_box::{BoxLayout, StateBox, words_needed};
+use backdoor_core::state_box::{StateBox, StateBoxView, words_needed};
 use backdoor_core::transport::{RegionKey, Rights};
 use backdoor_core::words::{AtomicU64, Ordering, copy_of, zeroed};
 use backdoor_transports::sim_nic::SimNode;
@@ -185,8 +185,9 @@ impl NodeMemory {
 /// first commit.
 pub(super) fn damage(state_box: &SessionBox, bit: u64) {
     let memory = state_box.memory();
-    let range = BoxLayout::of_words(memory.len()).and_then(|layout| layout.committed_range(&copy_of(memory)));
-    if let Some(word) = range.and_then(|range| memory.get(range.start + (bit / 64) as usize)) {
+    let copy = copy_of(memory);
+    let version = StateBoxView::read(&copy).ok().and_then(|view| view.head().committed().ok());
+    if let Some(word) = version.and_then(|version| memory.get(version.range().start + (bit / 64) as usize)) {
         word.store(word.load(Ordering::Relaxed) ^ 1 << (bit % 64), Ordering::Relaxed);
     }
 }

@@ -54,7 +54,7 @@ fn states_are_whole<A: Arm>(arm: &A) -> Verdict {
         let copy = bench.words(buffer)?;
         // Before the box is formatted there is none: that too is an answer, though not for ever.
         let Ok(view) = StateBoxView::read(&copy) else { continue };
-        expect("session", view.session(), SESSION)?;
+        expect("session", view.head().session(), SESSION)?;
         match view.committed() {
             Ok(state) => {
                 let uniform = state.payload.iter().all(|byte| *byte == state.sequence as u8);
