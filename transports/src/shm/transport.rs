@@ -168,12 +168,15 @@ impl Transport for ShmTransport {
         if batch.len() > self.depth - self.queue.len() {
             return Err(PostError::QueueFull { depth: self.depth });
         }
-        let locals = || batch.iter().filter_map(|work| work.operation.local());
-        for (slice, words) in locals() {
+        for (slice, words) in batch.iter().filter_map(|work| work.operation.local()) {
             self.buffers.check(slice.buffer, slice.offset, words)?;
         }
-        locals().for_each(|(slice, _)| self.buffers.hold(slice.buffer));
-        self.queue.extend(batch);
+        for work in batch {
+            if let Some((slice, _)) = work.operation.local() {
+                self.buffers.hold(slice.buffer);
+            }
+            self.queue.push_back(*work);
+        }
         Ok(())
     }
 
