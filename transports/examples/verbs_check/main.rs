@@ -6,6 +6,7 @@
 //! ```
 
 mod conformance;
+mod extraction;
 mod node;
 mod revocation;
 mod speed;
@@ -44,6 +45,8 @@ enum Check {
     Torn,
     /// READ latency and throughput, next to ib_read_lat and ib_read_bw in the same run.
     Speed,
+    /// States of sessions read out, next to plain READs of as many bytes.
+    Extraction,
     /// READ latency of one size, for one round.
     Latency {
         /// A multiple of 8.
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
             Check::Revocation => revocation::check(&device),
             Check::Torn => torn::check(&device),
             Check::Speed => speed::check(&device),
+            Check::Extraction => extraction::check(&device),
             Check::Latency { bytes } => speed::check_latency(&device, bytes),
         }
     });

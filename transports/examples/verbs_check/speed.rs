@@ -178,7 +178,7 @@ fn perftest(device: &Device, tool: &str, bytes: usize, more: &[&str]) -> Result<
     answer.lines().find_map(column).ok_or_else(|| format!("{tool} printed no figures for {bytes} bytes").into())
 }
 
-fn median(values: &mut [f64]) -> f64 {
+pub(crate) fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
