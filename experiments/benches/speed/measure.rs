@@ -127,12 +127,6 @@ impl Table {
         self.line(what, (ours_ns, baseline_ns, ratio), &quartiles, &format!("≤ {bound}"), ratio <= bound);
     }
 
-    /// A ratio that nothing is required of.
-    pub(crate) fn shown(&mut self, what: &str, measured: &Ratio) {
-        let Ratio { ours_ns, baseline_ns, ratio, quartiles: (low, high), .. } = *measured;
-        self.line(what, (ours_ns, baseline_ns, ratio), &format!("[{low:.2}, {high:.2}]"), "", true);
-    }
-
     pub(crate) fn at_most_of(&mut self, what: &str, bound: f64, ours_ns: f64, baseline_ns: f64, ratio: f64) {
         self.line(what, (ours_ns, baseline_ns, ratio), "", &format!("≤ {bound}"), ratio <= bound);
     }
