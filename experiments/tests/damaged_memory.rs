@@ -84,11 +84,10 @@ fn memory_keeps_its_length() {
 #[test]
 fn another_version_is_named_with_ours() {
     let node = Node::start();
-    for name in ["backdoor-hooks", "backdoor-progress"] {
+    for (name, ours) in [("backdoor-hooks", 2), ("backdoor-progress", 3)] {
         let memory = node.memory(name);
         let mut version = [0; 4];
         memory.read_exact_at(&mut version, VERSION).unwrap();
-        let ours = u32::from_le_bytes(version);
         memory.write_all_at(&7u32.to_le_bytes(), VERSION).unwrap();
         for arguments in [&["inspect"][..], &["monitor", "--once", "--format", "json"]] {
             let message = node.refused(arguments);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use backdoor_core::Nanos;
 use backdoor_core::progress_box::EntityState;
-use backdoor_core::state_box::{CommitError, words_needed};
+use backdoor_core::state_box::CommitError;
 use backdoor_core::takeover::{Doubt, Duty, Ownership};
 use backdoor_core::transport::Done;
 use backdoor_host::app::{AppError, Node};
@@ -245,6 +245,6 @@ fn a_full_node_says_what_is_full() {
         }
     };
     assert!(error.contains("the Progress Box is full"), "{error}");
-    let used = (words_needed(8) * sessions.len()) as u64;
+    let used = 32 * sessions.len() as u64;
     assert_eq!(node.status().unwrap().free_state_words, free - used, "a refused session keeps no memory");
 }

@@ -225,15 +225,14 @@ impl EntityRecord {
         for (word, chunk) in words[entry::NAME].iter_mut().zip(chunks) {
             *word = u64::from_le_bytes(*chunk);
         }
-        words[entry::CHECK] = Self::check_of(&words, slot.0);
+        words[entry::CHECK] = Self::check_of(words, slot.0);
         words
     }
 
     /// The check of an entry for `slot`.
-    fn check_of(words: &[u64; ENTRY_WORDS], slot: u32) -> u64 {
-        let mut checked = *words;
-        checked[entry::CHECK] = u64::from(slot);
-        checksum_of(&checked)
+    fn check_of(mut words: [u64; ENTRY_WORDS], slot: u32) -> u64 {
+        words[entry::CHECK] = u64::from(slot);
+        checksum_of(&words)
     }
 
     /// Reads the entry of `slot`; `None` if the entry was never written. Checks everything.
@@ -241,7 +240,7 @@ impl EntityRecord {
         if words.iter().all(|word| *word == 0) {
             return Ok(None);
         }
-        if words[entry::CHECK] != Self::check_of(words, slot.0) {
+        if words[entry::CHECK] != Self::check_of(*words, slot.0) {
             return Err(FormatError::Checksum { what: "Progress Box directory entry" });
         }
         let (generation, kind) = unpack(words[entry::KIND]);
@@ -328,7 +327,7 @@ mod tests {
 
         #[test]
         fn arbitrary_words_with_a_right_checksum_never_panic(mut words: [u64; ENTRY_WORDS], slot: u32) {
-            words[entry::CHECK] = EntityRecord::check_of(&words, slot);
+            words[entry::CHECK] = EntityRecord::check_of(words, slot);
             let _ = EntityRecord::decode(&words, Slot(slot));
         }
 

@@ -35,6 +35,13 @@ impl Default for ExtractionConfig {
     }
 }
 
+impl ExtractionConfig {
+    /// Whether a box of that many words is read whole, and not its head first.
+    pub fn reads_whole(&self, box_words: usize) -> bool {
+        box_words <= self.whole_up_to_words
+    }
+}
+
 /// Why a session's state could not be had. The other sessions are not affected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum StateError {
@@ -315,7 +322,7 @@ impl Extraction {
             return Err(StateError::BadLocation);
         }
         // Of a box that is not read whole, there is never more in the buffer than its head, or the payload of one slot.
-        let (phase, room) = if words <= self.config.whole_up_to_words {
+        let (phase, room) = if self.config.reads_whole(words) {
             (Phase::Whole, words)
         } else {
             (Phase::Head, HEAD_WORDS.max((words - HEAD_WORDS) / 2))

@@ -8,10 +8,10 @@
 //! ```
 //!
 //! A commit writes the slot that is not committed and then moves the commit word, so a writer killed at any
-//! instruction leaves the last committed version whole. All but the payloads lies in the head, so one READ tells where the
-//! committed payload is, and a second brings it and nothing else. A remote READ is not atomic; a version's checksum covers
-//! the head's first line, sequence, length and payload, so a reader gets one whole committed version or a typed error, never a
-//! mixture of two, nor another session's state.
+//! instruction leaves the last committed version whole. All but the payloads lies in the head, so one READ tells where
+//! the committed payload is, and a second brings it and nothing else. A remote READ is not atomic; a version's checksum
+//! covers the head's first line, sequence, length and payload, so a reader gets one whole committed version or a typed
+//! error, never a mixture of two, nor another session's state.
 //!
 //! Who owns the session is decided in a *claim word*, which is changed by remote compare-and-swap only and lies in a
 //! region of its own: rights are granted by page or by registration, and that way neither the service can write claims,

@@ -21,10 +21,10 @@ use backdoor_transports::shm::{ReadOnlyWords, SealedMemory, ShmTransport};
 use super::measure::{Ratio, Table, compare_prepared};
 
 const STATES: RegionKey = RegionKey(1);
-/// How many KiB of state, of how many sessions: more State Boxes than a last-level cache holds.
-const IN_MEMORY: [(usize, usize); 3] = [(1, 64_000), (4, 16_000), (64, 1000)];
-/// More than a core's own caches hold, and less than the last-level cache.
-const IN_A_CACHE: [(usize, usize); 2] = [(1, 1000), (4, 1000)];
+/// How many KiB of state, of how many sessions. The first three are more State Boxes than a last-level cache holds; the
+/// others are more than a core's own caches hold, and less than the last-level cache.
+const STATES_OF: [(usize, usize, &str); 5] =
+    [(1, 64_000, ""), (4, 16_000, ""), (64, 1000, ""), (1, 1000, ", cached"), (4, 1000, ", cached")];
 
 /// A node's State Boxes, all of the same size, full.
 struct Node {
@@ -67,13 +67,9 @@ impl Node {
 }
 
 pub(crate) fn extraction(table: &mut Table) {
-    for (kib, count) in IN_MEMORY {
+    for (kib, count, place) in STATES_OF {
         let (what, ratio) = measure(kib, count);
-        table.at_most(&what, 2.0, &ratio);
-    }
-    for (kib, count) in IN_A_CACHE {
-        let (what, ratio) = measure(kib, count);
-        table.at_most(&format!("{what}, cached"), 2.0, &ratio);
+        table.at_most(&format!("{what}{place}"), 2.0, &ratio);
     }
 }
 
@@ -81,8 +77,8 @@ fn measure(kib: usize, count: usize) -> (String, Ratio) {
     let bytes = kib << 10;
     let node = Node::new(bytes, count);
     let (transport, mut plain) = (node.transport(), node.transport());
-    let ExtractionConfig { window, whole_up_to_words, .. } = ExtractionConfig::default();
-    let whole = words_needed(bytes) <= whole_up_to_words;
+    let config = ExtractionConfig::default();
+    let (window, whole) = (config.window, config.reads_whole(words_needed(bytes)));
     let words = if whole { words_needed(bytes) } else { HEAD_WORDS + bytes / 8 };
     let mut completions: Vec<Completion> = Vec::new();
     let ratio = compare_prepared(
@@ -91,7 +87,7 @@ fn measure(kib: usize, count: usize) -> (String, Ratio) {
         // The sessions are listed by a recovery plan, and forgotten when they have been reinstated.
         |(_, extraction)| {
             let sessions = node.sessions.clone();
-            *extraction = Some(Extraction::new(ExtractionConfig::default(), node.memory, sessions));
+            *extraction = Some(Extraction::new(config, node.memory, sessions));
         },
         |(transport, extraction)| {
             let extraction = extraction.as_mut().expect("prepared");

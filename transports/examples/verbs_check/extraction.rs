@@ -91,9 +91,9 @@ impl States {
 
     /// Microseconds a session.
     fn read(&self, transport: &mut VerbsTransport) -> Result<f64, Box<dyn std::error::Error>> {
-        let ExtractionConfig { window, whole_up_to_words, .. } = ExtractionConfig::default();
-        let whole = words_needed(self.bytes);
-        let words = if whole <= whole_up_to_words { whole } else { HEAD_WORDS + self.bytes / 8 };
+        let config = ExtractionConfig::default();
+        let (window, whole) = (config.window, words_needed(self.bytes));
+        let words = if config.reads_whole(whole) { whole } else { HEAD_WORDS + self.bytes / 8 };
         let mut completions = Vec::new();
         let begin = Instant::now();
         let buffers = (0..window).map(|_| transport.allocate(words)).collect::<Result<Vec<_>, _>>()?;
