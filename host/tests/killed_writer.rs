@@ -16,12 +16,22 @@ const KILLS: u32 = 2000;
 /// Large, so that the writer spends its time in commits.
 const STATE_BYTES: usize = 16 << 10;
 
-/// A state that tells which version it is, at every byte, and whose length differs from its neighbours'.
-fn state_of(version: u64) -> Vec<u8> {
-    let words = (0..).map(|index: u64| (version << 32 | index).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    let mut bytes: Vec<u8> = words.take(STATE_BYTES / 8).flat_map(u64::to_le_bytes).collect();
-    bytes.truncate(STATE_BYTES - (version % 61) as usize);
-    bytes
+/// After so many versions the writer begins again with the first's state, so that it makes none between its commits.
+const PERIOD: u64 = 16;
+
+/// States that each tell which they are, at every byte, and of lengths that differ.
+fn states() -> Vec<Vec<u8>> {
+    let state_of = |state: u64| {
+        let words = (0..).map(|index: u64| (state << 32 | index).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut bytes: Vec<u8> = words.take(STATE_BYTES / 8).flat_map(u64::to_le_bytes).collect();
+        bytes.truncate(STATE_BYTES - state as usize);
+        bytes
+    };
+    (0..PERIOD).map(state_of).collect()
+}
+
+fn state_of(states: &[Vec<u8>], version: u64) -> &[u8] {
+    &states[(version % PERIOD) as usize]
 }
 
 #[test]
@@ -31,8 +41,9 @@ fn commits_for_ever() {
     let node = Node::connect(socket).unwrap();
     let app = node.register("writer", RELAXED).unwrap();
     let mut session = app.open_session("writer's session", RELAXED, STATE_BYTES).unwrap();
-    for version in 1.. {
-        session.commit(&state_of(version)).unwrap();
+    let states = states();
+    for version in 1_u64.. {
+        session.commit(state_of(&states, version)).unwrap();
         // What the client was told must not be lost.
         std::io::stderr().write_all(&version.to_le_bytes()).unwrap();
     }
@@ -47,6 +58,7 @@ fn every_kill_leaves_the_last_acknowledged_version_or_a_later_one() {
         config.state_words = 1 << 16;
     });
     let mut monitor = test.attach();
+    let states = states();
     let start = Instant::now();
     let mut random = 0x5eed_u64;
     let mut in_the_middle = 0;
@@ -72,8 +84,8 @@ fn every_kill_leaves_the_last_acknowledged_version_or_a_later_one() {
         let (sequence, state) = monitor.state(entity).unwrap();
         assert!(sequence >= acknowledged, "kill {kill}: version {sequence} found, {acknowledged} acknowledged");
         assert!(sequence <= acknowledged + 1, "kill {kill}: version {sequence} was never written");
-        assert!(state == state_of(sequence), "kill {kill}: version {sequence} is not whole");
-        in_the_middle += u32::from(memory_of(&mut monitor, entity) != written_without_haste(entity, sequence));
+        assert!(state == state_of(&states, sequence), "kill {kill}: version {sequence} is not whole");
+        in_the_middle += u32::from(memory_of(&mut monitor, entity) != written_without_haste(entity, &states, sequence));
         assert!(start.elapsed() < Duration::from_secs(240), "only {kill} kills in four minutes");
     }
     // Otherwise kills fell between commits only, and the test shows nothing.
@@ -87,12 +99,12 @@ fn memory_of(monitor: &mut Monitor, entity: &Entity) -> Vec<u64> {
 }
 
 /// The same State Box as a writer leaves it that was not killed: any difference is a commit that had begun.
-fn written_without_haste(entity: &Entity, versions: u64) -> Vec<u64> {
+fn written_without_haste(entity: &Entity, states: &[Vec<u8>], versions: u64) -> Vec<u64> {
     let (claim, session) = (AtomicU64::new(0), entity.record.session);
     let memory = zeroed(entity.record.state_box.unwrap().words as usize);
     let mut state_box = StateBox::format(memory, &claim, session, session).unwrap();
     for version in 1..=versions {
-        state_box.commit(&state_of(version)).unwrap();
+        state_box.commit(state_of(states, version)).unwrap();
     }
     copy_of(state_box.memory())
 }
