@@ -132,6 +132,7 @@
 compile_error!("the formats are little-endian words; a big-endian machine would need byte swaps at every access");
 
 pub mod channels;
+mod checksum;
 pub mod detector;
 pub mod diagnosis;
 mod format;

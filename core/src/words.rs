@@ -5,8 +5,6 @@
 //! can be explored by loom. The formats of this crate are views on such slices: writers act on `&[AtomicU64]`, the
 //! shared memory itself; readers act on `&[u64]`, the private copy that a READ brought.
 
-use twox_hash::XxHash3_64;
-
 #[cfg(not(loom))]
 pub use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -56,19 +54,6 @@ pub fn store_bytes(words: &[AtomicU64], bytes: &[u8]) {
 #[inline]
 pub fn as_bytes(words: &[u64]) -> &[u8] {
     bytemuck::cast_slice(words)
-}
-
-/// The formats' checksum: XXH3, 64 bits, without a seed (Collet, xxHash specification). It finds damage and mixtures of
-/// versions; it is no protection from somebody who forges memory.
-#[inline]
-pub(crate) fn checksum(bytes: &[u8]) -> u64 {
-    XxHash3_64::oneshot(bytes)
-}
-
-/// The [`checksum`] of words in address order.
-#[inline]
-pub(crate) fn checksum_of(words: &[u64]) -> u64 {
-    checksum(as_bytes(words))
 }
 
 /// Two halves in one word.

@@ -2,10 +2,11 @@
 
 use super::layout::{HOOK_ENTRY_WORDS, HOOK_HEADER_WORDS, IDENTITY, MAX_HOOKS, entry, header, hook_table_words};
 use super::{Guard, Hook, Purpose};
+use crate::checksum::checksum_of;
 use crate::format::FormatError;
 use crate::progress_box::{MAX_ENTITIES, Slot};
 use crate::transport::{RegionKey, RemoteSlice, Rights};
-use crate::words::{checksum_of, unpack};
+use crate::words::unpack;
 
 /// A checked hook table.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,8 +2,9 @@
 
 use super::layout::{HOOK_ENTRY_WORDS, IDENTITY, MAX_HOOKS, entry, header, hook_table_words};
 use super::{HOOK_HEADER_WORDS, Hook};
+use crate::checksum::checksum_of;
 use crate::format::FormatError;
-use crate::words::{AtomicU64, Ordering, checksum_of, pack};
+use crate::words::{AtomicU64, Ordering, pack};
 
 /// Writes a table of `hooks` into the front of `memory`.
 pub fn write_hook_table(memory: &[AtomicU64], incarnation: u64, hooks: &[Hook]) -> Result<(), FormatError> {

@@ -4,8 +4,9 @@ use std::fmt;
 
 use super::layout::{self, ENTRY_WORDS, IDENTITY, MAX_ENTITIES, MAX_GAUGES, entry};
 use crate::Nanos;
+use crate::checksum::checksum_of;
 use crate::format::FormatError;
-use crate::words::{as_bytes, checksum_of, pack, unpack};
+use crate::words::{as_bytes, pack, unpack};
 
 /// Longest name of an entity.
 pub const MAX_NAME_BYTES: usize = 40;

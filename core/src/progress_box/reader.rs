@@ -2,8 +2,8 @@
 
 use super::entity::{EntityRecord, Slot};
 use super::layout::{ENTRY_WORDS, Geometry, HEADER_WORDS, IDENTITY, header};
+use crate::checksum::checksum_of;
 use crate::format::FormatError;
-use crate::words::checksum_of;
 
 /// A checked header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

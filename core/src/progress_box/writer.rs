@@ -6,8 +6,9 @@ use super::counter::{Counter, EntityState, Liveness};
 use super::entity::{EntityRecord, Slot};
 use super::layout::{ENTRY_WORDS, Geometry, IDENTITY, header};
 use super::reader::{Header, read_entry};
+use crate::checksum::checksum_of;
 use crate::format::FormatError;
-use crate::words::{AtomicU64, Ordering, checksum_of, copy_of};
+use crate::words::{AtomicU64, Ordering, copy_of};
 
 /// Why an entity could not be added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
+use crate::checksum::{checksum, checksum_of};
 use crate::format::Identity;
-use crate::words::{WORD_BYTES, checksum, checksum_of, words_for};
+use crate::words::{WORD_BYTES, words_for};
 
 pub(super) const IDENTITY: Identity = Identity { what: "State Box", magic: *b"BDSTATE1", version: 3 };
 

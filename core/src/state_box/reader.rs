@@ -5,8 +5,9 @@ use std::ops::Range;
 use super::layout::{
     self, HEAD_WORDS, IDENTITY, MAX_PAYLOAD_BYTES, header, slot_range, version, version_check, version_start,
 };
+use crate::checksum::checksum_of;
 use crate::format::FormatError;
-use crate::words::{as_bytes, checksum_of, unpack, words_for};
+use crate::words::{as_bytes, unpack, words_for};
 
 /// Why a State Box gave no state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]

@@ -7,9 +7,10 @@ use super::layout::{
 };
 use super::reader::{StateBoxError, StateBoxView};
 use crate::Nanos;
+use crate::checksum::checksum_of;
 use crate::format::FormatError;
 use crate::takeover::{Doubt, Duty, Ownership};
-use crate::words::{AtomicU64, Ordering, WORD_BYTES, checksum_of, copy_of, fence, store_bytes};
+use crate::words::{AtomicU64, Ordering, WORD_BYTES, copy_of, fence, store_bytes};
 
 /// Why a commit did not happen. The last committed version stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
