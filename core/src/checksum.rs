@@ -1,9 +1,9 @@
-//! The formats' checksum: XXH3, 64 bits, without a seed (Collet, xxHash specification, chapter "XXH3"). It finds damage
-//! and mixtures of versions; it is no protection from somebody who forges memory.
+//! The formats' checksum: XXH3, 64 bits, without a seed (Collet, "xxHash fast digest algorithm", XXH3). It finds damage and
+//! mixtures of versions; it is no protection from somebody who forges memory.
 //!
-//! An heir hashes every state that it takes over, and what a READ brings from a cache it brings faster than a plain hash
-//! follows. So long inputs are hashed here, in registers as wide as the processor's, and short ones, which need no
-//! registers, by the library. On other processors than x86-64 the library does all.
+//! Every state that is taken over is hashed, and a READ out of a cache takes hardly longer than the library does for that.
+//! So long inputs are hashed here, in the widest registers that the processor has; short ones, and all on other
+//! processors than x86-64, by the library.
 
 use twox_hash::XxHash3_64;
 
