@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use fearless_simd::{Level, dispatch};
+
 use super::event::{Event, Verdict};
 use super::idle_claims::{IdleClaims, Ruling};
 use super::node_clock::NodeClock;
@@ -76,6 +78,7 @@ const RUN: usize = u32::BITS as usize;
 
 /// Whether every word has moved and says that its entity is active: what most polls of a busy node find. Written so
 /// that it compiles to vector instructions.
+#[inline(always)]
 fn all_advanced(new: &[u64], old: &[u64]) -> bool {
     const ACTIVE: u64 = Liveness::new(EntityState::Active, 0).0;
     const STATE: u64 = Liveness::new(EntityState::Departed, 0).0;
@@ -132,19 +135,8 @@ impl<D: Detector> EntityTable<D> {
     /// Takes a sample in: progress first, then verdicts on those that made none. Answers whether a slot came into use
     /// whose entity is not known: the directory may tell.
     pub(super) fn observe(&mut self, sample: Sample<'_>, events: &mut Vec<Event>) -> bool {
-        let mut stranger = false;
         debug_assert_eq!(sample.words.len(), self.words.len());
-        for (number, start) in (0..self.words.len()).step_by(RUN).enumerate() {
-            let run = start..self.words.len().min(start + RUN);
-            let pairs = sample.words[run.clone()].iter().zip(&self.words[run.clone()]);
-            if pairs.fold(0, |moved, (new, old)| moved | (new ^ old)) != 0 {
-                let mut others = self.progress(number, run, &sample);
-                while others != 0 {
-                    stranger |= self.change_standing(start + others.trailing_zeros() as usize, &sample, events);
-                    others &= others - 1;
-                }
-            }
-        }
+        let stranger = dispatch!(Level::new(), _simd => self.take_in(&sample, events));
         self.hold_idle_claims(&sample, events);
         if self.node_clock_counts {
             let (standing, words) = (&self.standing, sample.words);
@@ -154,6 +146,24 @@ impl<D: Detector> EntityTable<D> {
         }
         if sample.begin > self.earliest {
             self.expire(&sample, events);
+        }
+        stranger
+    }
+
+    /// Takes the words in. What it calls for each run is inlined, so that it is compiled for the processor at hand.
+    #[inline(always)]
+    fn take_in(&mut self, sample: &Sample<'_>, events: &mut Vec<Event>) -> bool {
+        let mut stranger = false;
+        for (number, start) in (0..self.words.len()).step_by(RUN).enumerate() {
+            let run = start..self.words.len().min(start + RUN);
+            let pairs = sample.words[run.clone()].iter().zip(&self.words[run.clone()]);
+            if pairs.fold(0, |moved, (new, old)| moved | (new ^ old)) != 0 {
+                let mut others = self.progress(number, run, sample);
+                while others != 0 {
+                    stranger |= self.change_standing(start + others.trailing_zeros() as usize, sample, events);
+                    others &= others - 1;
+                }
+            }
         }
         stranger
     }
@@ -210,7 +220,7 @@ impl<D: Detector> EntityTable<D> {
 
     /// Takes in the words of a run. Does what a trusted entity's progress asks for; answers a bit for each word that
     /// moved otherwise.
-    #[inline]
+    #[inline(always)]
     fn progress(&mut self, number: usize, run: Range<usize>, sample: &Sample<'_>) -> u32 {
         let (new, old) = (&sample.words[run.clone()], &mut self.words[run.clone()]);
         let detectors = &mut self.detectors[run];
