@@ -238,6 +238,12 @@ impl Config {
         scenario
     }
 
+    /// What is live, too: a fence that cuts off a node.
+    fn options(&self, swept: &Swept) -> RecoveryOptions {
+        let (level, fence) = (level(swept.failure), self.simulation.fence);
+        RecoveryOptions { level, fence, whole_node: true, ..RecoveryOptions::default() }
+    }
+
     /// Every scenario that it simulates, as far as it is known before the measurement.
     #[cfg(test)]
     pub(super) fn scenarios(&self) -> Vec<Scenario> {
@@ -264,8 +270,7 @@ impl Config {
         let report = failover::measure(&experiment, context, task)?;
         let state_bytes = state_bytes(&report.rows);
         let scenario = self.scenario(&swept, state_bytes.max(1));
-        let options =
-            RecoveryOptions { level: level(swept.failure), fence: self.simulation.fence, ..RecoveryOptions::default() };
+        let options = self.options(&swept);
         // State size is left out of the key: other sizes, same requests.
         let key = format!("level={} sessions={}", options.level, swept.sessions);
         let run = |streams: &Streams| Ok(Phases::of(&recovery_run(&scenario, streams, &options)?));
@@ -365,16 +370,18 @@ mod tests {
     #[test]
     fn simulated_phases_depend_on_config_and_seed_alone_and_grow_with_the_sessions() {
         let config = Config::parse("c.toml", SHIPPED).unwrap();
-        let phases = |place: usize| {
-            let swept = config.points()[place];
+        let points = config.points();
+        let phases = |swept: &Swept| {
             let key = StreamKey { seed: 1, experiment: "phases", point: "", replication: 0 };
-            let options = RecoveryOptions { fence: config.simulation.fence, ..RecoveryOptions::default() };
-            let outcome = recovery_run(&config.scenario(&swept, 512), &Streams::new(key), &options).unwrap();
+            let outcome =
+                recovery_run(&config.scenario(swept, 512), &Streams::new(key), &config.options(swept)).unwrap();
+            assert_eq!(outcome.sessions.len() as u64, swept.sessions, "all of the node's, whichever failed");
             Phases::of(&outcome).unwrap()
         };
-        let (one, ten) = (phases(0), phases(1));
-        assert_eq!(one, phases(0));
-        assert_eq!(one.fence, Nanos::from_millis(1));
+        let (one, ten) = (phases(&points[0]), phases(&points[1]));
+        assert_eq!(one, phases(&points[0]));
+        assert_eq!(one.fence, Nanos::from_micros(250));
+        points.iter().filter(|swept| swept.of_levels).map(phases).for_each(drop);
         assert!(
             one.reinstate < ten.reinstate && one.claim > Nanos::ZERO && one.extract > Nanos::ZERO,
             "{one:?} {ten:?}"

@@ -17,11 +17,11 @@ pub(super) fn by_sessions(name: &str, summary: &Table) -> Option<Figure> {
         .caption(
             "From the decision to every session's claim (claim), from there to the failed node's being cut off (fence), to \
              the last State Box read (extract), to the last session serving at the other node (reinstate): medians over \
-             the runs, with 95% intervals. The simulation has as many bytes of state a session as were read live. Its \
-             fence is assumed; what the failed node's agent takes to tell a socket's queues, and what a session's \
-             reinstatement costs on two idle processors, were taken from such a measurement with 100 sessions and more on \
-             another machine. It reads over an RDMA network, and its taker needs no processor time for what it does with a \
-             session. Live, taker, both nodes, clients and switch share the processors of one machine, and what is read \
+             the runs, with 95% intervals. The simulation has as many bytes of state a session as were read live. What its \
+             fence takes, the failed node's agent to tell a socket's queues, and a session's reinstatement on two idle \
+             processors was taken from such measurements on other machines, the latter two with 100 sessions and more. It \
+             reads over an RDMA network, and its taker needs no processor time for what it does with a session. Live, \
+             taker, both nodes, clients and switch share the processors of one machine, and what is read \
              is its shared memory.",
         )
         .columns(2);
@@ -53,9 +53,9 @@ pub(super) fn by_level(name: &str, summary: &Table) -> Option<Figure> {
         .caption(format!(
             "The phases of a takeover of {sessions} sessions with {size} of state each, at each level of failure: medians \
              over the runs, with 95% intervals. Session: one is stuck; application: a deadlock; os: the process stands \
-             still and the node's link is gone. Live, all sessions of the node are carried on at every level, for its \
-             fence cuts off all of them; the simulation carries on those that failed, at the session level one. Of a node \
-             whose link is gone, sockets can't be asked; a mirror of the traffic is.",
+             still and the node's link is gone. All sessions of the node are carried on at every level, for its fence cuts \
+             off all of them. Of a node whose link is gone, sockets can't be asked: live, a mirror of the traffic is; the \
+             simulation has none.",
         ))
         .columns(2);
     for (before, kind) in KINDS {

@@ -217,6 +217,10 @@ impl Recovery<'_> {
             self.course = Course::Other(Box::new(renewal));
             return;
         }
+        if self.options.whole_node {
+            let of_node = monitor.entities().filter(|entity| entity.record.state_box.is_some());
+            sessions.extend(of_node.map(|entity| SessionToRecover { slot: entity.slot, record: *entity.record }));
+        }
         sessions.sort_by_key(|session| session.slot);
         sessions.dedup_by_key(|session| session.slot);
         let memory = |purpose| monitor.hooks().and_then(|hooks| hooks.find(purpose)).map(|hook| hook.memory);
@@ -271,9 +275,15 @@ impl Recovery<'_> {
             let ((failed, detected), planned) = times?;
             Timeline::new([failed, detected, planned], marks)
         };
-        let sessions = (0..node.sessions.len()).filter(|s| {
-            effective.is_some() && failure.affected.iter().any(|slot| slot.index() == node.slots.session(*s))
-        });
+        // Those that were taken over with them have an outcome, too.
+        let is_taken_over = |index: &usize| match &self.course {
+            Course::Takeover(rescue) if self.options.whole_node => rescue.get(*index as u64 + 1).is_some(),
+            _ => false,
+        };
+        let is_affected = |index: &usize| {
+            effective.is_some() && failure.affected.iter().any(|slot| slot.index() == node.slots.session(*index))
+        };
+        let sessions = (0..node.sessions.len()).filter(|index| is_affected(index) || is_taken_over(index));
         for index in sessions {
             let session = &node.sessions[index];
             let number = index as u64 + 1;

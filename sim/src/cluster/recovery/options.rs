@@ -54,6 +54,9 @@ pub struct RecoveryOptions {
     pub takeover: TakeoverConfig,
     /// From asking for a fence to its confirmation.
     pub fence: Dist,
+    /// Whether the fence cuts off the node, as a switch's port does, so that all of its sessions are taken over, whichever
+    /// failed. Otherwise it cuts off those that failed.
+    pub whole_node: bool,
     /// What the failed node's agent takes to tell what its kernel holds of one session's connection. It tells of one session
     /// after another, before their State Boxes are read; of a node whose operating system has failed nobody can be asked.
     pub telling: Nanos,
@@ -98,6 +101,7 @@ impl Default for RecoveryOptions {
             extraction: ExtractionConfig { attempts: 1, ..ExtractionConfig::default() },
             takeover: TakeoverConfig::default(),
             fence: Dist::constant(Nanos::from_millis(1)),
+            whole_node: false,
             targets: 1,
             target_cpu: CpuParams::default(),
             target_load: 0,

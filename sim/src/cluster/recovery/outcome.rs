@@ -81,7 +81,7 @@ pub enum SessionFate {
     Overlooked,
 }
 
-/// One session that lost service.
+/// One session that lost service, by the failure or by its being taken over with the others of its node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionOutcome {
     /// Session number.
