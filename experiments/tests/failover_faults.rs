@@ -189,6 +189,12 @@ fn an_heir_that_dies_is_told() {
             let row = ends_with(&arguments, &["stood by at node B has ended", "did not finish"]);
             assert_eq!((row.moved, row.input_known), (1, Some(true)), "{row:?}");
         }
+        for (befell, why) in
+            [("cut-heir@served", "has no link any more"), ("restart-heir@served", "knows none of them")]
+        {
+            let arguments = [&REQUESTS[..], &["--failure", "sigstop", "--disturb", befell]].concat();
+            assert_eq!(ends_with(&arguments, &[why, "did not finish"]).moved, 1);
+        }
         let both = [&REQUESTS[..], &["--failure", "sigkill", "--disturb", "kill-heir"]].concat();
         ends_with(&both, &["not taken over in time: node 2: "]);
     }

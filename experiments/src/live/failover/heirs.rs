@@ -69,10 +69,15 @@ impl Heir {
         &self.agent
     }
 
+    /// Its number among the parties.
+    pub(super) fn party(&self) -> u32 {
+        PARTIES[self.number]
+    }
+
     /// Where it takes offers, by its numbers among the parties.
     pub(super) fn targets(&self) -> Vec<(u32, PathBuf)> {
         let worker = self.worker.as_ref().map(|_| (WORKER_PARTY, worker_offers(&self.agent)));
-        [(PARTIES[self.number], offers(&self.agent))].into_iter().chain(worker).collect()
+        [(self.party(), offers(&self.agent))].into_iter().chain(worker).collect()
     }
 }
 

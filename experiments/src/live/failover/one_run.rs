@@ -392,6 +392,11 @@ impl Run<'_> {
         {
             story.trouble(NOT_ACCEPTED.into());
         }
+        if !has_finished && story.moved_to(world.heirs[0].party()) > 0 {
+            let befell = [(Accident::CutHeir, HEIR_IS_CUT), (Accident::RestartHeir, HEIR_IS_NEW)];
+            let befell = befell.into_iter().filter(|(accident, _)| config.is_disturbed_by(*accident));
+            befell.for_each(|(_, why)| story.trouble(why.into()));
+        }
         story.tell(config.failure, failed_at, &seen, &mut row);
         if let (Some((again, failed_at)), Some(then)) = (again, config.then) {
             let mut second = FailoverRow::default();
@@ -433,6 +438,13 @@ const INPUT_IS_MISSING: &str = "nobody could tell which input node A had acknowl
 /// No session yet, so nothing to be carried on.
 const NOT_ACCEPTED: &str = "clients that came late may wait for ever: node A's kernel has acknowledged what they sent, and its \
                             service has not accepted them";
+
+/// Nobody watches an heir, unless it is to fail after node A.
+const HEIR_IS_CUT: &str = "node B, which took sessions over, has no link any more";
+
+/// Its agent could have held the connections, but nobody took them over again.
+const HEIR_IS_NEW: &str =
+    "the process at node B that took sessions over has ended, and the one after it knows none of them";
 
 /// What must never be.
 const WRONG_BYTES: &str = "the client got wrong bytes";
