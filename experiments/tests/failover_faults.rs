@@ -175,14 +175,15 @@ fn an_heir_that_dies_is_told() {
         for step in ["watching", "offering"] {
             let at = format!("kill-heir@{step}");
             let arguments = [&REQUESTS[..], &["--failure", "sigstop", "--disturb", &at]].concat();
-            let row = ends_with(&arguments, &["not taken over in time: node 2: ", "stood by at node B has ended"]);
+            let row = ends_with(&arguments, &["not taken over in time: node B: ", "stood by at node B has ended"]);
             assert_eq!(row.moved, 0);
         }
         let arguments = [&REQUESTS[..], &["--failure", "sigstop", "--disturb", "heir-dies-taking"]].concat();
-        let row = ends_with(&arguments, &["moved to 2", "has not said that it serves", "stood by at node B has ended"]);
+        let row =
+            ends_with(&arguments, &["moved to node B", "has not said that it serves", "stood by at node B has ended"]);
         assert_eq!((row.moved, row.input_known), (1, None));
         let arguments = [&REQUESTS[..], &["--failure", "sigstop", "--disturb", "stop-heir@offering"]].concat();
-        ends_with(&arguments, &["not taken over in time: node 2 has not answered", "stood by at node B is stopped"]);
+        ends_with(&arguments, &["not taken over in time: node B has not answered", "stood by at node B is stopped"]);
         // It has said that it serves, and its node's agent keeps the connection: nobody is told anything wrong.
         for client in [&REQUESTS[..], &["--client", "curl", "--size", "60MB"]] {
             let arguments = [client, &["--failure", "sigstop", "--disturb", "kill-heir@served"]].concat();
@@ -196,7 +197,7 @@ fn an_heir_that_dies_is_told() {
             assert_eq!(ends_with(&arguments, &[why, "did not finish"]).moved, 1);
         }
         let both = [&REQUESTS[..], &["--failure", "sigkill", "--disturb", "kill-heir"]].concat();
-        ends_with(&both, &["not taken over in time: node 2: "]);
+        ends_with(&both, &["not taken over in time: node B: "]);
     }
 }
 

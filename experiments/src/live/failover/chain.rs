@@ -13,11 +13,9 @@ use super::world::World;
 use super::{FailoverError, FailoverFailure};
 use crate::live::parts::{Part, PartSignal};
 use crate::live::reach::NodeAddress;
+use crate::live::web::party::TAKER_OF_HEIR;
 use crate::live::web::serve::WebOrder;
 use crate::live::web::taker::{Taker, TakerOrder};
-
-/// Number of the second taker among the parties.
-const TAKER: u32 = 101;
 
 impl World {
     /// Begins to watch node B, for node C.
@@ -29,7 +27,7 @@ impl World {
         let node = NodeAddress::Local(agent_b.clone());
         let taker = Taker {
             agent: failure.leaves_the_agent_in_reach().then_some(agent_b),
-            ..taker(config, network, node, port_of_heir(0), TAKER, third.targets())
+            ..taker(config, network, node, port_of_heir(0), TAKER_OF_HEIR, third.targets())
         };
         watch(config, network, taker)
     }

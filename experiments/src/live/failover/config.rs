@@ -11,15 +11,16 @@ use crate::live::detector::DetectorKind;
 use crate::live::reach::{Card, Retry, WITHOUT_VERBS, built_with_verbs};
 use crate::live::web::ballast::MAX_BALLAST_BYTES;
 use crate::live::web::milestone::Milestone;
+use crate::live::web::party::{HEIRS, TAKERS};
 use crate::live::web::remedy::Choice;
 use crate::live::web::state::STATE_BYTES;
 
 /// Most sessions at once.
 pub const MAX_SESSIONS: u64 = 2000;
 /// Most takers at once.
-pub const MAX_TAKERS: u32 = 2;
+pub const MAX_TAKERS: u32 = TAKERS.len() as u32;
 /// Most nodes that stand by.
-pub const MAX_HEIRS: u32 = 4;
+pub const MAX_HEIRS: u32 = HEIRS.len() as u32;
 /// Deadlines that there can be.
 pub const DEADLINES: RangeInclusive<Nanos> = Nanos::from_millis(2)..=Nanos::from_secs(60);
 /// For how long a run may be allowed to go on.

@@ -6,15 +6,11 @@ use std::path::{Path, PathBuf};
 use super::disturbance::Accident;
 use super::network::Standby;
 use super::roles::{begun, front, links, service, start};
-use super::{FailoverConfig, FailoverError, MAX_HEIRS, ServiceKind};
+use super::{FailoverConfig, FailoverError, ServiceKind};
 use crate::live::parts::{Part, PartSignal};
 use crate::live::reach::NodeAddress;
+use crate::live::web::party::{HEIRS, WORKER_OF_HEIR, letter};
 use crate::live::web::serve::{Duty, ServicePart};
-
-/// Their numbers among the parties of a takeover.
-const PARTIES: [u32; MAX_HEIRS as usize] = [2, 5, 6, 7];
-/// That of the heir of a pair's worker, at the first of them.
-const WORKER_PARTY: u32 = 4;
 
 /// A node that stands by, without its agent.
 pub(super) struct Heir {
@@ -43,13 +39,14 @@ impl Heir {
             let duty = Duty::StandBy { party, offers, old_owner, link, dies_after_taking };
             begun(start(config, &place.namespace, service(config, agent, duty, part))?)
         };
-        let worker = (config.service == ServiceKind::Pair)
-            .then(|| stands_by(WORKER_PARTY, worker_offers(agent), ServicePart::Worker { links: links(agent) }, false));
+        let worker = (config.service == ServiceKind::Pair).then(|| {
+            stands_by(WORKER_OF_HEIR, worker_offers(agent), ServicePart::Worker { links: links(agent) }, false)
+        });
         let worker = worker.transpose()?;
         let dies = number == 0 && config.is_disturbed_by(Accident::HeirDiesTaking);
         Ok(Heir {
-            name: char::from(b'B' + number as u8),
-            standing_by: stands_by(PARTIES[number], offers(agent), front(config, agent), dies)?,
+            name: letter(number),
+            standing_by: stands_by(HEIRS[number], offers(agent), front(config, agent), dies)?,
             worker,
             number,
             agent: agent.to_owned(),
@@ -71,12 +68,12 @@ impl Heir {
 
     /// Its number among the parties.
     pub(super) fn party(&self) -> u32 {
-        PARTIES[self.number]
+        HEIRS[self.number]
     }
 
     /// Where it takes offers, by its numbers among the parties.
     pub(super) fn targets(&self) -> Vec<(u32, PathBuf)> {
-        let worker = self.worker.as_ref().map(|_| (WORKER_PARTY, worker_offers(&self.agent)));
+        let worker = self.worker.as_ref().map(|_| (WORKER_OF_HEIR, worker_offers(&self.agent)));
         [(self.party(), offers(&self.agent))].into_iter().chain(worker).collect()
     }
 }

@@ -9,11 +9,12 @@ use backdoor_host::net::NetworkNamespace;
 
 use super::disturbance::Accident;
 use super::network::Network;
-use super::{FailoverConfig, FailoverError, MAX_TAKERS, ServiceKind};
+use super::{FailoverConfig, FailoverError, ServiceKind};
 use crate::config::Span;
 use crate::live::parts::{Part, Place, Role};
 use crate::live::reach::{NodeAddress, Offer};
 use crate::live::web::milestone::Milestone;
+use crate::live::web::party::TAKERS;
 use crate::live::web::remedy::Choice;
 use crate::live::web::serve::{Duty, Serve, ServicePart, WebReport, session_config};
 use crate::live::web::supervisor::{Supervise, SupervisorReport};
@@ -23,8 +24,6 @@ use crate::live::web::taker::{Taker, TakerReport};
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 /// Where clients find the service, on whichever node it is: the first of its addresses.
 pub(super) const SERVICE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 10), 80);
-/// Numbers of the takers among the parties of a takeover.
-pub(super) const TAKERS: [u32; MAX_TAKERS as usize] = [1, 3];
 
 /// Where node A is.
 pub(super) struct Reach {

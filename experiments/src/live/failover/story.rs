@@ -7,6 +7,7 @@ use backdoor_core::Nanos;
 use super::FailoverFailure;
 use super::report::FailoverRow;
 use super::seen::Seen;
+use crate::live::web::party;
 use crate::live::web::rescued::Marks;
 use crate::live::web::supervisor::Restarted;
 use crate::live::web::taker::TakerReport;
@@ -57,7 +58,10 @@ impl Story {
                 {
                     let trouble = format!(
                         "session {session} moved to {} by claim {} and to {} by claim {}",
-                        one.0, one.1, other.0, other.1
+                        party::name(one.0),
+                        one.1,
+                        party::name(other.0),
+                        other.1
                     );
                     self.troubles.push(trouble);
                 }
@@ -240,8 +244,8 @@ mod tests {
 
     #[test]
     fn what_two_takers_say_of_a_session_is_one_story() {
-        let loser = || session(1, Some((2, 1)), "moved to 2", None);
-        let winner = || session(1, Some((2, 1)), "moved to 2", Some(false));
+        let loser = || session(1, Some((2, 1)), "moved to node B", None);
+        let winner = || session(1, Some((2, 1)), "moved to node B", Some(false));
         let gave_up = || session(1, None, "not taken over in time", None);
         for reports in
             [vec![loser(), winner()], vec![winner(), loser()], vec![gave_up(), winner()], vec![winner(), gave_up()]]
@@ -249,9 +253,11 @@ mod tests {
             let row = row(FailoverFailure::Sigstop, 0, reports);
             assert_eq!((row.moved, row.input_known, row.state_bytes, row.trouble.as_str()), (1, Some(false), 1, ""));
         }
-        let other = session(1, Some((2, 4)), "moved to 2", Some(true));
+        let other = session(1, Some((2, 4)), "moved to node B", Some(true));
         assert!(
-            row(FailoverFailure::Sigstop, 0, vec![winner(), other]).trouble.contains("by claim 1 and to 2 by claim 4")
+            row(FailoverFailure::Sigstop, 0, vec![winner(), other])
+                .trouble
+                .contains("to node B by claim 1 and to node B by claim 4")
         );
     }
 
@@ -261,9 +267,9 @@ mod tests {
         let found = row(
             FailoverFailure::Sigstop,
             0,
-            vec![refused(1), refused(2), session(3, Some((2, 1)), "moved to 2: late", Some(true))],
+            vec![refused(1), refused(2), session(3, Some((2, 1)), "moved to node B: late", Some(true))],
         );
-        assert_eq!(found.trouble, "not taken over in time: no room; moved to 2: late");
+        assert_eq!(found.trouble, "not taken over in time: no room; moved to node B: late");
     }
 
     #[test]
@@ -273,11 +279,13 @@ mod tests {
         assert_eq!((found.remedy.as_ref(), found.readopted, found.reinstate_ms), ("restart", 2, Some(4.0)));
         let why = Some("nobody is there".to_owned());
         let failed = TakerReport::Restarted(Restarted { why, ..Restarted::default() });
-        let found = row(FailoverFailure::Sigstop, 0, vec![failed, session(1, Some((2, 1)), "moved to 2", Some(true))]);
+        let found =
+            row(FailoverFailure::Sigstop, 0, vec![failed, session(1, Some((2, 1)), "moved to node B", Some(true))]);
         assert_eq!((found.remedy.as_ref(), found.readopted, found.moved), ("takeover", 0, 1));
         assert_eq!(found.trouble, "nobody is there");
         let partly = TakerReport::Restarted(Restarted { withheld: 1, ..restarted });
-        let found = row(FailoverFailure::Sigstop, 0, vec![partly, session(1, Some((2, 1)), "moved to 2", Some(true))]);
+        let found =
+            row(FailoverFailure::Sigstop, 0, vec![partly, session(1, Some((2, 1)), "moved to node B", Some(true))]);
         assert_eq!(found.remedy, "restart, takeover");
         assert_eq!(found.trouble, "0 sessions were lost and 1 left by the restart");
         let actions = vec!["reboot the node".to_owned()];

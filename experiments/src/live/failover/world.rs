@@ -13,7 +13,7 @@ use super::disturbance::Accident;
 use super::heirs::Heir;
 use super::network::Network;
 use super::roles::{
-    PATIENCE, Reach, TAKERS, agent_role, begun, boxes, front, links, service, start, start_supervisor, start_taker,
+    PATIENCE, Reach, agent_role, begun, boxes, front, links, service, start, start_supervisor, start_taker,
 };
 use super::tcp_counts::TcpCounts;
 use super::{Elsewhere, FailoverConfig, FailoverError, ServiceKind, Victim};
@@ -21,6 +21,7 @@ use crate::live::parts::{Part, PartError, PartSignal, Place, Ready, Role};
 use crate::live::reach::{NodeAddress, Offer, Reached, TransportKind, reach};
 use crate::live::stage::connection::StageConnection;
 use crate::live::stage::offset::ClockOffset;
+use crate::live::web::party::TAKERS;
 use crate::live::web::remedy::Choice;
 use crate::live::web::serve::{Duty, ServicePart};
 

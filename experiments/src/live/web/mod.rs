@@ -24,6 +24,7 @@
 //! | [`remedy`] | what it does about a failure: takeover, restart, or what a policy finds best |
 //! | `around` | what surrounds it: the switch, the node's agent, the targets |
 //! | [`milestone`] | where it can be halted, for experiments |
+//! | [`party`] | who takes part in takeovers: numbers and names |
 //! | `swaps` | compare-and-swaps, waited for |
 //! | `places` | for so many at once |
 
@@ -38,6 +39,7 @@ mod doors;
 pub mod milestone;
 pub mod offers;
 mod old_owner;
+pub mod party;
 mod places;
 mod promised;
 mod readopt;

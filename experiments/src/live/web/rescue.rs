@@ -38,6 +38,7 @@ use backdoor_host::tcp::Queues;
 use super::aims::{Aims, client_address};
 use super::milestone::Milestone;
 use super::offers::{AnswerHead, Offered};
+use super::party;
 use super::rescued::{Ending, Rescued};
 use super::swaps::{OnWord, Swaps, mend};
 use super::targets::{FromTarget, Heard};
@@ -228,7 +229,7 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
         for at in 0..self.rescued.len() {
             self.rescued[at].is_gone(by);
             if self.rescued[at].asked == Some(by) {
-                self.decline(at, by, format!("node {by} closed the connection"));
+                self.decline(at, by, format!("{} closed the connection", party::name(by.number())));
             }
         }
     }

@@ -7,6 +7,7 @@ use backdoor_core::takeover::{Answer, Epoch, Input, Outcome, PartyId, Step, Take
 use backdoor_host::tcp::Queues;
 
 use super::offers::AnswerHead;
+use super::party;
 
 /// When a session got how far, in monotonic ns; 0 for never.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -146,7 +147,7 @@ impl Rescued {
         let unheard = by_ours && marks.extracted_ns > 0 && input_known.is_none();
         let unheard = unheard.then(|| "it has not said that it serves".to_owned());
         let silent = unanswered.first().filter(|_| outcome.is_none());
-        let silent = silent.map(|target| format!("node {target} has not answered"));
+        let silent = silent.map(|target| format!("{} has not answered", party::name(target.number())));
         let why = why.into_iter().map(|(_, why)| why).reduce(|all, why| format!("{all}; {why}"));
         let why = [why, trouble, unheard, silent].into_iter().flatten().reduce(|all, why| format!("{all}; {why}"));
         Ending { session, outcome, marks, why, state_bytes: payload.len() as u64, input_known, in_doubt }

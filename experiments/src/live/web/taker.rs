@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::around::{Agent, Around};
 use super::milestone::Milestone;
+use super::party;
 use super::remedy::{self, Choice, Known};
 use super::rescue::{self, Memory, Plan, Surroundings};
 use super::rescued::{Ending, Marks};
@@ -330,7 +331,7 @@ fn is_left(ending: &Ending) -> bool {
 fn report(ending: &Ending) -> TakerReport {
     let Ending { session, outcome, marks, why, state_bytes, input_known, .. } = ending;
     let outcome_text = match outcome {
-        Some(Outcome::Moved { to, .. }) => format!("moved to {to}"),
+        Some(Outcome::Moved { to, .. }) => format!("moved to {}", party::name(to.number())),
         Some(Outcome::GivenBack) => "given back".into(),
         Some(Outcome::NotNeeded) => "not needed".into(),
         Some(Outcome::Abandoned { why: reason, .. }) => reason.to_string(),

@@ -9,6 +9,7 @@ use backdoor_host::clock;
 
 use super::super::milestone::Milestone;
 use super::super::offers::{OfferHead, Offered};
+use super::super::party;
 use super::super::rescued::Rescued;
 use super::{Batch, Memory, Rescue, Surroundings};
 
@@ -59,7 +60,7 @@ impl<T: Transport, S: Surroundings> Rescue<'_, T, S> {
             for at in members {
                 match &made {
                     Ok(()) => self.rescued[at].offered(to),
-                    Err(why) => self.decline(at, to, format!("node {to}: {why}")),
+                    Err(why) => self.decline(at, to, format!("{}: {why}", party::name(to.number()))),
                 }
             }
         }
