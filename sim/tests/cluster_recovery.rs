@@ -73,6 +73,16 @@ fn each_level_loses_and_saves_its_own_sessions() {
 }
 
 #[test]
+fn whoever_is_cut_off_with_the_failed_is_taken_over_too() {
+    for level in [FailureLevel::Os, FailureLevel::Application, FailureLevel::Session] {
+        let outcome = run(&scenario(), &RecoveryOptions { whole_node: true, ..options(level) }, 0);
+        check(&outcome);
+        assert_eq!((outcome.sessions.len(), outcome.saved()), (24, 24), "{level}");
+        assert!(outcome.diagnosed_right(level), "{level}: {:?}", outcome.causes);
+    }
+}
+
+#[test]
 fn a_larger_state_takes_longer_to_extract_and_to_reinstate() {
     let parts = |bytes| {
         let mut scenario = scenario();

@@ -375,7 +375,7 @@ mod tests {
             let key = StreamKey { seed: 1, experiment: "phases", point: "", replication: 0 };
             let outcome =
                 recovery_run(&config.scenario(swept, 512), &Streams::new(key), &config.options(swept)).unwrap();
-            assert_eq!(outcome.sessions.len() as u64, swept.sessions, "all of the node's, whichever failed");
+            assert_eq!(outcome.saved() as u64, swept.sessions, "all of the node's, whichever failed");
             Phases::of(&outcome).unwrap()
         };
         let (one, ten) = (phases(&points[0]), phases(&points[1]));

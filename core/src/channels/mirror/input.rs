@@ -118,7 +118,7 @@ impl Input {
     }
 
     /// Bytes that are kept.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(super) fn bytes(&self) -> usize {
         self.kept.len() + self.ahead_bytes
     }

@@ -54,6 +54,8 @@ struct Run<'a> {
     takers: Vec<Taking>,
     /// Connections that were made.
     connections: u64,
+    /// What happened to node B when it had taken sessions over.
+    befell_heir: Vec<&'static str>,
 }
 
 /// Does one run. What goes wrong in it is told in its row; an error is what keeps runs from being made at all. No row if
@@ -81,7 +83,8 @@ pub(super) fn one_run(
     let takers = vec![Taking::AtWork; world.takers.len()];
     let (story, again) = (Story::default(), None);
     let connections = errand.connections;
-    let mut run = Run { config, interrupt, world, client, story, again, takers, connections };
+    let befell_heir = Vec::new();
+    let mut run = Run { config, interrupt, world, client, story, again, takers, connections, befell_heir };
     // What goes wrong before the failure takes its time, and the client does not wait. What curl has read of a file before
     // its connection stands is less.
     let begun = run.gets_to(config.bytes / 20);
@@ -311,6 +314,11 @@ impl Run<'_> {
                 }
             }
             self.world.disturb(*accident)?;
+            match accident {
+                Accident::CutHeir if now == Milestone::Served => self.befell_heir.push(HEIR_IS_CUT),
+                Accident::RestartHeir if now == Milestone::Served => self.befell_heir.push(HEIR_IS_NEW),
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -339,7 +347,7 @@ impl Run<'_> {
         failed_at: Option<Nanos>,
         before: super::tcp_counts::TcpCounts,
     ) -> Result<FailoverRow, FailoverError> {
-        let Run { config, world, client, mut story, again, connections, .. } = self;
+        let Run { config, world, client, mut story, again, connections, befell_heir, .. } = self;
         let mut row = FailoverRow {
             run: number,
             failure: config.failure.name().into(),
@@ -392,10 +400,10 @@ impl Run<'_> {
         {
             story.trouble(NOT_ACCEPTED.into());
         }
-        if !has_finished && story.moved_to(world.heirs[0].party()) > 0 {
-            let befell = [(Accident::CutHeir, HEIR_IS_CUT), (Accident::RestartHeir, HEIR_IS_NEW)];
-            let befell = befell.into_iter().filter(|(accident, _)| config.is_disturbed_by(*accident));
-            befell.for_each(|(_, why)| story.trouble(why.into()));
+        // Node C may have them by now.
+        let has_them = |heir: &Heir| config.then.is_none() && story.moved_to(heir.party()) > 0;
+        if !has_finished && world.heirs.first().is_some_and(has_them) {
+            befell_heir.into_iter().for_each(|why| story.trouble(why.into()));
         }
         story.tell(config.failure, failed_at, &seen, &mut row);
         if let (Some((again, failed_at)), Some(then)) = (again, config.then) {

@@ -17,12 +17,12 @@ pub(super) fn by_sessions(name: &str, summary: &Table) -> Option<Figure> {
         .caption(
             "From the decision to every session's claim (claim), from there to the failed node's being cut off (fence), to \
              the last State Box read (extract), to the last session serving at the other node (reinstate): medians over \
-             the runs, with 95% intervals. The simulation has as many bytes of state a session as were read live. What its \
-             fence takes, the failed node's agent to tell a socket's queues, and a session's reinstatement on two idle \
-             processors was taken from such measurements on other machines, the latter two with 100 sessions and more. It \
-             reads over an RDMA network, and its taker needs no processor time for what it does with a session. Live, \
-             taker, both nodes, clients and switch share the processors of one machine, and what is read \
-             is its shared memory.",
+             the runs, with 95% intervals. The simulation has as many bytes of state a session as were read live. Three \
+             of its times come from such measurements on other machines: the fence, what the failed node's agent takes to \
+             tell a socket's queues, and a session's reinstatement on two idle processors; the latter two with 100 \
+             sessions and more. It reads over an RDMA network, and its taker needs no processor time for what it does \
+             with a session. Live, taker, both nodes, clients and switch share the processors of one machine, and what is \
+             read is its shared memory.",
         )
         .columns(2);
     let rows = summary.filter("compared_by", "sessions");

@@ -218,7 +218,10 @@ impl Recovery<'_> {
             return;
         }
         if self.options.whole_node {
-            let of_node = monitor.entities().filter(|entity| entity.record.state_box.is_some());
+            let goes_on = |entity: &EntityView<'_, _>| {
+                matches!(entity.standing, Standing::Trusted | Standing::Idle | Standing::Suspected)
+            };
+            let of_node = monitor.entities().filter(|entity| entity.record.state_box.is_some() && goes_on(entity));
             sessions.extend(of_node.map(|entity| SessionToRecover { slot: entity.slot, record: *entity.record }));
         }
         sessions.sort_by_key(|session| session.slot);
@@ -287,6 +290,11 @@ impl Recovery<'_> {
         for index in sessions {
             let session = &node.sessions[index];
             let number = index as u64 + 1;
+            // Who had not failed is simulated as going on, whatever the fence, and that is nobody's loss.
+            let (requests_lost, requests_waiting) = match is_affected(&index) {
+                true => (session.served - session.served_at_commit, session.pending),
+                false => (0, 0),
+            };
             let (fate, state_bytes) = match &self.course {
                 Course::Takeover(rescue) => match rescue.get(number) {
                     Some(rescued) => match (timeline(&rescued.marks), rescued.state, rescued.error()) {
@@ -310,8 +318,8 @@ impl Recovery<'_> {
                 session: number,
                 fate,
                 state_bytes,
-                requests_lost: session.served - session.served_at_commit,
-                requests_waiting: session.pending,
+                requests_lost,
+                requests_waiting,
             });
         }
         self.outcome

@@ -54,8 +54,8 @@ pub struct RecoveryOptions {
     pub takeover: TakeoverConfig,
     /// From asking for a fence to its confirmation.
     pub fence: Dist,
-    /// Whether the fence cuts off the node, as a switch's port does, so that all of its sessions are taken over, whichever
-    /// failed. Otherwise it cuts off those that failed.
+    /// Whether the fence of a takeover cuts off the node, as a switch's port does, so that all of its sessions are taken
+    /// over, whichever failed. Otherwise it cuts off those that failed. For other remedies it makes no difference.
     pub whole_node: bool,
     /// What the failed node's agent takes to tell what its kernel holds of one session's connection. It tells of one session
     /// after another, before their State Boxes are read; of a node whose operating system has failed nobody can be asked.

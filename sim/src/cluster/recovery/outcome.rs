@@ -81,7 +81,8 @@ pub enum SessionFate {
     Overlooked,
 }
 
-/// One session that lost service, by the failure or by its being taken over with the others of its node.
+/// One session that lost service, by the failure or by its being taken over with the others of its node. Of the latter,
+/// only the spans of the timeline from the plan on mean anything, and its requests are not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionOutcome {
     /// Session number.
